@@ -1,0 +1,227 @@
+//! The border: two traits and one enum.
+//!
+//! [`Transport`] is what the session layer may ask of a transport on a worker, [`SessionLayer`] is what a transport
+//! may ask of the session layer while it handles a segment, [`TransportEvent`] is what happened, in order. Events are
+//! recorded while a transport works and handled after it returned, so nothing frees a session beneath its caller.
+//!
+//! Bytes are *offsets* here: rx offset 0 is the next byte the transport expects (RCV.NXT), tx offset 0 is the oldest
+//! byte the peer has not acknowledged (SND.UNA). Sequence numbers stay in the transport, bytes in the session layer.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::flow::FlowKey;
+use crate::handle::{ConnectionId, ListenerId, SessionId};
+use crate::time::Instant;
+
+/// What a transport may ask of the session layer, on the worker that owns the session. None of these calls back.
+///
+/// A call with a [`SessionId`] that is gone does nothing and returns zero.
+pub trait SessionLayer {
+    /// A passive open completed on `listener`: allocates its session.
+    ///
+    /// # Errors
+    /// [`AcceptError`] when there is no one or no room for it; the transport then resets the connection.
+    fn accept(
+        &mut self,
+        listener: ListenerId,
+        connection: ConnectionId,
+        flow: &FlowKey,
+    ) -> Result<SessionId, AcceptError>;
+
+    /// Bytes that may be stored from rx offset 0 on: what the receive window may offer.
+    fn rx_room(&self, session: SessionId) -> u32;
+
+    /// Stores `data` at rx offset `offset`; out-of-order data is kept until the gap fills.
+    fn rx_store(&mut self, session: SessionId, offset: u32, data: &[u8]) -> RxStored;
+
+    /// Out-of-order data held, as offsets from the current rx offset 0, ascending and disjoint.
+    fn rx_ranges(&self, session: SessionId) -> &[OooRange];
+
+    /// Bytes queued for sending, from tx offset 0 (unacknowledged ones included).
+    fn tx_len(&self, session: SessionId) -> u32;
+
+    /// Copies the bytes at tx offset `offset` into all of `into`; they must be there.
+    fn tx_copy(&self, session: SessionId, offset: u32, into: &mut [u8]);
+
+    /// The oldest `count` bytes were acknowledged: tx offset 0 moves past them.
+    fn tx_acknowledge(&mut self, session: SessionId, count: u32);
+
+    /// Asks that [`Transport::transmit`] be called for this session in the transmit stage of this step.
+    fn program_tx(&mut self, session: SessionId);
+}
+
+/// What [`SessionLayer::rx_store`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct RxStored {
+    /// How far rx offset 0 moved: new in-order bytes, including out-of-order data that they joined.
+    pub advanced: u32,
+    /// Bytes of `data` that were new and could not be kept (no room, or too many ranges).
+    pub refused: u32,
+}
+
+/// A run of out-of-order data: offsets `start..end` from rx offset 0, `0 < start < end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OooRange {
+    /// First offset held.
+    pub start: u32,
+    /// One past the last offset held.
+    pub end: u32,
+}
+
+/// What the session layer may ask of a transport on the worker that owns the connection.
+///
+/// `Layer` is the session layer it works with, `Out` what it sends through; both are lent for one call.
+pub trait Transport<Layer: SessionLayer, Out> {
+    /// The app wants no more of this connection: send what is queued, then close both ways; received data is dropped.
+    fn close(&mut self, now: Instant, connection: ConnectionId, layer: &mut Layer, out: &mut Out, events: &mut Vec<TransportEvent>);
+
+    /// The app has sent all it will: send what is queued, then close our direction.
+    fn half_close(&mut self, now: Instant, connection: ConnectionId, layer: &mut Layer, out: &mut Out, events: &mut Vec<TransportEvent>);
+
+    /// Drop the connection at once and tell the peer so. Ends in [`TransportEvent::Closed`].
+    fn reset(&mut self, now: Instant, connection: ConnectionId, layer: &mut Layer, out: &mut Out, events: &mut Vec<TransportEvent>);
+
+    /// Send what may be sent now, at most `burst` segments: new data, a window update, a FIN.
+    fn transmit(&mut self, now: Instant, connection: ConnectionId, burst: usize, layer: &mut Layer, out: &mut Out) -> Transmitted;
+
+    /// The connection's state in words, for the CLI: `name=value` pairs separated by spaces.
+    fn describe(&self, now: Instant, connection: ConnectionId) -> Option<String>;
+}
+
+/// Whether [`Transport::transmit`] wants to be called again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Transmitted {
+    /// Nothing more may be sent until something happens.
+    Idle,
+    /// The burst or the output was exhausted: call again in the next step.
+    More,
+}
+
+/// What happened on a transport, in order. All name sessions of the worker that records them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportEvent {
+    /// An active open is up: the transport is open, stages may run, the session may be announced.
+    Connected {
+        /// Its session.
+        session: SessionId,
+    },
+    /// A passive open is up; its session was allocated by [`SessionLayer::accept`].
+    Accepted {
+        /// Its session.
+        session: SessionId,
+    },
+    /// In-order bytes were stored.
+    Received {
+        /// Its session.
+        session: SessionId,
+    },
+    /// Sent bytes were acknowledged: there is new room to write.
+    Acknowledged {
+        /// Its session.
+        session: SessionId,
+    },
+    /// The peer closed its direction; all its bytes were stored before.
+    PeerClosed {
+        /// Its session.
+        session: SessionId,
+    },
+    /// The transport's delete notification for a connection: the session is the session layer's alone now.
+    Closed {
+        /// Its session.
+        session: SessionId,
+        /// How it ended.
+        reason: CloseReason,
+    },
+    /// The flow is no longer in use here (after TIME-WAIT): its 4-tuple may be given out again.
+    FlowGone {
+        /// The flow.
+        flow: FlowKey,
+    },
+}
+
+/// How a synchronized connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// Both directions were closed and acknowledged.
+    Finished,
+    /// The peer sent a reset.
+    PeerReset,
+    /// We reset it: the app asked, or it had closed and data still came.
+    LocalReset,
+    /// Retransmissions or probes went unanswered for too long.
+    TimedOut,
+    /// An ICMP error said that the peer cannot be reached.
+    Unreachable,
+    /// It was refused for want of room (session pool, fifo memory).
+    NoRoom,
+}
+
+impl CloseReason {
+    /// Whether the stream ended as both ends wanted.
+    pub const fn is_graceful(self) -> bool {
+        matches!(self, CloseReason::Finished)
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CloseReason::Finished => "finished",
+            CloseReason::PeerReset => "reset by the peer",
+            CloseReason::LocalReset => "reset by us",
+            CloseReason::TimedOut => "timed out",
+            CloseReason::Unreachable => "unreachable",
+            CloseReason::NoRoom => "no room",
+        })
+    }
+}
+
+/// Why a connect request failed: the outcome its app is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ConnectFailure {
+    /// The peer answered with a reset: nothing listens there.
+    Refused,
+    /// Nothing answered before the connect's deadline.
+    TimedOut,
+    /// No route, no neighbour, or an ICMP error that ends the attempt.
+    Unreachable,
+    /// The app cancelled it.
+    Cancelled,
+    /// Its app worker or application was detached.
+    Detached,
+    /// Every local port (or the one asked for) is in use towards that peer.
+    AddressInUse,
+    /// The local address asked for is none of the domain's.
+    AddressNotAvailable,
+    /// A pool or table was at its limit.
+    NoRoom,
+}
+
+impl fmt::Display for ConnectFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ConnectFailure::Refused => "refused: nothing listens at the remote endpoint",
+            ConnectFailure::TimedOut => "timed out: nothing answered before the deadline",
+            ConnectFailure::Unreachable => "unreachable: no route, no neighbour, or an ICMP error",
+            ConnectFailure::Cancelled => "cancelled by the app",
+            ConnectFailure::Detached => "its app worker was detached",
+            ConnectFailure::AddressInUse => "no free local port: use more local addresses or wait for TIME-WAIT",
+            ConnectFailure::AddressNotAvailable => "the local address is not one of the domain's interfaces'",
+            ConnectFailure::NoRoom => "a pool is at its limit: raise the limit or close something first",
+        })
+    }
+}
+
+impl core::error::Error for ConnectFailure {}
+
+/// Why the session layer would not take a passive open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptError {
+    /// The listener is gone or its app worker is detaching.
+    NoListener,
+    /// The session pool is at its limit.
+    NoRoom,
+}

@@ -1,0 +1,37 @@
+//! The border between the session layer and its transports.
+//!
+//! Read in this order: [`border`] (two traits and one enum: the whole contract), [`handle`] (names of things and
+//! what makes a stale name find nothing), [`ticket`] (who may tell the outcome of a connect), then the tools that
+//! both sides share: [`pool`], [`time`], [`wheel`], [`tuple`], [`rng`].
+//!
+//! This crate knows no protocol, reads no clock and owns no thread.
+#![no_std]
+#![forbid(unsafe_code)]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod border;
+pub mod flow;
+pub mod handle;
+pub mod pool;
+pub mod rng;
+pub mod ticket;
+pub mod time;
+pub mod tuple;
+pub mod wheel;
+
+pub use border::{
+    AcceptError, CloseReason, ConnectFailure, OooRange, RxStored, SessionLayer, Transmitted, Transport, TransportEvent,
+};
+pub use flow::{Endpoint, FlowKey, Protocol};
+pub use handle::{
+    AppId, AppWorkerId, ConnectId, ConnectionId, DomainId, HalfOpenId, ListenerId, SessionHandle, SessionId,
+    WorkerId,
+};
+pub use pool::{Full, Key, Pool};
+pub use rng::Rng;
+pub use ticket::{ConnectTicket, TicketLedger};
+pub use time::{Duration, Instant};
+pub use tuple::{TupleAllocator, TupleError};
+pub use wheel::TimerWheel;

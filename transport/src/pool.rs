@@ -1,0 +1,273 @@
+//! Pools that never move an element, whose keys carry a generation.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use slab::Slab;
+
+/// A place in a [`Pool`]: slot and generation, 28 bits each, so that a worker number fits beside them in a `u64`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Position in the pool.
+    pub slot: u32,
+    /// How often that position had been given out before.
+    pub generation: u32,
+}
+
+impl Key {
+    /// The bits of a slot, and of a generation.
+    pub const MASK: u64 = (1 << 28) - 1;
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot, self.generation)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The pool is at its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the pool is at its limit: raise the limit or close something first")
+    }
+}
+
+impl core::error::Error for Full {}
+
+/// Elements per chunk: a chunk is allocated whole and never grows, so nothing in it moves.
+const CHUNK: usize = 1024;
+const CHUNK_BITS: u32 = CHUNK.trailing_zeros();
+/// A slot whose generation would pass this is retired instead of reused.
+const GENERATION_MAX: u32 = Key::MASK as u32;
+
+struct Entry<T> {
+    generation: u32,
+    /// `None` only in a retired slot.
+    value: Option<T>,
+}
+
+struct Chunk<T> {
+    slab: Slab<Entry<T>>,
+    /// Generation that the next occupant of each slot gets.
+    next: Vec<u32>,
+}
+
+/// A pool of at most `limit` values in slab chunks of fixed capacity.
+///
+/// Values never move; a [`Key`] of a value that was removed finds nothing, for ever.
+pub struct Pool<T> {
+    chunks: Vec<Chunk<T>>,
+    /// Chunks with room, as a stack; each at most once.
+    roomy: Vec<u32>,
+    len: usize,
+    limit: usize,
+    retired: usize,
+}
+
+impl<T> Pool<T> {
+    /// An empty pool of at most `limit` values (2^28 at most); memory is taken chunk by chunk as it fills.
+    pub fn new(limit: usize) -> Pool<T> {
+        let limit = limit.min(1 << 28);
+        Pool { chunks: Vec::new(), roomy: Vec::new(), len: 0, limit, retired: 0 }
+    }
+
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The most values it holds.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether [`Pool::insert`] would return [`Full`].
+    pub fn is_full(&self) -> bool {
+        self.len + self.retired >= self.limit
+    }
+
+    /// Puts a value in.
+    ///
+    /// # Errors
+    /// [`Full`] at the limit.
+    pub fn insert(&mut self, value: T) -> Result<Key, Full> {
+        self.insert_with(|_| value)
+    }
+
+    /// Puts in the value that `make` returns for its own key.
+    ///
+    /// # Errors
+    /// [`Full`] at the limit; `make` is then not called.
+    pub fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Result<Key, Full> {
+        if self.is_full() {
+            return Err(Full);
+        }
+        let c = match self.roomy.last() {
+            Some(&c) => c as usize,
+            None => {
+                let room = CHUNK.min(self.limit - self.chunks.len() * CHUNK);
+                self.chunks.push(Chunk { slab: Slab::with_capacity(room), next: alloc::vec![0; room] });
+                self.roomy.push(self.chunks.len() as u32 - 1);
+                self.chunks.len() - 1
+            }
+        };
+        let chunk = &mut self.chunks[c];
+        let vacant = chunk.slab.vacant_entry();
+        let slot = vacant.key();
+        let generation = chunk.next[slot];
+        let key = Key { slot: ((c as u32) << CHUNK_BITS) | slot as u32, generation };
+        vacant.insert(Entry { generation, value: Some(make(key)) });
+        if chunk.slab.len() == chunk.next.len() {
+            self.roomy.pop();
+        }
+        self.len += 1;
+        Ok(key)
+    }
+
+    /// The value at `key`, unless it was removed.
+    #[inline]
+    pub fn get(&self, key: Key) -> Option<&T> {
+        let chunk = self.chunks.get((key.slot >> CHUNK_BITS) as usize)?;
+        let entry = chunk.slab.get(key.slot as usize & (CHUNK - 1))?;
+        if entry.generation == key.generation { entry.value.as_ref() } else { None }
+    }
+
+    /// The value at `key`, unless it was removed.
+    #[inline]
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        let chunk = self.chunks.get_mut((key.slot >> CHUNK_BITS) as usize)?;
+        let entry = chunk.slab.get_mut(key.slot as usize & (CHUNK - 1))?;
+        if entry.generation == key.generation { entry.value.as_mut() } else { None }
+    }
+
+    /// Whether `key` names a value.
+    pub fn contains(&self, key: Key) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// The value in `slot` and its key, whatever its generation: for walks in slices and for tables that hold slots.
+    #[inline]
+    pub fn at_slot(&self, slot: u32) -> Option<(Key, &T)> {
+        let chunk = self.chunks.get((slot >> CHUNK_BITS) as usize)?;
+        let entry = chunk.slab.get(slot as usize & (CHUNK - 1))?;
+        Some((Key { slot, generation: entry.generation }, entry.value.as_ref()?))
+    }
+
+    /// One past the highest slot ever used: the end of a walk with [`Pool::at_slot`].
+    pub fn slot_end(&self) -> u32 {
+        (self.chunks.len() * CHUNK) as u32
+    }
+
+    /// Takes the value at `key` out.
+    pub fn remove(&mut self, key: Key) -> Option<T> {
+        let c = key.slot >> CHUNK_BITS;
+        let chunk = self.chunks.get_mut(c as usize)?;
+        let slot = key.slot as usize & (CHUNK - 1);
+        let entry = chunk.slab.get_mut(slot).filter(|entry| entry.generation == key.generation)?;
+        if key.generation >= GENERATION_MAX {
+            // The slot stays occupied by nothing, for ever: its generation would wrap and a stale key would match.
+            let value = entry.value.take()?;
+            self.retired += 1;
+            self.len -= 1;
+            return Some(value);
+        }
+        entry.value.as_ref()?;
+        let was_full = chunk.slab.len() == chunk.next.len();
+        chunk.next[slot] = key.generation + 1;
+        let entry = chunk.slab.remove(slot);
+        if was_full {
+            self.roomy.push(c);
+        }
+        self.len -= 1;
+        entry.value
+    }
+
+    /// All values, with their keys, in slot order.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.chunks.iter().enumerate().flat_map(|(c, chunk)| {
+            chunk.slab.iter().filter_map(move |(slot, entry)| {
+                let key = Key { slot: ((c as u32) << CHUNK_BITS) | slot as u32, generation: entry.generation };
+                entry.value.as_ref().map(|value| (key, value))
+            })
+        })
+    }
+
+    /// The first key of a slot, set as if it had been reused `generation` times.
+    #[cfg(test)]
+    fn age(&mut self, slot: u32, generation: u32) {
+        self.chunks[(slot >> CHUNK_BITS) as usize].next[slot as usize & (CHUNK - 1)] = generation;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_removed_key_finds_nothing_even_when_its_slot_is_reused() {
+        let mut pool = Pool::new(4);
+        let first = pool.insert('a').unwrap();
+        assert_eq!(pool.remove(first), Some('a'));
+        let second = pool.insert('b').unwrap();
+        assert_eq!(first.slot, second.slot);
+        assert_eq!(pool.get(first), None);
+        assert_eq!(pool.remove(first), None);
+        assert_eq!(pool.get(second), Some(&'b'));
+    }
+
+    #[test]
+    fn a_slot_whose_generation_would_wrap_is_retired() {
+        let mut pool = Pool::new(2);
+        let key = pool.insert(0).unwrap();
+        pool.remove(key).unwrap();
+        pool.age(key.slot, GENERATION_MAX);
+        let last = pool.insert(1).unwrap();
+        assert_eq!(last, Key { slot: key.slot, generation: GENERATION_MAX });
+        assert_eq!(pool.remove(last), Some(1));
+        assert_eq!(pool.get(last), None);
+        assert_eq!(pool.remove(last), None);
+        let other = pool.insert(2).unwrap();
+        assert_ne!(other.slot, key.slot);
+        assert_eq!(pool.insert(3), Err(Full), "the retired slot counts against the limit");
+        assert_eq!(pool.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_map_of_keys(steps in proptest::collection::vec((any::<bool>(), 0usize..3000), 0..4000)) {
+            let mut pool = Pool::new(2500);
+            let mut model = alloc::collections::BTreeMap::new();
+            let mut dead = Vec::new();
+            for (n, (put, pick)) in steps.into_iter().enumerate() {
+                if put {
+                    match pool.insert(n) {
+                        Ok(key) => prop_assert!(model.insert(key, n).is_none()),
+                        Err(Full) => prop_assert_eq!(model.len(), 2500),
+                    }
+                } else if let Some((&key, &value)) = model.iter().nth(pick % model.len().max(1)) {
+                    prop_assert_eq!(pool.remove(key), Some(value));
+                    model.remove(&key);
+                    dead.push(key);
+                }
+            }
+            prop_assert_eq!(pool.len(), model.len());
+            prop_assert!(pool.iter().map(|(k, &v)| (k, v)).eq(model.into_iter()));
+            prop_assert!(dead.into_iter().all(|key| !pool.contains(key)));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! A hierarchical timer wheel with lazy entries.
+/// Placeholder.
+pub struct TimerWheel;
