@@ -1,1 +1,26 @@
-//! Placeholder.
+//! What an embedder writes against.
+//!
+//! An app is two plain Rust values. [`Application`] (one, on main) hears of listeners, cleaned half-opens and detach.
+//! [`AppWorker`] (one per app worker and worker thread) hears of sessions, on the thread that owns them, and works with
+//! them through the [`Context`] that each callback is lent.
+//!
+//! Read [`app`] for the callbacks (thread, order, what may be called inside), [`context`] for what they can do,
+//! [`options`] for limits and defaults, [`error`] for what a caller can get wrong.
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod context;
+pub mod error;
+pub mod options;
+pub mod report;
+
+pub use app::{AppWorker, Application};
+pub use context::{AppRequest, ConnectMint, Context, MainContext, MainRequest};
+pub use error::{AttachError, CancelError, ConnectError, DetachError, ListenError, SessionError};
+pub use hoststack_session::{HalfOpenCounters, SessionOptions};
+pub use hoststack_transport::{
+    AppId, AppWorkerId, CloseReason, ConnectFailure, ConnectId, DomainId, Duration, Endpoint, FlowKey, Instant,
+    ListenerId, SessionHandle, WorkerId,
+};
+pub use options::{AttachOptions, ConnectOptions, DetachPolicy, ListenOptions};
+pub use report::{DetachReport, WorkerDetachReport};

@@ -1,1 +1,46 @@
-//! Placeholder.
+//! hoststack: a multi-core TCP/IP host stack with a session layer, in user space.
+//!
+//! A program embeds a [`Stack`], attaches *builtin apps* to it (plain values, see [`app`]) and opens, accepts, inspects
+//! and closes connections by the million. The map, for readers of this crate, is `docs/ARCHITECTURE.md`.
+//!
+//! - [`Stack::builder`] -> [`Builder`]: interfaces, workers, limits; [`Builder::start`] runs main and workers on threads.
+//! - [`StackHandle`]: what other threads use: attach, connect, listen, detach, inspect. `Send + Clone`.
+//! - [`Stack::single_threaded`] -> [`SingleThreaded`]: no threads; the caller steps, on real or virtual time.
+//!
+//! Here: `main_thread` (owner of directories and half-opens), `worker` (owner of everything established), `messages`
+//! (what they say to each other), `channel` and `wake` (how), `threads` (the loops), `clock` (the only clock).
+
+mod builder;
+mod channel;
+mod clock;
+pub mod config;
+mod handle;
+mod hash;
+pub mod inspect;
+mod main_thread;
+mod messages;
+mod record;
+mod single;
+mod step;
+mod threads;
+mod wake;
+mod worker;
+
+/// Devices, addresses, impairments, capture: the crate `hoststack-net`.
+pub use hoststack_net as net;
+
+/// What an app is written against: the crate `hoststack-app`.
+pub use hoststack_app as app;
+
+/// TCP's configuration: the crate `hoststack-tcp`.
+pub use hoststack_tcp as tcp;
+
+pub use builder::{Builder, Stack};
+pub use config::{BuildError, InterfaceSpec, StackConfig};
+pub use handle::{StackHandle, Stopped};
+pub use hoststack_session::SessionLimits;
+pub use inspect::{Answer, Leaks, Query};
+pub use messages::{Attached, EndHow};
+pub use record::Recording;
+pub use single::SingleThreaded;
+pub use step::Step;

@@ -1,2 +1,45 @@
-//! x
+//! RFC 9293 as a value: no thread, no clock, no bytes of its own.
+//!
+//! Two engines. [`HalfOpens`] lives on main and holds every connection in SYN-SENT; it never sends, it says what is
+//! to be done ([`HalfOpenAction`]). [`Engine`] lives on a worker and holds listeners, SYN-RECEIVED, the synchronized
+//! connections and TIME-WAIT; it sends through an [`Output`] and asks a `SessionLayer` for bytes and room.
+//! A [`ConnectionSeed`] carries a connection from the first to the second.
+//!
+//! The files follow a segment: [`engine`] (demultiplexing, the `Transport` impl), `input` (RFC 9293 §3.10.7),
+//! `output` (§3.8), `half_opens`, `listener`, `syn_received`, `connection`, `time_wait`; `state` has the one
+//! transition table, `timers` what fires when. `rtt`, `isn`, `congestion`, `recovery` are the algorithms.
 #![no_std]
+#![forbid(unsafe_code)]
+extern crate alloc;
+#[cfg(any(test, feature = "testing"))]
+extern crate std;
+
+pub mod config;
+pub mod congestion;
+mod connection;
+pub mod describe;
+pub mod drop_reason;
+pub mod engine;
+pub mod half_opens;
+mod input;
+pub mod isn;
+mod listener;
+mod output;
+pub mod recovery;
+pub mod rtt;
+pub mod seed;
+pub mod state;
+mod syn_received;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod time_wait;
+mod timers;
+
+pub use config::{SocketOptions, TcpConfig};
+pub use describe::{ConnectionInfo, Counters, EngineCounts, HalfOpenInfo};
+pub use drop_reason::{DropCounters, DropReason};
+pub use engine::{Disposition, Engine, EstablishError, FlowTaken, ListenError, Output};
+pub use half_opens::{HalfOpenAction, HalfOpens};
+pub use isn::Secrets;
+pub use seed::{ConnectionSeed, HalfOpenError, HalfOpenSegment, HalfOpenUser, IcmpError, SeedState, Syn};
+pub use state::{State, StateEvent};

@@ -39,6 +39,12 @@ pub trait SessionLayer {
     /// Out-of-order data held, as offsets from the current rx offset 0, ascending and disjoint.
     fn rx_ranges(&self, session: SessionId) -> &[OooRange];
 
+    /// In-order bytes that the app has not read: a close that would lose them resets instead (RFC 2525 §2.17).
+    fn rx_unread(&self, session: SessionId) -> u32 {
+        let _ = session;
+        0
+    }
+
     /// Bytes queued for sending, from tx offset 0 (unacknowledged ones included).
     fn tx_len(&self, session: SessionId) -> u32;
 

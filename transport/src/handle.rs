@@ -140,6 +140,11 @@ impl ConnectId {
         ConnectId(((origin as u64) << 48) | (count & ((1 << 48) - 1)))
     }
 
+    /// Who minted it: a worker's number, or 256 and above for main and stack handles.
+    pub const fn origin(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
     /// The id as a number, for the CLI.
     pub const fn as_u64(self) -> u64 {
         self.0

@@ -2,16 +2,39 @@
 //!
 //! Parsing never panics and never reads past its bytes; what it returns cannot be malformed. Nothing here knows a
 //! connection, a device or a clock.
+//!
+//! Read [`tcp`] first; [`notation`] is how a segment is written in logs, tests and scripts. Then, from the outside of a
+//! packet to its inside: [`ethernet`], [`arp`], [`ipv4`], [`ipv6`], [`icmpv4`], [`icmpv6`] (both quote a packet:
+//! [`icmp`]). All parsers fail with the one [`ParseError`].
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod arp;
+mod bytes;
+pub mod checksum;
+pub mod error;
+pub mod ethernet;
 pub mod hash;
+pub mod icmp;
+pub mod icmpv4;
+pub mod icmpv6;
+pub mod ip;
+pub mod ipv4;
+pub mod ipv6;
+pub mod notation;
 pub mod seq;
 pub mod tcp;
 
+pub use checksum::{Sum, checksum, copy_and_sum};
+pub use error::ParseError;
+pub use ethernet::{EtherType, MacAddr, multicast_mac};
 pub use hash::FlowHasher;
+pub use icmp::Quoted;
+pub use ip::IpProtocol;
+pub use ipv6::solicited_node_multicast;
+pub use notation::{NotationError, NotedSegment, parse_notation};
 pub use seq::SeqNum;
 pub use tcp::{Flags, Options, SackBlocks, Segment, SegmentHeader, Timestamps};

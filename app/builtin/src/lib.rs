@@ -1,1 +1,27 @@
-//! Placeholder.
+//! The apps that ship: [`EchoServer`] and [`EchoClient`], [`Discard`], [`Fetch`].
+//!
+//! Each is an [`Application`](hoststack_app::Application) to attach, and a handle or statistics to keep: `Arc`s of
+//! atomics that any thread may read while the app runs. Read [`echo`] first: it shows what a pair of apps looks like.
+//!
+//! What they share: [`server`] (a server's listeners and counters), `plan` (how many objects on many workers divide
+//! one list of connects), [`histogram`], `counters`.
+#![forbid(unsafe_code)]
+
+mod counters;
+pub mod discard;
+pub mod echo;
+pub mod fetch;
+pub mod histogram;
+mod plan;
+pub mod server;
+
+pub use discard::Discard;
+pub use echo::client::{EchoClient, EchoClientError, EchoClientEvent, EchoClientHandle, EchoClientOptions, Release};
+pub use echo::client_stats::{EchoClientStats, EchoClientTotals};
+pub use echo::server::EchoServer;
+pub use echo::stream::Pattern;
+pub use fetch::app::{Fetch, FetchHandle, FetchOptions, FetchRequest, FetchSink};
+pub use fetch::outcome::{FetchError, FetchOutcome, FetchState, FetchStats, FetchTotals, Fetched};
+pub use fetch::url::{Url, UrlError, parse_url};
+pub use histogram::{Histogram, HistogramSummary};
+pub use server::{Listening, ServerStats, ServerTotals};

@@ -1,0 +1,182 @@
+//! Options of the operations, with defaults.
+
+use std::net::IpAddr;
+
+use hoststack_session::SessionOptions;
+use hoststack_transport::{DomainId, Duration, Endpoint, WorkerId};
+
+use crate::error::{AttachError, ConnectError, ListenError};
+
+/// How to connect. `ConnectOptions::to(endpoint)` and change what differs.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectOptions {
+    /// Where to.
+    pub remote: Endpoint,
+    /// The routing domain to connect in.
+    pub domain: DomainId,
+    /// Local address; `None` = by the route's interface.
+    pub local_addr: Option<IpAddr>,
+    /// Local port; 0 = chosen by RFC 6056.
+    pub local_port: u16,
+    /// When the outcome must be known, from now. Covers transport and stages.
+    pub timeout: Duration,
+    /// The worker that shall own the session; `None` = the least loaded.
+    pub worker: Option<WorkerId>,
+    /// Comes back with the outcome and when the half-open is cleaned; the session's opaque value at first.
+    pub opaque: u64,
+    /// Fifos.
+    pub fifos: SessionOptions,
+    /// Send small segments at once (no Nagle).
+    pub nodelay: bool,
+}
+
+/// The default of [`ConnectOptions::timeout`].
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest fifo: the largest window that RFC 7323 can express.
+pub const FIFO_MAX: u32 = 1 << 30;
+
+impl ConnectOptions {
+    /// A connect to `remote` in domain 0, with defaults.
+    pub fn to(remote: impl Into<Endpoint>) -> ConnectOptions {
+        ConnectOptions {
+            remote: remote.into(),
+            domain: DomainId(0),
+            local_addr: None,
+            local_port: 0,
+            timeout: CONNECT_TIMEOUT,
+            worker: None,
+            opaque: 0,
+            fifos: SessionOptions::default(),
+            nodelay: false,
+        }
+    }
+
+    /// What any thread can see to be wrong.
+    ///
+    /// # Errors
+    /// The first thing wrong.
+    pub fn validate(&self) -> Result<(), ConnectError> {
+        if self.remote.port == 0 || self.remote.addr.is_unspecified() || self.remote.addr.is_multicast() {
+            return Err(ConnectError::BadEndpoint);
+        }
+        if self.local_addr.is_some_and(|local| local.is_ipv4() != self.remote.addr.is_ipv4()) {
+            return Err(ConnectError::FamilyMismatch);
+        }
+        if !fifos_are_valid(&self.fifos) {
+            return Err(ConnectError::BadFifo);
+        }
+        if self.timeout.is_zero() {
+            return Err(ConnectError::BadDeadline);
+        }
+        Ok(())
+    }
+}
+
+fn fifos_are_valid(fifos: &SessionOptions) -> bool {
+    let valid = 1..=FIFO_MAX;
+    valid.contains(&fifos.rx_capacity) && valid.contains(&fifos.tx_capacity)
+}
+
+/// How to listen. `ListenOptions::on(endpoint)` and change what differs.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenOptions {
+    /// Where; the unspecified address means every address of that family in the domain.
+    pub local: Endpoint,
+    /// The routing domain to listen in.
+    pub domain: DomainId,
+    /// Most connections of this listener, per worker, that are not yet established.
+    pub backlog: u32,
+    /// Comes back in `listening`; accepted sessions start with it.
+    pub opaque: u64,
+    /// Fifos of accepted sessions.
+    pub fifos: SessionOptions,
+    /// Send small segments at once (no Nagle).
+    pub nodelay: bool,
+}
+
+impl ListenOptions {
+    /// A listener on `local` in domain 0, with defaults (backlog 4096).
+    pub fn on(local: impl Into<Endpoint>) -> ListenOptions {
+        ListenOptions {
+            local: local.into(),
+            domain: DomainId(0),
+            backlog: 4096,
+            opaque: 0,
+            fifos: SessionOptions::default(),
+            nodelay: false,
+        }
+    }
+
+    /// What any thread can see to be wrong.
+    ///
+    /// # Errors
+    /// The first thing wrong.
+    pub fn validate(&self) -> Result<(), ListenError> {
+        if self.local.port == 0 {
+            return Err(ListenError::BadEndpoint);
+        }
+        if self.backlog == 0 {
+            return Err(ListenError::BadBacklog);
+        }
+        if !fifos_are_valid(&self.fifos) {
+            return Err(ListenError::BadFifo);
+        }
+        Ok(())
+    }
+}
+
+/// How to attach an application. `AttachOptions::named(name)` and change what differs.
+#[derive(Clone, Debug)]
+pub struct AttachOptions {
+    /// Its name, unique in the stack, 1 to 64 bytes.
+    pub name: String,
+    /// Number of app workers to begin with.
+    pub app_workers: u32,
+    /// Most half-opens of each app worker: connects beyond it have the outcome `NoRoom`.
+    pub half_opens_max: usize,
+    /// Most connects of each app worker that one worker thread, or one stack handle, may have without an outcome.
+    pub pending_connects_max: usize,
+}
+
+impl AttachOptions {
+    /// An application of this name, with one app worker and room for 2^20 half-opens.
+    pub fn named(name: impl Into<String>) -> AttachOptions {
+        AttachOptions { name: name.into(), app_workers: 1, half_opens_max: 1 << 20, pending_connects_max: 1 << 20 }
+    }
+
+    /// What any thread can see to be wrong.
+    ///
+    /// # Errors
+    /// The first thing wrong.
+    pub fn validate(&self) -> Result<(), AttachError> {
+        if self.name.is_empty() || self.name.len() > 64 {
+            return Err(AttachError::BadName);
+        }
+        if self.app_workers == 0 {
+            return Err(AttachError::BadWorkers);
+        }
+        if self.half_opens_max == 0 || self.pending_connects_max == 0 {
+            return Err(AttachError::BadLimit);
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of the sessions of an app worker that is detached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DetachPolicy {
+    /// All are reset now.
+    Reset,
+    /// All are closed (queued data is sent); what is left after this long is reset.
+    Close {
+        /// How long to wait for them.
+        linger: Duration,
+    },
+}
+
+impl Default for DetachPolicy {
+    /// Close, with five seconds' linger.
+    fn default() -> DetachPolicy {
+        DetachPolicy::Close { linger: Duration::from_secs(5) }
+    }
+}

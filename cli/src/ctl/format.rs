@@ -1,0 +1,342 @@
+//! Answers of the stack as aligned text and as JSON.
+
+use hoststack::{Answer, AppInfo, DropInfo, HalfOpenInfo, Leaks, MainInfo, SessionInfo, WorkerInfo};
+use hoststack_app::WorkerDetachReport;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::grammar::Command;
+use super::wire::Format;
+use crate::table::{Column, Table, grouped, pairs, span_us};
+
+/// The answer to a command that shows something.
+pub(crate) fn answer(command: &Command, answer: &Answer, format: Format) -> String {
+    match format {
+        Format::Text => text(command, answer),
+        Format::Json => to_json(&value(command, answer)),
+    }
+}
+
+/// Any value as indented JSON, with a line feed at its end.
+pub(crate) fn to_json(value: &impl Serialize) -> String {
+    let text = serde_json::to_string_pretty(value);
+    text.expect("cannot fail because every key is a string and no write can fail") + "\n"
+}
+
+fn text(command: &Command, answer: &Answer) -> String {
+    match command {
+        Command::ShowSession { verbose, limit } => sessions(answer, *verbose, *limit),
+        Command::ShowHalfOpen { .. } => half_opens(answer),
+        Command::ShowApp => apps(&answer.apps),
+        Command::ShowWorker => workers(&answer.workers, &answer.main),
+        Command::ShowErrors => errors(&answer.workers),
+        Command::ShowLeaks | Command::AppDetach { .. } | Command::Help => leaks(&answer.leaks, answer.time_wait),
+    }
+}
+
+fn value(command: &Command, answer: &Answer) -> Value {
+    match command {
+        Command::ShowSession { .. } => json!({ "summary": answer.session_summary, "sessions": answer.sessions }),
+        Command::ShowHalfOpen { .. } => {
+            json!({ "total": answer.main.half_open_sessions, "half_opens": answer.half_opens })
+        }
+        Command::ShowApp => json!({ "apps": answer.apps }),
+        Command::ShowWorker => json!({ "workers": answer.workers, "main": answer.main }),
+        Command::ShowErrors => {
+            let errors: Vec<Value> = drops(&answer.workers)
+                .map(|(worker, drop)| {
+                    json!({ "worker": worker, "reason": drop.reason, "count": drop.count, "help": drop.help })
+                })
+                .collect();
+            json!({ "errors": errors })
+        }
+        Command::ShowLeaks | Command::AppDetach { .. } | Command::Help => {
+            json!({ "leaks": answer.leaks, "clean": answer.leaks.is_clean(), "time_wait": answer.time_wait })
+        }
+    }
+}
+
+fn sessions(answer: &Answer, verbose: bool, limit: usize) -> String {
+    let summary = answer.session_summary;
+    let mut text = format!(
+        "{} sessions: {} open, {} peer closed, {} half closed, {} closing, {} ended, {} not announced; {} in TIME-WAIT\n",
+        grouped(summary.total as u64),
+        summary.open,
+        summary.peer_closed,
+        summary.half_closed,
+        summary.closing,
+        summary.ended,
+        summary.unannounced,
+        answer.time_wait,
+    );
+    let mut table = Table::new(&[
+        Column::Left("session"),
+        Column::Left("app worker"),
+        Column::Left("dom"),
+        Column::Left("local"),
+        Column::Left("remote"),
+        Column::Left("state"),
+        Column::Right("rx"),
+        Column::Right("tx"),
+        Column::Right("age"),
+    ]);
+    let cells = |session: &SessionInfo| {
+        [
+            session.session.clone(),
+            session.app_worker.clone(),
+            session.domain.to_string(),
+            session.local.clone(),
+            session.remote.clone(),
+            session.state.clone(),
+            session.rx_bytes.to_string(),
+            session.tx_bytes.to_string(),
+            span_us(session.age_us),
+        ]
+    };
+    answer.sessions.iter().for_each(|session| table.row(cells(session)));
+    if !table.is_empty() {
+        for (index, line) in table.to_string().lines().enumerate() {
+            text.push_str(line);
+            text.push('\n');
+            // The transport's variables stand under their session.
+            let session = index.checked_sub(1).and_then(|index| answer.sessions.get(index));
+            if let Some(session) = session.filter(|session| verbose && !session.transport.is_empty()) {
+                text.push_str(&format!("    {}\n", session.transport));
+            }
+        }
+    }
+    cut_short(&mut text, limit, answer.sessions.len(), summary.total);
+    text
+}
+
+/// Says so when a list was asked for and is shorter than what there is.
+fn cut_short(text: &mut String, limit: usize, listed: usize, total: usize) {
+    if limit > 0 && listed < total {
+        text.push_str(&format!("({listed} of {total}: `limit N` lists more)\n"));
+    }
+}
+
+fn half_opens(answer: &Answer) -> String {
+    let total = answer.main.half_open_sessions;
+    let mut text = format!(
+        "{} half-open sessions, {} half-open connections\n",
+        grouped(total as u64),
+        grouped(answer.main.half_open_connections as u64)
+    );
+    let mut table = Table::new(&[
+        Column::Left("connect"),
+        Column::Left("app worker"),
+        Column::Left("dom"),
+        Column::Left("local"),
+        Column::Left("remote"),
+        Column::Left("state"),
+        Column::Left("worker"),
+        Column::Right("SYNs"),
+        Column::Right("age"),
+        Column::Right("deadline in"),
+    ]);
+    let cells = |half_open: &HalfOpenInfo| {
+        [
+            half_open.connect.clone(),
+            half_open.app_worker.clone(),
+            half_open.domain.to_string(),
+            half_open.local.clone(),
+            half_open.remote.clone(),
+            half_open.state.clone(),
+            half_open.worker.to_string(),
+            half_open.attempts.to_string(),
+            span_us(half_open.age_us),
+            span_us(half_open.deadline_in_us),
+        ]
+    };
+    answer.half_opens.iter().for_each(|half_open| table.row(cells(half_open)));
+    if !table.is_empty() {
+        text.push_str(&table.to_string());
+    }
+    cut_short(&mut text, 1, answer.half_opens.len(), total);
+    text
+}
+
+fn apps(apps: &[AppInfo]) -> String {
+    let mut table = Table::new(&[
+        Column::Left("app"),
+        Column::Left("name"),
+        Column::Right("app worker"),
+        Column::Left("state"),
+        Column::Right("half-open"),
+        Column::Right("requested"),
+        Column::Right("established"),
+        Column::Right("refused"),
+        Column::Right("timed out"),
+        Column::Right("unreachable"),
+        Column::Right("cancelled"),
+        Column::Right("failed"),
+        Column::Left("listeners"),
+    ]);
+    for app in apps {
+        let name = if app.detaching { format!("{} (detaching)", app.name) } else { app.name.clone() };
+        if app.app_workers.is_empty() {
+            table.row([app.app.clone(), name.clone()]);
+        }
+        for worker in &app.app_workers {
+            let out = worker.outcomes;
+            let figures =
+                [out.requested, out.established, out.refused, out.timed_out, out.unreachable, out.cancelled, out.failed];
+            let head = [
+                app.app.clone(),
+                name.clone(),
+                worker.unit.to_string(),
+                worker.state.clone(),
+                worker.half_opens.to_string(),
+            ];
+            let listeners = if worker.listeners.is_empty() { "-".to_owned() } else { worker.listeners.join(", ") };
+            table.row(head.into_iter().chain(figures.map(|figure| figure.to_string())).chain([listeners]));
+        }
+    }
+    if table.is_empty() { "no application is attached\n".to_owned() } else { table.to_string() }
+}
+
+fn workers(workers: &[WorkerInfo], main: &MainInfo) -> String {
+    let mut columns = vec![Column::Left("")];
+    // The headings are static: a worker's number stands in the first row instead.
+    columns.extend(workers.iter().map(|_| Column::Right("worker")));
+    let mut table = Table::new(&columns);
+    let mut row = |name: &str, figure: &dyn Fn(&WorkerInfo) -> u64| {
+        let figures = workers.iter().map(|worker| grouped(figure(worker)));
+        table.row([name.to_owned()].into_iter().chain(figures));
+    };
+    row("number", &|worker| worker.worker.into());
+    row("steps", &|worker| worker.steps);
+    row("busy steps", &|worker| worker.busy_steps);
+    row("sleeps", &|worker| worker.sleeps);
+    row("packets received", &|worker| worker.rx_packets);
+    row("packets sent", &|worker| worker.tx_packets);
+    row("packets handed over", &|worker| worker.handed_over);
+    row("callbacks", &|worker| worker.callbacks);
+    row("sessions", &|worker| worker.sessions as u64);
+    row("establishing", &|worker| worker.establishing as u64);
+    row("fifo chunks", &|worker| worker.fifo_chunks as u64);
+    row("connections", &|worker| worker.connections as u64);
+    row("half-open entries", &|worker| worker.half_open_entries as u64);
+    row("SYN-RECEIVED", &|worker| worker.syn_received as u64);
+    row("TIME-WAIT", &|worker| worker.time_wait as u64);
+    row("timers", &|worker| worker.timers as u64);
+    row("flows", &|worker| worker.flows as u64);
+    let mut counters: Vec<&str> =
+        workers.iter().flat_map(|worker| worker.tcp.iter().map(|(name, _)| name.as_str())).collect();
+    counters.sort_unstable();
+    counters.dedup();
+    for name in counters {
+        row(&format!("tcp {name}"), &|worker| counter(worker, name));
+    }
+    let main = pairs([
+        ("steps", grouped(main.steps)),
+        ("half-open sessions", grouped(main.half_open_sessions as u64)),
+        ("half-open connections", grouped(main.half_open_connections as u64)),
+        ("4-tuples", grouped(main.tuples as u64)),
+        ("listeners", grouped(main.listeners as u64)),
+        ("messages waiting", grouped(main.messages)),
+        ("tickets dropped", grouped(main.tickets_dropped)),
+        ("connects orphaned", grouped(main.connects_orphaned)),
+    ]);
+    format!("{table}main\n{main}")
+}
+
+/// A TCP counter of a worker by name; 0 when it is not listed.
+pub(crate) fn counter(worker: &WorkerInfo, name: &str) -> u64 {
+    worker.tcp.iter().find(|(other, _)| other == name).map_or(0, |(_, count)| *count)
+}
+
+fn drops(workers: &[WorkerInfo]) -> impl Iterator<Item = (u8, &DropInfo)> {
+    workers.iter().flat_map(|worker| worker.drops.iter().map(|drop| (worker.worker, drop)))
+}
+
+fn errors(workers: &[WorkerInfo]) -> String {
+    let mut table =
+        Table::new(&[Column::Right("worker"), Column::Right("count"), Column::Left("reason"), Column::Left("meaning")]);
+    for (worker, drop) in drops(workers) {
+        table.row([worker.to_string(), grouped(drop.count), drop.reason.clone(), drop.help.clone()]);
+    }
+    if table.is_empty() { "nothing was dropped\n".to_owned() } else { table.to_string() }
+}
+
+/// `show leaks`: what is held now, TIME-WAIT apart.
+pub(crate) fn leaks(leaks: &Leaks, time_wait: usize) -> String {
+    let Leaks { sessions, half_opens, timers, fifo_chunks, flows, messages } = *leaks;
+    let held = pairs([
+        ("sessions", sessions.to_string()),
+        ("half-opens", half_opens.to_string()),
+        ("timers", timers.to_string()),
+        ("fifo chunks", fifo_chunks.to_string()),
+        ("flows", flows.to_string()),
+        ("messages", messages.to_string()),
+        ("TIME-WAIT", format!("{time_wait} (owed to the peers for 60 s, no leak)")),
+    ]);
+    let verdict = if leaks.is_clean() { "nothing is held\n" } else { "held, or leaked if no app is attached:\n" };
+    format!("{verdict}{held}")
+}
+
+/// How the detach of an application, or of some of its app workers, ended.
+pub(crate) fn detached(name: &str, reports: &[WorkerDetachReport], format: Format) -> String {
+    match format {
+        Format::Text => {
+            let mut table = Table::new(&[
+                Column::Left("detached"),
+                Column::Right("app worker"),
+                Column::Right("sessions"),
+                Column::Right("reset"),
+                Column::Right("half-opens"),
+                Column::Right("listeners"),
+                Column::Right("took"),
+                Column::Left("remark"),
+            ]);
+            for report in reports {
+                let took_us = u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX);
+                table.row([
+                    name.to_owned(),
+                    report.unit.to_string(),
+                    report.sessions.to_string(),
+                    report.sessions_reset.to_string(),
+                    report.half_opens.to_string(),
+                    report.listeners.to_string(),
+                    span_us(took_us),
+                    remark(report),
+                ]);
+            }
+            table.to_string()
+        }
+        Format::Json => {
+            let reports: Vec<Value> = reports.iter().map(detached_value).collect();
+            to_json(&json!({ "app": name, "detached": reports }))
+        }
+    }
+}
+
+fn remark(report: &WorkerDetachReport) -> String {
+    let mut remarks = Vec::new();
+    if report.panicked {
+        remarks.push("a callback panicked".to_owned());
+    }
+    if !report.stuck.is_empty() {
+        let workers: Vec<String> = report.stuck.iter().map(ToString::to_string).collect();
+        remarks.push(format!("late: {}", workers.join(" ")));
+    }
+    remarks.join("; ")
+}
+
+fn detached_value(report: &WorkerDetachReport) -> Value {
+    json!({
+        "app_worker": report.unit,
+        "half_opens": report.half_opens,
+        "sessions": report.sessions,
+        "sessions_reset": report.sessions_reset,
+        "listeners": report.listeners,
+        "seconds": report.took.as_secs_f64(),
+        "stuck": report.stuck.iter().map(|worker| worker.0).collect::<Vec<u8>>(),
+        "outcomes": hoststack::Outcomes::from(&report.outcomes),
+        "panicked": report.panicked,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Values on the command line and in configuration files, each with an error that says what was expected.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use hoststack::net::Cidr;
+
+/// What carries an interface's packets, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum DeviceName {
+    /// `tap:NAME`: a TAP of the Linux kernel; created if there is none of that name.
+    Tap(String),
+    /// `wire:NAME`: one of the two ends of a wire in memory.
+    Wire(String),
+    /// `loopback`: what is sent comes back.
+    Loopback,
+}
+
+impl FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<DeviceName, String> {
+        let (kind, name) = text.split_once(':').unwrap_or((text, ""));
+        match (kind, name.is_empty()) {
+            ("tap", false) if name.len() > 15 => {
+                Err(format!("the interface name {name:?} is longer than the 15 bytes that Linux allows"))
+            }
+            ("tap", false) => Ok(DeviceName::Tap(name.to_owned())),
+            ("wire", false) => Ok(DeviceName::Wire(name.to_owned())),
+            ("loopback", true) => Ok(DeviceName::Loopback),
+            _ => Err(format!("expected tap:NAME, wire:NAME or loopback, found {text:?}")),
+        }
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceName::Tap(name) => write!(f, "tap:{name}"),
+            DeviceName::Wire(name) => write!(f, "wire:{name}"),
+            DeviceName::Loopback => f.write_str("loopback"),
+        }
+    }
+}
+
+/// `tap:NAME`, the only device that reaches another machine.
+pub(crate) fn tap_name(text: &str) -> Result<String, String> {
+    match text.parse()? {
+        DeviceName::Tap(name) => Ok(name),
+        other => Err(format!("{other} reaches no other machine: expected tap:NAME")),
+    }
+}
+
+/// A route on the command line: `CIDR=GATEWAY`, or `CIDR` alone for one on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// Where to.
+    pub(crate) to: Cidr,
+    /// Through which router; `None`: on the link.
+    pub(crate) via: Option<IpAddr>,
+}
+
+impl FromStr for Route {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Route, String> {
+        let (to, via) = match text.split_once('=') {
+            Some((to, via)) => (to, Some(via)),
+            None => (text, None),
+        };
+        let to: Cidr = to.parse().map_err(|error| format!("{to:?}: {error}"))?;
+        let via = via.map(address).transpose()?;
+        if via.is_some_and(|via| via.is_ipv4() != to.addr().is_ipv4()) {
+            return Err("the network and its gateway are of different families".to_owned());
+        }
+        Ok(Route { to, via })
+    }
+}
+
+/// An IP address.
+pub(crate) fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("expected an IPv4 or IPv6 address, found {text:?}"))
+}
+
+/// A span of time with its unit: `250us`, `20ms`, `5s`, `1.5s`, `2m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("expected a span of time like 500ms or 5s (us, ms, s, m), found {text:?}");
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(expected)?;
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit.trim_start() {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        _ => return Err(expected()),
+    };
+    let number: f64 = number.parse().map_err(|_| expected())?;
+    Duration::try_from_secs_f64(number * scale).map_err(|_| expected())
+}
+
+/// A span of time, where a bare number means milliseconds.
+pub(crate) fn duration_or_millis(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(millis) => Ok(Duration::from_millis(millis)),
+        Err(_) => duration(text),
+    }
+}
+
+/// A span of time that is not zero.
+pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("a timeout of zero lets nothing succeed: give a positive span, like 5s".to_owned()),
+        span => Ok(span),
+    }
+}
+
+/// A share in per cent, 0 to 100, as a fraction; a `%` may follow.
+pub(crate) fn per_cent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(share) if (0.0..=100.0).contains(&share) => Ok(share / 100.0),
+        _ => Err(format!("expected a number of per cent from 0 to 100, found {text:?}")),
+    }
+}
+
+/// A number of bytes, with an optional suffix of powers of 1024: `4096`, `64k`, `1M`, `2G`.
+pub(crate) fn byte_count(text: &str) -> Result<u64, String> {
+    let expected = || format!("expected a number of bytes like 4096, 64k or 1M, found {text:?}");
+    let (number, shift) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'M')) => (&text[..at], 20),
+        Some((at, 'G')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    number.checked_mul(1 << shift).ok_or_else(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_and_written_the_same_way() {
+        for text in ["tap:hs0", "wire:a", "loopback"] {
+            assert_eq!(text.parse::<DeviceName>().unwrap().to_string(), text);
+        }
+        for text in ["", "tap", "tap:", "eth0", "loopback:x", "tap:a-name-of-sixteen"] {
+            assert!(text.parse::<DeviceName>().is_err(), "{text}");
+        }
+        assert_eq!(tap_name("tap:hs0"), Ok("hs0".to_owned()));
+        assert!(tap_name("loopback").unwrap_err().contains("tap:NAME"));
+    }
+
+    #[test]
+    fn routes_have_a_network_and_perhaps_a_gateway_of_its_family() {
+        let route: Route = "0.0.0.0/0=10.9.0.1".parse().unwrap();
+        assert_eq!((route.to.prefix_len(), route.via), (0, Some("10.9.0.1".parse().unwrap())));
+        assert_eq!("10.2.0.0/16".parse::<Route>().unwrap().via, None);
+        for text in ["10.0.0.0=10.9.0.1", "10.0.0.0/8=", "::/0=10.9.0.1", "x"] {
+            assert!(text.parse::<Route>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn spans_of_time_want_a_unit_where_none_is_implied() {
+        assert_eq!(duration("250us"), Ok(Duration::from_micros(250)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration_or_millis("20"), Ok(Duration::from_millis(20)));
+        assert_eq!(duration_or_millis("3ms"), Ok(Duration::from_millis(3)));
+        for text in ["", "5", "s", "-1s", "1h", "1.2.3s", "1e9s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(timeout("0s").is_err());
+    }
+
+    #[test]
+    fn per_cent_and_bytes_are_bounded() {
+        assert_eq!(per_cent("2"), Ok(0.02));
+        assert_eq!(per_cent("0.5%"), Ok(0.005));
+        assert!(["-1", "100.1", "x", "", "NaN"].iter().all(|text| per_cent(text).is_err()));
+        assert_eq!(byte_count("64k"), Ok(65536));
+        assert_eq!(byte_count("2G"), Ok(2 << 30));
+        assert!(["", "k", "-1", "1T", "99999999999G"].iter().all(|text| byte_count(text).is_err()));
+    }
+}

@@ -1,0 +1,92 @@
+//! What a session's app must still be told: a set of bits with one order of delivery.
+
+use core::fmt;
+use core::ops::BitOr;
+
+/// Things to tell an app about a session; delivered lowest bit first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Pending(u8);
+
+impl Pending {
+    /// Nothing.
+    pub const NONE: Pending = Pending(0);
+    /// `connected` or `accepted`.
+    pub const ANNOUNCE: Pending = Pending(0x01);
+    /// `readable`.
+    pub const READABLE: Pending = Pending(0x02);
+    /// `writable`.
+    pub const WRITABLE: Pending = Pending(0x04);
+    /// `peer_closed`.
+    pub const PEER_CLOSED: Pending = Pending(0x08);
+    /// `reset`.
+    pub const RESET: Pending = Pending(0x10);
+    /// `closed`, after which the session is freed.
+    pub const CLOSED: Pending = Pending(0x20);
+    /// Not a thing to tell: the app was told that the connect failed and must not hear of the session's end.
+    pub(crate) const SILENT: Pending = Pending(0x80);
+
+    /// Whether all of `other` is pending.
+    pub const fn has(self, other: Pending) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether nothing is to be told.
+    pub const fn is_empty(self) -> bool {
+        self.0 & !Pending::SILENT.0 == 0
+    }
+
+    /// Adds `other`.
+    pub(crate) fn add(&mut self, other: Pending) {
+        self.0 |= other.0;
+    }
+
+    /// Removes `other`.
+    pub(crate) fn remove(&mut self, other: Pending) {
+        self.0 &= !other.0;
+    }
+
+    /// What comes first.
+    pub(crate) fn first(self) -> Option<Pending> {
+        let bits = self.0 & !Pending::SILENT.0;
+        (bits != 0).then(|| Pending(bits & bits.wrapping_neg()))
+    }
+}
+
+impl BitOr for Pending {
+    type Output = Pending;
+    fn bitor(self, other: Pending) -> Pending {
+        Pending(self.0 | other.0)
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = ["announce", "readable", "writable", "peer-closed", "reset", "closed", "", "silent"];
+        let mut set = f.debug_set();
+        for (bit, name) in names.iter().enumerate() {
+            if self.0 & (1 << bit) != 0 {
+                set.entry(name);
+            }
+        }
+        set.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_comes_before_the_close_whatever_the_order_of_adding() {
+        let mut pending = Pending::NONE;
+        pending.add(Pending::CLOSED);
+        pending.add(Pending::PEER_CLOSED);
+        pending.add(Pending::READABLE);
+        let mut order = Vec::new();
+        while let Some(next) = pending.first() {
+            order.push(next);
+            pending.remove(next);
+        }
+        assert_eq!(order, [Pending::READABLE, Pending::PEER_CLOSED, Pending::CLOSED]);
+    }
+}

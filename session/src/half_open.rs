@@ -1,0 +1,127 @@
+//! Half-open sessions: connect requests whose outcome has not been told, in a pool per app worker, on main.
+//!
+//! A half-open is allocated with its request and freed in one place, when its transport notifies its deletion (or,
+//! if it never had a transport, when its outcome was told).
+
+use std::net::IpAddr;
+
+use hoststack_transport::{ConnectFailure, ConnectId, ConnectTicket, FlowKey, HalfOpenId, Instant, WorkerId};
+
+use crate::session::SessionOptions;
+
+/// Where a connect request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HalfOpenState {
+    /// Main holds the ticket; the transport tries.
+    Connecting,
+    /// The ticket left with the hand-over; the worker decides.
+    HandedOver,
+    /// The ticket left with a failure; the worker tells it.
+    Failed(ConnectFailure),
+    /// The outcome was told; the transport's delete notification frees this.
+    Settled,
+}
+
+/// A half-open session.
+#[derive(Debug)]
+pub struct HalfOpenSession {
+    /// The request.
+    pub connect: ConnectId,
+    /// The right to decide, while main holds it.
+    pub ticket: Option<ConnectTicket>,
+    /// Where it stands.
+    pub state: HalfOpenState,
+    /// Its half-open transport connection, from the first attempt until the delete notification.
+    pub transport: Option<HalfOpenId>,
+    /// The flow of the current attempt; port 0 while none was allocated.
+    pub flow: FlowKey,
+    /// The worker that owns the flow and tells the outcome.
+    pub worker: WorkerId,
+    /// Attempts under this ticket so far (another local port after a collision is another attempt).
+    pub attempts: u8,
+    /// The caller's value.
+    pub opaque: u64,
+    /// When the outcome must be known.
+    pub deadline: Instant,
+    /// When the request was made.
+    pub born: Instant,
+    /// Fifos of the session to come.
+    pub options: SessionOptions,
+    /// The local address asked for.
+    pub local_addr: Option<IpAddr>,
+    /// The local port asked for, so that another may not be tried; 0 if none was.
+    pub local_port: u16,
+    /// Whether this request took its 4-tuple. It did not if the tuple was held by an earlier flow that may be in
+    /// TIME-WAIT, which the flow's worker decides.
+    pub owns_tuple: bool,
+    /// No Nagle.
+    pub nodelay: bool,
+}
+
+/// How connect requests of an app worker ended, and how many have not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HalfOpenCounters {
+    /// Requests taken.
+    pub requested: u64,
+    /// Came up.
+    pub established: u64,
+    /// Refused by the peer.
+    pub refused: u64,
+    /// No answer before the deadline.
+    pub timed_out: u64,
+    /// No route, neighbour, or an ICMP error.
+    pub unreachable: u64,
+    /// Cancelled by the app.
+    pub cancelled: u64,
+    /// Ended by detach.
+    pub detached: u64,
+    /// No free tuple, no such local address, no room.
+    pub failed: u64,
+    /// Outcomes that could not be told because the app worker's object was gone (a panic).
+    pub undelivered: u64,
+    /// Half-opens freed.
+    pub cleaned: u64,
+}
+
+impl HalfOpenCounters {
+    /// Counts an outcome.
+    pub fn count(&mut self, outcome: Result<(), ConnectFailure>) {
+        *match outcome {
+            Ok(()) => &mut self.established,
+            Err(ConnectFailure::Refused) => &mut self.refused,
+            Err(ConnectFailure::TimedOut) => &mut self.timed_out,
+            Err(ConnectFailure::Unreachable) => &mut self.unreachable,
+            Err(ConnectFailure::Cancelled) => &mut self.cancelled,
+            Err(ConnectFailure::Detached) => &mut self.detached,
+            Err(
+                ConnectFailure::AddressInUse | ConnectFailure::AddressNotAvailable | ConnectFailure::NoRoom,
+            ) => &mut self.failed,
+        } += 1;
+    }
+
+    /// Adds another app worker's.
+    pub fn merge(&mut self, other: &HalfOpenCounters) {
+        let HalfOpenCounters {
+            requested,
+            established,
+            refused,
+            timed_out,
+            unreachable,
+            cancelled,
+            detached,
+            failed,
+            undelivered,
+            cleaned,
+        } = *other;
+        self.requested += requested;
+        self.established += established;
+        self.refused += refused;
+        self.timed_out += timed_out;
+        self.unreachable += unreachable;
+        self.cancelled += cancelled;
+        self.detached += detached;
+        self.failed += failed;
+        self.undelivered += undelivered;
+        self.cleaned += cleaned;
+    }
+}

@@ -1,0 +1,840 @@
+//! One established session, and the worker's table of them.
+//!
+//! [`Sessions`] is a worker's session layer. Entry points mutate, then end in [`Sessions::settle`], which alone
+//! announces; what the app must be told is a set of bits per session ([`Pending`]), delivered in one fixed order, so a
+//! session is queued at most once and data always comes before the close that follows it.
+
+use std::collections::VecDeque;
+
+use hoststack_transport::border::{AcceptError, OooRange, RxStored, SessionLayer, TransportEvent};
+use hoststack_transport::{
+    AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId, FlowKey, Full, Instant,
+    ListenerId, Pool, SessionHandle, SessionId, WorkerId,
+};
+use slab::Slab;
+
+use crate::events::Pending;
+use crate::fifo::{ChunkPool, RxFifo, TxFifo, relay};
+use crate::lookup::{AppWorkerRecords, ListenerRecords};
+use crate::state::{AppSide, TransportSide};
+
+/// Sizes of a session's fifos.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Most bytes received and not yet taken by the app; what the receive window offers. 1 to 2^30.
+    pub rx_capacity: u32,
+    /// Most bytes written and not yet acknowledged. 1 to 2^30.
+    pub tx_capacity: u32,
+}
+
+impl Default for SessionOptions {
+    /// 64 KiB each way: a window that needs no scaling, chunks are taken only as bytes are queued.
+    fn default() -> SessionOptions {
+        SessionOptions { rx_capacity: 65_535, tx_capacity: 65_536 }
+    }
+}
+
+/// Limits of a worker's session layer.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionLimits {
+    /// Most sessions on the worker.
+    pub sessions: usize,
+    /// Bytes per fifo chunk, a power of two.
+    pub chunk_bytes: usize,
+    /// Most fifo chunks on the worker.
+    pub chunks: usize,
+}
+
+impl Default for SessionLimits {
+    /// A million sessions; 4 KiB chunks, of which 1 GiB.
+    fn default() -> SessionLimits {
+        SessionLimits { sessions: 1 << 20, chunk_bytes: 4096, chunks: 1 << 18 }
+    }
+}
+
+/// Index of nothing in [`Sessions::establishing`].
+const NOT_ESTABLISHING: u32 = u32::MAX;
+
+/// An established session: owned by one worker from birth to death.
+pub struct Session {
+    rx: RxFifo,
+    tx: TxFifo,
+    rx_capacity: u32,
+    tx_capacity: u32,
+    connection: Option<ConnectionId>,
+    app: AppSide,
+    transport: TransportSide,
+    pending: Pending,
+    /// In [`Sessions::ready`].
+    queued: bool,
+    /// In [`Sessions::tx_programmed`].
+    tx_programmed: bool,
+    /// The app found less room than it wanted since `writable` was last called.
+    wants_room: bool,
+    establishing: u32,
+    app_worker: AppWorkerId,
+    opaque: u64,
+    flow: FlowKey,
+    /// When it was allocated; for the CLI.
+    born: Instant,
+}
+
+impl Session {
+    /// The flow it runs over.
+    pub fn flow(&self) -> &FlowKey {
+        &self.flow
+    }
+
+    /// What the app did.
+    pub fn app_side(&self) -> AppSide {
+        self.app
+    }
+
+    /// What the transport did.
+    pub fn transport_side(&self) -> TransportSide {
+        self.transport
+    }
+
+    /// Whose session it is.
+    pub fn app_worker(&self) -> AppWorkerId {
+        self.app_worker
+    }
+
+    /// The transport connection; `None` before it is bound and once the transport has deleted it.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        self.connection
+    }
+
+    /// The app's value: the connect's opaque value until the app sets another.
+    pub fn opaque(&self) -> u64 {
+        self.opaque
+    }
+
+    /// Bytes the app may read.
+    pub fn rx_len(&self) -> usize {
+        self.rx.len()
+    }
+
+    /// Bytes queued for sending, unacknowledged ones included.
+    pub fn tx_len(&self) -> usize {
+        self.tx.len()
+    }
+
+    /// When the session was allocated.
+    pub fn born(&self) -> Instant {
+        self.born
+    }
+
+    /// Whether the app may still write.
+    fn is_writable(&self) -> bool {
+        self.app == AppSide::Open && self.transport.is_open()
+    }
+}
+
+/// An outbound session that has not been announced: it holds the connect ticket.
+///
+/// Readiness is a function of the transport's side and the stages (of which there are none yet), never stored;
+/// `outcome` is set once, by `settle`.
+struct Establishing {
+    ticket: ConnectTicket,
+    session: Option<SessionId>,
+    outcome: Option<Result<(), ConnectFailure>>,
+    /// A failure that someone else decided (cancel, deadline, detach), for `settle` to find.
+    verdict: Option<ConnectFailure>,
+    deadline: Instant,
+}
+
+/// What the app must be told first of a session.
+#[derive(Debug)]
+#[must_use = "an outcome that is not told is lost"]
+pub enum Announcement {
+    /// An inbound session.
+    Accepted,
+    /// An outbound session came up.
+    Connected(ConnectTicket),
+    /// An outbound session failed after hand-over; the session is gone.
+    Failed(ConnectTicket, ConnectFailure),
+}
+
+/// What became of an app's request to close a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum CloseAction {
+    /// Ask the transport.
+    Ask(ConnectionId),
+    /// Nothing to ask: it was done before, or the transport is done.
+    Nothing,
+}
+
+/// Counts of what a worker's session layer holds. All zero at quiescence with no session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounts {
+    /// Sessions.
+    pub sessions: usize,
+    /// Of them, outbound and not announced.
+    pub establishing: usize,
+    /// Fifo chunks in use.
+    pub fifo_chunks: usize,
+}
+
+/// A worker's session layer.
+pub struct Sessions {
+    worker: WorkerId,
+    pool: Pool<Session>,
+    chunks: ChunkPool,
+    establishing: Slab<Establishing>,
+    app_workers: AppWorkerRecords,
+    listeners: ListenerRecords,
+    /// Sessions with something pending for their app, each once.
+    ready: VecDeque<SessionId>,
+    /// Sessions to transmit for in this step, each once.
+    tx_programmed: Vec<SessionId>,
+    now: Instant,
+}
+
+impl Sessions {
+    /// An empty session layer.
+    pub fn new(worker: WorkerId, limits: &SessionLimits) -> Sessions {
+        Sessions {
+            worker,
+            pool: Pool::new(limits.sessions),
+            chunks: ChunkPool::new(limits.chunk_bytes, limits.chunks),
+            establishing: Slab::new(),
+            app_workers: AppWorkerRecords::default(),
+            listeners: ListenerRecords::default(),
+            ready: VecDeque::new(),
+            tx_programmed: Vec::new(),
+            now: Instant::ZERO,
+        }
+    }
+
+    /// Tells the time of this step.
+    pub fn set_now(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// The worker whose layer this is.
+    pub fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    /// Whose sessions there are, and who may get more.
+    pub fn app_workers(&mut self) -> &mut AppWorkerRecords {
+        &mut self.app_workers
+    }
+
+    /// Who accepts what.
+    pub fn listeners(&mut self) -> &mut ListenerRecords {
+        &mut self.listeners
+    }
+
+    /// The session, if it lives.
+    pub fn get(&self, id: SessionId) -> Option<&Session> {
+        self.pool.get(id.0)
+    }
+
+    /// The session with this handle, if it lives here.
+    pub fn find(&self, handle: SessionHandle) -> Option<(SessionId, &Session)> {
+        if handle.worker() != self.worker {
+            return None;
+        }
+        Some((handle.session(), self.pool.get(handle.session().0)?))
+    }
+
+    /// The handle of a session of this worker.
+    pub fn handle(&self, id: SessionId) -> SessionHandle {
+        SessionHandle::new(self.worker, id)
+    }
+
+    /// One past the highest slot: the end of a walk with [`Sessions::at_slot`].
+    pub fn slot_end(&self) -> u32 {
+        self.pool.slot_end()
+    }
+
+    /// The session in `slot`, for walks in bounded slices.
+    pub fn at_slot(&self, slot: u32) -> Option<(SessionId, &Session)> {
+        self.pool.at_slot(slot).map(|(key, session)| (SessionId(key), session))
+    }
+
+    /// What the layer holds.
+    pub fn counts(&self) -> SessionCounts {
+        SessionCounts {
+            sessions: self.pool.len(),
+            establishing: self.establishing.len(),
+            fifo_chunks: self.chunks.in_use(),
+        }
+    }
+
+    // ---- Outbound: from hand-over to announcement ----
+
+    /// Allocates the session of an outbound connection that is being handed over.
+    ///
+    /// # Errors
+    /// The ticket comes back when the pool is full or the app worker takes no more: the caller settles it.
+    pub fn open_outbound(
+        &mut self,
+        flow: FlowKey,
+        ticket: ConnectTicket,
+        deadline: Instant,
+        options: SessionOptions,
+    ) -> Result<SessionId, (ConnectTicket, ConnectFailure)> {
+        let app_worker = ticket.app_worker();
+        if !self.app_workers.takes_sessions(app_worker) {
+            return Err((ticket, ConnectFailure::Detached));
+        }
+        if self.pool.is_full() {
+            return Err((ticket, ConnectFailure::NoRoom));
+        }
+        let opaque = ticket.opaque();
+        let slot = self.establishing.insert(Establishing { ticket, session: None, outcome: None, verdict: None, deadline });
+        let session = self.new_session(flow, app_worker, opaque, slot as u32, TransportSide::Opening, options);
+        match session {
+            Ok(id) => {
+                self.establishing[slot].session = Some(id);
+                Ok(id)
+            }
+            Err(Full) => Err((self.establishing.remove(slot).ticket, ConnectFailure::NoRoom)),
+        }
+    }
+
+    /// Gives the session its transport connection.
+    pub fn bind(&mut self, id: SessionId, connection: ConnectionId) {
+        if let Some(session) = self.pool.get_mut(id.0) {
+            session.connection = Some(connection);
+        }
+    }
+
+    /// Takes back a session that its transport would not have; returns its ticket, to be settled.
+    pub fn abandon(&mut self, id: SessionId) -> Option<ConnectTicket> {
+        let slot = self.pool.get(id.0)?.establishing;
+        self.free(id);
+        self.establishing.try_remove(slot as usize).map(|establishing| establishing.ticket)
+    }
+
+    /// Decides that an outbound session which is not yet announced has failed. Returns its connection, to be reset,
+    /// or `None` if there is no such session any more: it was announced first.
+    pub fn fail_establishing(&mut self, id: SessionId, failure: ConnectFailure) -> Option<ConnectionId> {
+        let session = self.pool.get_mut(id.0)?;
+        let establishing = self.establishing.get_mut(session.establishing as usize)?;
+        if establishing.outcome.is_some() {
+            return None;
+        }
+        establishing.verdict = Some(failure);
+        let connection = session.connection;
+        self.settle(id);
+        connection
+    }
+
+    /// The unannounced outbound session of a connect request.
+    pub fn find_establishing(&self, connect: ConnectId) -> Option<SessionId> {
+        // Few are ever between hand-over and announcement; with stages that take time this wants an index.
+        let mut establishing = self.establishing.iter().map(|(_, establishing)| establishing);
+        establishing.find(|establishing| establishing.ticket.connect() == connect)?.session
+    }
+
+    /// When an unannounced outbound session must be up; `None` once its outcome is decided.
+    pub fn connect_deadline(&self, id: SessionId) -> Option<Instant> {
+        let establishing = self.establishing.get(self.pool.get(id.0)?.establishing as usize)?;
+        establishing.outcome.is_none().then_some(establishing.deadline)
+    }
+
+    fn new_session(
+        &mut self,
+        flow: FlowKey,
+        app_worker: AppWorkerId,
+        opaque: u64,
+        establishing: u32,
+        transport: TransportSide,
+        options: SessionOptions,
+    ) -> Result<SessionId, Full> {
+        let key = self.pool.insert(Session {
+            rx: RxFifo::default(),
+            tx: TxFifo::default(),
+            rx_capacity: options.rx_capacity,
+            tx_capacity: options.tx_capacity,
+            connection: None,
+            app: AppSide::Unannounced,
+            transport,
+            pending: Pending::NONE,
+            queued: false,
+            tx_programmed: false,
+            wants_room: false,
+            establishing,
+            app_worker,
+            opaque,
+            flow,
+            born: self.now,
+        })?;
+        self.app_workers.session_born(app_worker);
+        Ok(SessionId(key))
+    }
+
+    // ---- What the transport did ----
+
+    /// Handles what a transport recorded. Events of a session that is gone do nothing.
+    pub fn on_event(&mut self, event: &TransportEvent) {
+        let id = match *event {
+            TransportEvent::Connected { session } => {
+                if let Some(s) = self.pool.get_mut(session.0) {
+                    s.transport.advance(TransportSide::Open);
+                }
+                session
+            }
+            TransportEvent::Accepted { session } => session,
+            TransportEvent::Received { session } => {
+                if let Some(s) = self.pool.get_mut(session.0)
+                    && s.app != AppSide::Closed
+                {
+                    s.pending.add(Pending::READABLE);
+                }
+                session
+            }
+            TransportEvent::Acknowledged { session } => {
+                if let Some(s) = self.pool.get_mut(session.0)
+                    && s.wants_room
+                    && s.is_writable()
+                    && has_worthwhile_room(s)
+                {
+                    s.pending.add(Pending::WRITABLE);
+                }
+                session
+            }
+            TransportEvent::PeerClosed { session } => {
+                if let Some(s) = self.pool.get_mut(session.0) {
+                    s.transport.advance(TransportSide::PeerClosed);
+                    if s.app != AppSide::Closed {
+                        s.pending.add(Pending::PEER_CLOSED);
+                    }
+                }
+                session
+            }
+            TransportEvent::Closed { session, reason } => {
+                if let Some(s) = self.pool.get_mut(session.0) {
+                    s.transport.advance(TransportSide::Closed(reason));
+                    s.connection = None;
+                    // Nothing can be sent any more; what was received stays readable.
+                    s.tx.release(&mut self.chunks);
+                    s.pending.remove(Pending::WRITABLE);
+                    if !reason.is_graceful() && s.app != AppSide::Closed {
+                        s.pending.add(Pending::RESET);
+                    }
+                    s.pending.add(Pending::CLOSED);
+                }
+                session
+            }
+            TransportEvent::FlowGone { .. } => return,
+        };
+        self.settle(id);
+    }
+
+    /// The end of every entry point, and the only code that announces: a session that is ready (transport open, no
+    /// stage left) or failed, and has not been announced, is announced; whatever is pending is queued.
+    fn settle(&mut self, id: SessionId) {
+        let Some(session) = self.pool.get_mut(id.0) else { return };
+        if session.app == AppSide::Unannounced && !session.pending.has(Pending::ANNOUNCE) {
+            match self.establishing.get_mut(session.establishing as usize) {
+                Some(establishing) => {
+                    debug_assert!(establishing.outcome.is_none(), "an outcome leaves `Pending` once");
+                    establishing.outcome = match (establishing.verdict, session.transport) {
+                        (Some(failure), _) => Some(Err(failure)),
+                        (None, TransportSide::Opening) => None,
+                        (None, TransportSide::Open | TransportSide::PeerClosed) => Some(Ok(())),
+                        (None, TransportSide::Closed(reason)) => Some(Err(failure_of(reason))),
+                    };
+                    if establishing.outcome.is_some() {
+                        session.pending.add(Pending::ANNOUNCE);
+                    }
+                }
+                None => session.pending.add(Pending::ANNOUNCE),
+            }
+        }
+        // Before the announcement nothing else is told, so nothing else makes it worth a visit.
+        let visible = session.app != AppSide::Unannounced || session.pending.has(Pending::ANNOUNCE);
+        if visible && !session.pending.is_empty() && !session.queued {
+            session.queued = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    // ---- What the app is told ----
+
+    /// Sessions with something to tell their apps.
+    pub fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The next session with something to tell its app, and to which app worker. The caller asks
+    /// [`Sessions::take_pending`] for one thing after the other.
+    pub fn next_ready(&mut self) -> Option<(SessionId, AppWorkerId)> {
+        while let Some(id) = self.ready.pop_front() {
+            if let Some(session) = self.pool.get_mut(id.0) {
+                session.queued = false;
+                return Some((id, session.app_worker));
+            }
+        }
+        None
+    }
+
+    /// The next thing to tell of `id`, in the order announce, readable, writable, peer closed, reset, closed.
+    ///
+    /// `closed` after a graceful end waits until the app has taken all bytes or has closed the session.
+    pub fn take_pending(&mut self, id: SessionId) -> Option<Pending> {
+        let session = self.pool.get_mut(id.0)?;
+        let next = session.pending.first()?;
+        if session.app == AppSide::Unannounced && next != Pending::ANNOUNCE {
+            return None;
+        }
+        if next == Pending::CLOSED
+            && session.app != AppSide::Closed
+            && session.transport == TransportSide::Closed(CloseReason::Finished)
+            && session.rx.len() > 0
+        {
+            return None;
+        }
+        session.pending.remove(next);
+        if next == Pending::WRITABLE {
+            session.wants_room = false;
+        }
+        Some(next)
+    }
+
+    /// The announcement of a session whose pending bit was just taken. A failed session is freed here.
+    pub fn announce(&mut self, id: SessionId) -> Option<Announcement> {
+        let session = self.pool.get_mut(id.0)?;
+        let slot = std::mem::replace(&mut session.establishing, NOT_ESTABLISHING);
+        let Some(establishing) = self.establishing.try_remove(slot as usize) else {
+            session.app.advance(AppSide::Open);
+            return Some(Announcement::Accepted);
+        };
+        match establishing.outcome {
+            Some(Ok(())) => {
+                session.app.advance(AppSide::Open);
+                Some(Announcement::Connected(establishing.ticket))
+            }
+            Some(Err(failure)) => {
+                self.free_or_orphan(id);
+                Some(Announcement::Failed(establishing.ticket, failure))
+            }
+            None => unreachable!("settle pends an announcement only with its outcome"),
+        }
+    }
+
+    /// A failed session: freed if its transport is done, else closed so that it is freed when the transport is.
+    fn free_or_orphan(&mut self, id: SessionId) {
+        let Some(session) = self.pool.get_mut(id.0) else { return };
+        session.app.advance(AppSide::Closed);
+        session.pending.remove(Pending::READABLE | Pending::WRITABLE | Pending::PEER_CLOSED | Pending::RESET);
+        if session.connection.is_none() {
+            self.free(id);
+        } else {
+            session.pending.add(Pending::SILENT);
+        }
+    }
+
+    /// Whether a session's app must not hear of its end (it was told that the connect failed).
+    pub fn is_silent(&self, id: SessionId) -> bool {
+        self.pool.get(id.0).is_some_and(|session| session.pending.has(Pending::SILENT))
+    }
+
+    /// Frees a session whose `closed` was delivered (or whose app cannot be told any more).
+    pub fn free(&mut self, id: SessionId) {
+        let Some(mut session) = self.pool.remove(id.0) else { return };
+        debug_assert!(
+            session.connection.is_none() || session.establishing != NOT_ESTABLISHING,
+            "a session is freed after its transport deleted the connection"
+        );
+        session.rx.release(&mut self.chunks);
+        session.tx.release(&mut self.chunks);
+        self.app_workers.session_died(session.app_worker);
+    }
+
+    // ---- What the app does ----
+
+    /// Sets the app's value.
+    pub fn set_opaque(&mut self, id: SessionId, opaque: u64) {
+        if let Some(session) = self.pool.get_mut(id.0) {
+            session.opaque = opaque;
+        }
+    }
+
+    /// The received bytes that lie together; the app takes them with [`Sessions::consume`].
+    pub fn peek(&self, id: SessionId) -> &[u8] {
+        self.pool.get(id.0).map_or(&[], |session| session.rx.peek(&self.chunks))
+    }
+
+    /// Takes `count` received bytes away, at most what is there; says how many.
+    pub fn consume(&mut self, id: SessionId, count: usize) -> usize {
+        let Some(session) = self.pool.get_mut(id.0) else { return 0 };
+        let count = count.min(session.rx.len());
+        session.rx.consume(&mut self.chunks, count);
+        self.after_read(id, count);
+        count
+    }
+
+    /// Copies received bytes into `into` and takes them away; says how many.
+    pub fn read(&mut self, id: SessionId, into: &mut [u8]) -> usize {
+        let Some(session) = self.pool.get_mut(id.0) else { return 0 };
+        let count = session.rx.read(&mut self.chunks, into);
+        self.after_read(id, count);
+        count
+    }
+
+    fn after_read(&mut self, id: SessionId, count: usize) {
+        let Some(session) = self.pool.get_mut(id.0) else { return };
+        if count == 0 {
+            return;
+        }
+        if session.rx.len() == 0 {
+            // Nothing is left of what `readable` would have been about.
+            session.pending.remove(Pending::READABLE);
+        }
+        if session.connection.is_some() {
+            // The window may have opened: the transport decides whether that is worth a segment.
+            self.program_tx(id);
+        } else {
+            // `closed` may have waited for this.
+            self.settle(id);
+        }
+    }
+
+    /// Queues bytes for sending, as many as there is room for; says how many. After a short write `writable` follows.
+    pub fn write(&mut self, id: SessionId, bytes: &[u8]) -> usize {
+        let Some(session) = self.pool.get_mut(id.0) else { return 0 };
+        if !session.is_writable() {
+            return 0;
+        }
+        let count = session.tx.write(&mut self.chunks, bytes, session.tx_capacity as usize);
+        session.wants_room |= count < bytes.len();
+        if count > 0 {
+            self.program_tx(id);
+        }
+        count
+    }
+
+    /// Room to write in place: at most `want` bytes that lie together, none if there is no room (then `writable`
+    /// follows). [`Sessions::commit`] queues them.
+    pub fn reserve(&mut self, id: SessionId, want: usize) -> &mut [u8] {
+        let Some(session) = self.pool.get_mut(id.0).filter(|session| session.is_writable()) else {
+            return &mut [];
+        };
+        let room = session.tx.room(session.tx_capacity as usize);
+        session.wants_room |= room < want;
+        session.tx.reserve(&mut self.chunks, want.min(room))
+    }
+
+    /// Queues the first `count` bytes of what [`Sessions::reserve`] returned last.
+    pub fn commit(&mut self, id: SessionId, count: usize) {
+        let Some(session) = self.pool.get_mut(id.0) else { return };
+        session.tx.commit(count);
+        if count > 0 {
+            self.program_tx(id);
+        }
+    }
+
+    /// Moves received bytes of `from` into the send queue of `to` (which may be the same session), as many as there
+    /// is room for; says how many. If some stay, `writable` of `to` follows.
+    pub fn splice(&mut self, from: SessionId, to: SessionId) -> usize {
+        if !self.pool.get(to.0).is_some_and(Session::is_writable) {
+            return 0;
+        }
+        // Both fifos are borrowed at once with the chunk pool: take the source out for the call.
+        let Some(source) = self.pool.get_mut(from.0) else { return 0 };
+        let mut rx = std::mem::take(&mut source.rx);
+        let want = rx.len();
+        let mut moved = 0;
+        if let Some(target) = self.pool.get_mut(to.0) {
+            moved = relay(&mut self.chunks, &mut rx, &mut target.tx, want, target.tx_capacity as usize);
+            target.wants_room |= moved < want;
+        }
+        if let Some(source) = self.pool.get_mut(from.0) {
+            source.rx = rx;
+        }
+        if moved > 0 {
+            self.program_tx(to);
+            self.after_read(from, moved);
+        }
+        moved
+    }
+
+    /// Bytes that a write would take now.
+    pub fn tx_room(&self, id: SessionId) -> usize {
+        self.pool
+            .get(id.0)
+            .filter(|session| session.is_writable())
+            .map_or(0, |session| session.tx.room(session.tx_capacity as usize))
+    }
+
+    /// Asks for `writable` once there is room again, as a short write does.
+    pub fn want_room(&mut self, id: SessionId) {
+        if let Some(session) = self.pool.get_mut(id.0) {
+            session.wants_room = true;
+            if session.is_writable() && has_worthwhile_room(session) {
+                session.pending.add(Pending::WRITABLE);
+                self.settle(id);
+            }
+        }
+    }
+
+    /// The app closes or resets the session: it gets `closed` and nothing else from now on.
+    pub fn app_closes(&mut self, id: SessionId) -> CloseAction {
+        let Some(session) = self.pool.get_mut(id.0) else { return CloseAction::Nothing };
+        if session.app == AppSide::Unannounced || !session.app.advance(AppSide::Closed) {
+            return CloseAction::Nothing;
+        }
+        session.pending.remove(Pending::READABLE | Pending::WRITABLE | Pending::PEER_CLOSED | Pending::RESET);
+        let action = session.connection.map_or(CloseAction::Nothing, CloseAction::Ask);
+        self.settle(id);
+        action
+    }
+
+    /// The app asks for a reset of a session that it may have closed before.
+    pub fn app_resets(&mut self, id: SessionId) -> CloseAction {
+        let _ = self.app_closes(id);
+        let connection = self.pool.get(id.0).filter(|s| s.app == AppSide::Closed).and_then(|s| s.connection);
+        connection.map_or(CloseAction::Nothing, CloseAction::Ask)
+    }
+
+    /// The app has sent all it will.
+    pub fn app_half_closes(&mut self, id: SessionId) -> CloseAction {
+        let Some(session) = self.pool.get_mut(id.0) else { return CloseAction::Nothing };
+        if session.app == AppSide::Unannounced || !session.app.advance(AppSide::HalfClosed) {
+            return CloseAction::Nothing;
+        }
+        session.pending.remove(Pending::WRITABLE);
+        session.connection.map_or(CloseAction::Nothing, CloseAction::Ask)
+    }
+
+    // ---- The transmit schedule ----
+
+    /// Sessions to transmit for in this step, each once; the vector is given back with
+    /// [`Sessions::recycle_programmed`].
+    pub fn take_programmed(&mut self) -> Vec<SessionId> {
+        let programmed = std::mem::take(&mut self.tx_programmed);
+        for id in &programmed {
+            if let Some(session) = self.pool.get_mut(id.0) {
+                session.tx_programmed = false;
+            }
+        }
+        programmed
+    }
+
+    /// Gives the vector of [`Sessions::take_programmed`] back, so that it need not be allocated again.
+    pub fn recycle_programmed(&mut self, mut spent: Vec<SessionId>) {
+        spent.clear();
+        if self.tx_programmed.is_empty() {
+            self.tx_programmed = spent;
+        } else {
+            spent.append(&mut self.tx_programmed);
+            self.tx_programmed = spent;
+        }
+    }
+
+    /// Whether any session waits for the transmit stage.
+    pub fn has_programmed(&self) -> bool {
+        !self.tx_programmed.is_empty()
+    }
+
+    /// Asserts what must hold between steps (invariant 6 of the design): no session is ready and unannounced,
+    /// and what is pending is queued.
+    ///
+    /// # Panics
+    /// If it does not hold.
+    pub fn check_consistency(&self) {
+        for (key, session) in self.pool.iter() {
+            let announced = session.app != AppSide::Unannounced || session.pending.has(Pending::ANNOUNCE);
+            assert!(announced || session.transport == TransportSide::Opening, "s{key} is ready and unannounced");
+            let waits = session.pending.first() == Some(Pending::CLOSED) && session.rx.len() > 0;
+            assert!(
+                session.queued || session.pending.first().is_none() || waits || session.app == AppSide::Unannounced,
+                "s{key} has {:?} pending and is not queued",
+                session.pending
+            );
+        }
+    }
+}
+
+/// Enough room that being told of it is worth a callback: a quarter of the fifo, or all of it.
+fn has_worthwhile_room(session: &Session) -> bool {
+    session.tx.room(session.tx_capacity as usize) >= (session.tx_capacity as usize / 4).max(1)
+}
+
+fn failure_of(reason: CloseReason) -> ConnectFailure {
+    match reason {
+        CloseReason::PeerReset | CloseReason::Finished => ConnectFailure::Refused,
+        CloseReason::LocalReset => ConnectFailure::Cancelled,
+        CloseReason::TimedOut => ConnectFailure::TimedOut,
+        CloseReason::Unreachable => ConnectFailure::Unreachable,
+        CloseReason::NoRoom => ConnectFailure::NoRoom,
+    }
+}
+
+impl SessionLayer for Sessions {
+    fn accept(
+        &mut self,
+        listener: ListenerId,
+        connection: ConnectionId,
+        flow: &FlowKey,
+    ) -> Result<SessionId, AcceptError> {
+        let record = self.listeners.get(listener).ok_or(AcceptError::NoListener)?;
+        if !self.app_workers.takes_sessions(record.app_worker) {
+            return Err(AcceptError::NoListener);
+        }
+        let (app_worker, opaque, options) = (record.app_worker, record.opaque, record.options);
+        let id = self
+            .new_session(*flow, app_worker, opaque, NOT_ESTABLISHING, TransportSide::Open, options)
+            .map_err(|Full| AcceptError::NoRoom)?;
+        self.bind(id, connection);
+        Ok(id)
+    }
+
+    #[inline]
+    fn rx_room(&self, session: SessionId) -> u32 {
+        self.pool.get(session.0).map_or(0, |s| s.rx.room(s.rx_capacity as usize) as u32)
+    }
+
+    #[inline]
+    fn rx_store(&mut self, session: SessionId, offset: u32, data: &[u8]) -> RxStored {
+        match self.pool.get_mut(session.0) {
+            Some(s) => {
+                let room = s.rx.room(s.rx_capacity as usize);
+                s.rx.store(&mut self.chunks, offset, data, room)
+            }
+            None => RxStored::default(),
+        }
+    }
+
+    #[inline]
+    fn rx_ranges(&self, session: SessionId) -> &[OooRange] {
+        self.pool.get(session.0).map_or(&[], |s| s.rx.ranges())
+    }
+
+    #[inline]
+    fn tx_len(&self, session: SessionId) -> u32 {
+        self.pool.get(session.0).map_or(0, |s| s.tx.len() as u32)
+    }
+
+    #[inline]
+    fn tx_copy(&self, session: SessionId, offset: u32, into: &mut [u8]) {
+        if let Some(s) = self.pool.get(session.0) {
+            s.tx.copy(&self.chunks, offset as usize, into);
+        }
+    }
+
+    #[inline]
+    fn tx_acknowledge(&mut self, session: SessionId, count: u32) {
+        if let Some(s) = self.pool.get_mut(session.0) {
+            s.tx.acknowledge(&mut self.chunks, count as usize);
+        }
+    }
+
+    #[inline]
+    fn program_tx(&mut self, session: SessionId) {
+        if let Some(s) = self.pool.get_mut(session.0)
+            && !s.tx_programmed
+            && s.connection.is_some()
+        {
+            s.tx_programmed = true;
+            self.tx_programmed.push(session);
+        }
+    }
+}

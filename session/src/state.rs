@@ -1,0 +1,109 @@
+//! The two sub-states of a session: what the app did and what the transport did. Neither ever moves backward.
+
+use core::fmt;
+
+use hoststack_transport::CloseReason;
+
+/// What the app did to its session, in the only order there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AppSide {
+    /// The app has not been told of the session yet.
+    Unannounced,
+    /// The app was told and may read and write.
+    Open,
+    /// The app has sent all it will; it may still read.
+    HalfClosed,
+    /// The app wants no more of it: it gets `closed` and nothing else.
+    Closed,
+}
+
+/// What the transport did, in the only order there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportSide {
+    /// Not yet open (an active open that waits for its hand-over to complete).
+    Opening,
+    /// Open both ways.
+    Open,
+    /// The peer closed its direction; ours is open.
+    PeerClosed,
+    /// The transport is done with the connection and has deleted it.
+    Closed(CloseReason),
+}
+
+impl TransportSide {
+    const fn rank(self) -> u8 {
+        match self {
+            TransportSide::Opening => 0,
+            TransportSide::Open => 1,
+            TransportSide::PeerClosed => 2,
+            TransportSide::Closed(_) => 3,
+        }
+    }
+
+    /// Moves to `to`.
+    ///
+    /// # Panics
+    /// If that is not forward: a transport reported events out of order.
+    pub(crate) fn advance(&mut self, to: TransportSide) {
+        assert!(to.rank() > self.rank(), "a transport's side moves forward only: {self} -> {to}");
+        *self = to;
+    }
+
+    /// Whether the transport carries data for us to send.
+    pub const fn is_open(self) -> bool {
+        matches!(self, TransportSide::Open | TransportSide::PeerClosed)
+    }
+}
+
+impl AppSide {
+    /// Moves to `to` if that is forward; says whether it was.
+    pub(crate) fn advance(&mut self, to: AppSide) -> bool {
+        let forward = to > *self;
+        if forward {
+            *self = to;
+        }
+        forward
+    }
+}
+
+impl fmt::Display for AppSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AppSide::Unannounced => "unannounced",
+            AppSide::Open => "open",
+            AppSide::HalfClosed => "half-closed",
+            AppSide::Closed => "closed",
+        })
+    }
+}
+
+impl fmt::Display for TransportSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TransportSide::Opening => "opening",
+            TransportSide::Open => "open",
+            TransportSide::PeerClosed => "peer-closed",
+            TransportSide::Closed(_) => "closed",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_app_side_never_moves_backward() {
+        let mut side = AppSide::Unannounced;
+        assert!(side.advance(AppSide::Closed));
+        assert!(!side.advance(AppSide::Open));
+        assert_eq!(side, AppSide::Closed);
+    }
+
+    #[test]
+    #[should_panic(expected = "moves forward only")]
+    fn a_transport_that_reopens_is_a_bug() {
+        let mut side = TransportSide::Closed(CloseReason::Finished);
+        side.advance(TransportSide::PeerClosed);
+    }
+}

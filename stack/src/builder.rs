@@ -1,0 +1,304 @@
+//! Building a stack: interfaces and limits in, main and workers out.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::unbounded;
+use hoststack_app::{DetachPolicy, DetachReport};
+use hoststack_net::{
+    DeviceQueue, InterfaceConfig, InterfaceId, IpLimits, IpPath, NeighborConfig, NetUpdate, PacketPool, Route,
+    Router,
+};
+use hoststack_tcp::{Engine, HalfOpens, Secrets};
+use hoststack_transport::{Rng, TupleAllocator, WorkerId};
+use hoststack_wire::FlowHasher;
+
+use crate::channel::{Inbox, Outbox, channel};
+use crate::clock::Clock;
+use crate::config::{BuildError, InterfaceSpec, StackConfig};
+use crate::handle::{Shared, StackHandle};
+use crate::inspect::Query;
+use crate::main_thread::{Directory, MainSeed};
+use crate::messages::{Command, Report, Request};
+use crate::single::SingleThreaded;
+use crate::threads::{self, Placement};
+use crate::wake::Wake;
+use crate::worker::{Port, WorkerSeed, WorkerStats};
+
+/// Headroom and link header that a packet buffer has besides its MTU.
+const PACKET_EXTRA: usize = 256;
+/// Free packet buffers that a worker keeps.
+const PACKETS_KEPT: usize = 8192;
+
+/// Builds a stack.
+#[derive(Debug, Default)]
+pub struct Builder {
+    config: StackConfig,
+    interfaces: Vec<InterfaceSpec>,
+}
+
+impl Builder {
+    /// With this many workers.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Builder {
+        self.config.workers = workers;
+        self
+    }
+
+    /// With this configuration (its number of workers included).
+    #[must_use]
+    pub fn config(mut self, config: StackConfig) -> Builder {
+        self.config = config;
+        self
+    }
+
+    /// With one more interface.
+    #[must_use]
+    pub fn interface(mut self, interface: InterfaceSpec) -> Builder {
+        self.interfaces.push(interface);
+        self
+    }
+
+    /// Starts main and the workers on threads of their own.
+    ///
+    /// # Errors
+    /// [`BuildError`]; nothing runs then.
+    pub fn start(self) -> Result<Stack, BuildError> {
+        let placement = Placement::choose(self.config.workers, self.config.pin, self.config.spin);
+        let parts = self.parts()?;
+        let clock = Clock::start();
+        let handle = StackHandle::new(parts.shared);
+        let mut stack = Stack { handle, threads: Vec::new() };
+        let wakes = parts.worker_wakes.into_iter();
+        for (seed, wake) in parts.workers.into_iter().zip(wakes) {
+            let thread = threads::start_worker(seed, wake, clock, placement.clone()).map_err(BuildError::System)?;
+            stack.threads.push(thread);
+        }
+        let main = threads::start_main(parts.main, parts.main_wake, clock, placement).map_err(BuildError::System)?;
+        stack.threads.push(main);
+        Ok(stack)
+    }
+
+    pub(crate) fn single_threaded(self) -> Result<SingleThreaded, BuildError> {
+        let parts = self.parts()?;
+        let handle = StackHandle::new(parts.shared);
+        SingleThreaded::new(parts.main, parts.workers, handle, parts.main_wake, Clock::start())
+    }
+
+    fn parts(self) -> Result<Parts, BuildError> {
+        let Builder { config, interfaces } = self;
+        config.validate()?;
+        let workers = config.workers;
+        let mut rng = match config.seed {
+            Some(seed) => Rng::from_seed(seed),
+            None => {
+                let mut secret = [0; 32];
+                getrandom::fill(&mut secret).map_err(|error| BuildError::System(io::Error::other(error)))?;
+                Rng::from_secret(secret)
+            }
+        };
+        let hasher = FlowHasher::new([rng.u64(), rng.u64()]);
+        let secrets = Secrets::new(&mut rng);
+        let tuples = TupleAllocator::new([rng.u64(), rng.u64()]);
+
+        let mut domains: Vec<u16> = interfaces.iter().map(|spec| spec.domain.0).collect();
+        domains.sort_unstable();
+        domains.dedup();
+        let mtu_max = interfaces.iter().map(|spec| spec.device.mtu()).max().unwrap_or(1500);
+        let links = Links::open(interfaces, workers)?;
+
+        let wake = || Wake::new().map(Arc::new).map_err(BuildError::System);
+        let main_wake = wake()?;
+        let worker_wakes = (0..workers).map(|_| wake()).collect::<Result<Vec<_>, _>>()?;
+        let batches = config.channel_batches;
+        let mut handovers = Handovers::connect(&worker_wakes, batches);
+
+        let (requests_tx, requests) = unbounded::<Request>();
+        let directory = Arc::new(Directory::default());
+        let mut commands: Vec<Outbox<Command>> = Vec::with_capacity(workers);
+        let mut reports: Vec<Inbox<Report>> = Vec::with_capacity(workers);
+        let mut stats = Vec::with_capacity(workers);
+        let mut seeds = Vec::with_capacity(workers);
+        for (number, ports) in links.ports.into_iter().enumerate() {
+            let id = WorkerId(number as u8);
+            let (command_out, command_in) = channel(batches, main_wake.clone(), worker_wakes[number].clone());
+            let (report_out, report_in) = channel(batches, worker_wakes[number].clone(), main_wake.clone());
+            commands.push(command_out);
+            reports.push(report_in);
+            let worker_stats = Arc::new(WorkerStats::default());
+            stats.push(worker_stats.clone());
+            let (handover_in, handover_out) = handovers.take(number);
+            seeds.push(WorkerSeed {
+                id,
+                path: IpPath::new(id.0, workers as u8, hasher, IpLimits::default()),
+                pool: PacketPool::new(mtu_max + PACKET_EXTRA, PACKETS_KEPT),
+                ports,
+                tcp: Engine::new(config.tcp, secrets.clone(), hasher),
+                commands: command_in,
+                reports: report_out,
+                handover_in,
+                handover_out,
+                stats: worker_stats,
+                config: config.clone(),
+            });
+        }
+        let shared = Arc::new(Shared {
+            requests: requests_tx,
+            wake: main_wake.clone(),
+            directory: directory.clone(),
+            workers,
+            domains,
+            pending_connects_max: config.pending_connects_max,
+        });
+        let main = MainSeed {
+            half_opens: HalfOpens::new(config.tcp, secrets),
+            router: links.router,
+            tuples,
+            hasher,
+            requests,
+            reports,
+            commands,
+            stats,
+            directory,
+            updates: links.updates,
+            config,
+        };
+        Ok(Parts { main, workers: seeds, shared, main_wake, worker_wakes })
+    }
+}
+
+/// What a stack is put together from.
+struct Parts {
+    main: MainSeed,
+    workers: Vec<WorkerSeed>,
+    shared: Arc<Shared>,
+    main_wake: Arc<Wake>,
+    worker_wakes: Vec<Arc<Wake>>,
+}
+
+/// Interfaces, their routes, and each worker's queues of their devices.
+struct Links {
+    router: Router,
+    updates: Vec<NetUpdate>,
+    ports: Vec<Vec<Port>>,
+}
+
+impl Links {
+    fn open(interfaces: Vec<InterfaceSpec>, workers: usize) -> Result<Links, BuildError> {
+        let mut router = Router::new(NeighborConfig::default());
+        let mut updates = Vec::new();
+        let mut ports: Vec<Vec<Port>> = (0..workers).map(|_| Vec::new()).collect();
+        for (number, spec) in interfaces.into_iter().enumerate() {
+            let InterfaceSpec { domain, device, addresses, routes } = spec;
+            let name = device.name().to_string();
+            let route_error = |error: &dyn std::fmt::Display| BuildError::Route(format!("interface {name}: {error}"));
+            let id = InterfaceId(u16::try_from(number).map_err(|_| route_error(&"more than 65536 interfaces"))?);
+            let mut config = InterfaceConfig::new(id, name.clone());
+            config.domain = domain.0;
+            config.mac = device.mac();
+            config.mtu = device.mtu();
+            config.addresses = addresses;
+            updates.push(router.add_interface(config).map_err(|error| route_error(&error))?);
+            for (prefix, via) in routes {
+                let route = Route { domain: domain.0, prefix, via, interface: id };
+                updates.push(router.add_route(route).map_err(|error| route_error(&error))?);
+            }
+            let queues: Vec<Box<dyn DeviceQueue>> =
+                device.into_queues(workers).map_err(|error| BuildError::Device { name: name.clone(), error })?;
+            for (worker, queue) in queues.into_iter().enumerate() {
+                ports[worker].push(Port { interface: id, queue });
+            }
+        }
+        Ok(Links { router, updates, ports })
+    }
+}
+
+/// The rings between workers: one for each ordered pair.
+struct Handovers {
+    into: Vec<Vec<Inbox<hoststack_net::Handover>>>,
+    out: Vec<Vec<Option<Outbox<hoststack_net::Handover>>>>,
+}
+
+impl Handovers {
+    fn connect(wakes: &[Arc<Wake>], batches: usize) -> Handovers {
+        let workers = wakes.len();
+        let mut into: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut out: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+        for from in 0..workers {
+            for to in 0..workers {
+                if from == to {
+                    out[from].push(None);
+                    continue;
+                }
+                let (sender, receiver) = channel(batches, wakes[from].clone(), wakes[to].clone());
+                out[from].push(Some(sender));
+                into[to].push(receiver);
+            }
+        }
+        Handovers { into, out }
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn take(
+        &mut self,
+        worker: usize,
+    ) -> (Vec<Inbox<hoststack_net::Handover>>, Vec<Option<Outbox<hoststack_net::Handover>>>) {
+        (std::mem::take(&mut self.into[worker]), std::mem::take(&mut self.out[worker]))
+    }
+}
+
+/// A stack whose main and workers run on threads. Dropping it stops them without detaching apps; [`Stack::shutdown`]
+/// detaches first.
+#[derive(Debug)]
+pub struct Stack {
+    handle: StackHandle,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Stack {
+    /// Begins a stack with defaults: one worker, no interface.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A stack without threads: the caller steps it.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn single_threaded(builder: Builder) -> Result<SingleThreaded, BuildError> {
+        builder.single_threaded()
+    }
+
+    /// What any thread may use.
+    pub fn handle(&self) -> StackHandle {
+        self.handle.clone()
+    }
+
+    /// Detaches every application, then stops. Returns how each detach ended.
+    pub fn shutdown(self, policy: DetachPolicy) -> Vec<DetachReport> {
+        let mut reports = Vec::new();
+        if let Ok(answer) = self.handle.inspect(Query::Summary) {
+            // All are told before any is waited for.
+            let waiting: Vec<_> = answer
+                .apps
+                .iter()
+                .filter_map(|app| self.handle.ask(|reply| Request::Detach { app: app.id, policy, reply }).ok())
+                .collect();
+            reports.extend(waiting.into_iter().filter_map(|answer| answer.recv().ok()?.ok()));
+        }
+        reports
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // Main passes it on to the workers; a stack that is gone already needs no telling.
+        let _ = self.handle.send(Request::Stop);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the stack panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Batched channels between two threads that never lose a control message and never block.
+//!
+//! A sender stages messages and flushes them once per step as one vector; emptied vectors come back to be used again.
+//! When the channel is full the staged vector simply stays and grows: it is the outbox. It is bounded because each
+//! half-open, session and listener has at most one message of a kind outstanding.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+
+use crate::wake::Wake;
+
+/// What both ends know of a channel.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The sender found the channel full and wants to be woken when there is room.
+    blocked: AtomicBool,
+    sent: AtomicU64,
+    handled: AtomicU64,
+}
+
+/// The sending end.
+pub(crate) struct Outbox<T> {
+    staged: Vec<T>,
+    batches: Sender<Vec<T>>,
+    spent: Receiver<Vec<T>>,
+    receiver: Arc<Wake>,
+    shared: Arc<Shared>,
+}
+
+/// The receiving end.
+pub(crate) struct Inbox<T> {
+    batches: Receiver<Vec<T>>,
+    spent: Sender<Vec<T>>,
+    sender: Arc<Wake>,
+    shared: Arc<Shared>,
+}
+
+/// Messages of one channel: sent = handled + waiting (invariant 4 of the design).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ChannelCounts {
+    pub(crate) sent: u64,
+    pub(crate) handled: u64,
+}
+
+/// A channel of at most `batches` vectors under way, from the thread that `sender` wakes to the one `receiver` wakes.
+pub(crate) fn channel<T>(batches: usize, sender: Arc<Wake>, receiver: Arc<Wake>) -> (Outbox<T>, Inbox<T>) {
+    let (batches_tx, batches_rx) = bounded(batches);
+    let (spent_tx, spent_rx) = bounded(batches);
+    let shared = Arc::new(Shared::default());
+    (
+        Outbox { staged: Vec::new(), batches: batches_tx, spent: spent_rx, receiver, shared: shared.clone() },
+        Inbox { batches: batches_rx, spent: spent_tx, sender, shared },
+    )
+}
+
+impl<T> Outbox<T> {
+    /// Stages a message; [`Outbox::flush`] sends it.
+    pub(crate) fn push(&mut self, message: T) {
+        self.staged.push(message);
+    }
+
+    /// Messages that wait here: not zero after a flush means that the channel is full.
+    pub(crate) fn waiting(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// Sends what is staged as one batch and wakes the receiver; when the channel is full all stays staged and the
+    /// receiver will wake this thread once there is room.
+    pub(crate) fn flush(&mut self) -> bool {
+        if self.staged.is_empty() {
+            return false;
+        }
+        let empty = self.spent.try_recv().unwrap_or_default();
+        let batch = std::mem::replace(&mut self.staged, empty);
+        let count = batch.len() as u64;
+        // Counted before it is visible, so that handled never exceeds sent.
+        self.shared.sent.fetch_add(count, Ordering::Relaxed);
+        match self.batches.try_send(batch) {
+            Ok(()) => {
+                self.receiver.notify();
+                true
+            }
+            Err(TrySendError::Full(batch)) => {
+                self.shared.sent.fetch_sub(count, Ordering::Relaxed);
+                self.shared.blocked.store(true, Ordering::SeqCst);
+                // The receiver may have drained between the two: then nobody would wake us.
+                match self.batches.try_send(batch) {
+                    Ok(()) => {
+                        self.shared.sent.fetch_add(count, Ordering::Relaxed);
+                        self.receiver.notify();
+                        true
+                    }
+                    Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => {
+                        self.staged = batch;
+                        false
+                    }
+                }
+            }
+            // The receiver is gone: the stack is being torn down.
+            Err(TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    /// Messages sent and handled so far.
+    pub(crate) fn counts(&self) -> ChannelCounts {
+        self.shared.counts()
+    }
+}
+
+impl Shared {
+    fn counts(&self) -> ChannelCounts {
+        let handled = self.handled.load(Ordering::Relaxed);
+        ChannelCounts { sent: self.sent.load(Ordering::Relaxed), handled }
+    }
+}
+
+impl<T> Inbox<T> {
+    /// The next batch, if one waits. Give the vector back with [`Inbox::recycle`].
+    pub(crate) fn take(&mut self) -> Option<Vec<T>> {
+        match self.batches.try_recv() {
+            Ok(batch) => {
+                self.shared.handled.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                if self.shared.blocked.swap(false, Ordering::SeqCst) {
+                    self.sender.notify();
+                }
+                Some(batch)
+            }
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+
+    /// Gives an emptied vector back to the sender.
+    pub(crate) fn recycle(&mut self, mut spent: Vec<T>) {
+        /// A vector that once held a storm is not kept.
+        const KEPT_MAX: usize = 4096;
+        spent.clear();
+        if spent.capacity() <= KEPT_MAX {
+            // A full return channel only means that the vector is freed here.
+            let _ = self.spent.try_send(spent);
+        }
+    }
+
+    /// Messages sent and handled so far.
+    pub(crate) fn counts(&self) -> ChannelCounts {
+        self.shared.counts()
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(batches: usize) -> (Outbox<u32>, Inbox<u32>) {
+        channel(batches, Arc::new(Wake::new().unwrap()), Arc::new(Wake::new().unwrap()))
+    }
+
+    fn drain(inbox: &mut Inbox<u32>) -> Vec<u32> {
+        let mut all = Vec::new();
+        while let Some(mut batch) = inbox.take() {
+            all.append(&mut batch);
+            inbox.recycle(batch);
+        }
+        all
+    }
+
+    #[test]
+    fn a_full_channel_keeps_messages_in_order_in_the_outbox() {
+        let (mut out, mut inbox) = pair(2);
+        for n in 0..10 {
+            out.push(n);
+            out.flush();
+        }
+        assert_eq!(out.waiting(), 8);
+        assert_eq!(drain(&mut inbox), [0, 1]);
+        assert!(out.flush());
+        assert_eq!(drain(&mut inbox), (2..10).collect::<Vec<_>>());
+        assert_eq!(out.counts(), ChannelCounts { sent: 10, handled: 10 });
+    }
+
+    #[test]
+    fn the_receiver_wakes_a_sender_that_found_the_channel_full() {
+        let sender = Arc::new(Wake::new().unwrap());
+        let (mut out, mut inbox) = channel(1, sender.clone(), Arc::new(Wake::new().unwrap()));
+        out.push(1);
+        out.flush();
+        out.push(2);
+        assert!(!out.flush());
+        assert!(sender.prepare_sleep());
+        inbox.take().unwrap();
+        assert!(!sender.is_sleeping(), "taking a batch woke the sender");
+    }
+}

@@ -1,0 +1,23 @@
+//! The only file that reads a clock.
+#![allow(clippy::disallowed_methods)]
+
+use hoststack_transport::Instant;
+
+/// What tells a stack the time: microseconds since its epoch, the same for all its threads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    epoch: std::time::Instant,
+}
+
+impl Clock {
+    /// A clock whose epoch is now.
+    pub(crate) fn start() -> Clock {
+        Clock { epoch: std::time::Instant::now() }
+    }
+
+    /// The time now.
+    pub(crate) fn now(&self) -> Instant {
+        let micros = self.epoch.elapsed().as_micros();
+        Instant::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+}

@@ -1,0 +1,359 @@
+//! Main: owns the directories, the 4-tuples, and every half-open.
+//!
+//! [`connects`] the life of a connect request, [`apps`] attach and detach, [`listeners`], [`inspect`] answers put
+//! together. Main never calls a session callback, never sends a packet, never blocks.
+
+mod apps;
+mod connects;
+mod inspect;
+mod listeners;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use crossbeam_channel::Receiver;
+use hashbrown::HashMap;
+use hoststack_app::{ConnectMint, MainRequest};
+use hoststack_net::{InterfaceId, NetUpdate, Router, RouterAction};
+use hoststack_tcp::{HalfOpenAction, HalfOpens};
+use hoststack_transport::{
+    AppId, AppWorkerId, ConnectFailure, ConnectId, HalfOpenId, Instant, Key, Pool, TicketLedger, TupleAllocator, WorkerId,
+};
+use hoststack_wire::FlowHasher;
+use parking_lot::RwLock;
+
+use crate::channel::{Inbox, Outbox};
+use crate::config::StackConfig;
+use crate::hash::IdHasher;
+use crate::messages::{Command, Report, Request};
+use crate::step::Step;
+use crate::worker::WorkerStats;
+
+/// The origin of connects made on main; stack handles come above it.
+pub(crate) const MAIN_ORIGIN: u16 = 256;
+
+/// What stack handles may look at without asking main. Leaf locks: nothing is called while one is held.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    /// App workers that take requests.
+    pub(crate) live: RwLock<std::collections::BTreeSet<AppWorkerId>>,
+    /// Connects made through stack handles without an outcome.
+    pub(crate) pending: AtomicUsize,
+    /// Origins given to stack handles so far.
+    pub(crate) origins: AtomicUsize,
+}
+
+/// All that main is made of.
+pub(crate) struct MainSeed {
+    pub(crate) config: StackConfig,
+    pub(crate) router: Router,
+    pub(crate) half_opens: HalfOpens,
+    pub(crate) tuples: TupleAllocator,
+    pub(crate) hasher: FlowHasher,
+    pub(crate) requests: Receiver<Request>,
+    pub(crate) reports: Vec<Inbox<Report>>,
+    pub(crate) commands: Vec<Outbox<Command>>,
+    pub(crate) stats: Vec<Arc<WorkerStats>>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) updates: Vec<NetUpdate>,
+}
+
+/// Main. See the module.
+pub(crate) struct Main {
+    config: StackConfig,
+    now: Instant,
+    router: Router,
+    half_opens: HalfOpens,
+    tuples: TupleAllocator,
+    hasher: FlowHasher,
+    ledger: Arc<TicketLedger>,
+    requests: Receiver<Request>,
+    reports: Vec<Inbox<Report>>,
+    commands: Vec<Outbox<Command>>,
+    stats: Vec<Arc<WorkerStats>>,
+    directory: Arc<Directory>,
+    apps: Pool<apps::App>,
+    names: BTreeMap<String, AppId>,
+    app_workers: Pool<apps::AppWorkerRecord>,
+    listeners: Pool<listeners::Listener>,
+    endpoints: BTreeMap<(u16, IpAddr, u16), hoststack_transport::ListenerId>,
+    connects: HashMap<ConnectId, (AppWorkerId, Key), IdHasher>,
+    /// Connects under way per worker: its load, together with its sessions.
+    in_flight: Vec<usize>,
+    /// Half-opens that wait for a neighbour.
+    waiting: BTreeMap<(InterfaceId, IpAddr), Vec<HalfOpenId>>,
+    /// Outcomes told on another worker than the one that counts the connect.
+    settled_elsewhere: BTreeMap<(WorkerId, AppWorkerId), usize>,
+    inspections: BTreeMap<u64, inspect::Inspection>,
+    next_query: u64,
+    mint: ConnectMint,
+    main_requests: Vec<MainRequest>,
+    actions: Vec<HalfOpenAction>,
+    router_actions: Vec<RouterAction>,
+    connects_orphaned: u64,
+    steps: u64,
+    stopped: bool,
+}
+
+impl Main {
+    pub(crate) fn new(seed: MainSeed) -> Main {
+        let workers = seed.config.workers;
+        let mut main = Main {
+            now: Instant::ZERO,
+            router: seed.router,
+            half_opens: seed.half_opens,
+            tuples: seed.tuples,
+            hasher: seed.hasher,
+            ledger: TicketLedger::new(),
+            requests: seed.requests,
+            reports: seed.reports,
+            commands: seed.commands,
+            stats: seed.stats,
+            directory: seed.directory,
+            apps: Pool::new(seed.config.apps_max),
+            names: BTreeMap::new(),
+            app_workers: Pool::new(seed.config.app_workers_max),
+            listeners: Pool::new(seed.config.listeners_max),
+            endpoints: BTreeMap::new(),
+            connects: HashMap::with_hasher(IdHasher::default()),
+            in_flight: vec![0; workers],
+            waiting: BTreeMap::new(),
+            settled_elsewhere: BTreeMap::new(),
+            inspections: BTreeMap::new(),
+            next_query: 0,
+            mint: ConnectMint::new(MAIN_ORIGIN),
+            main_requests: Vec::new(),
+            actions: Vec::new(),
+            router_actions: Vec::new(),
+            connects_orphaned: 0,
+            steps: 0,
+            stopped: false,
+            config: seed.config,
+        };
+        for update in seed.updates {
+            main.broadcast(|| Command::Net(update.clone()));
+        }
+        main
+    }
+
+    /// One step: what workers and other threads said, timers, what apps on main asked for, messages out.
+    pub(crate) fn step(&mut self, now: Instant) -> Step {
+        self.now = self.now.max(now);
+        self.steps += 1;
+        let mut worked = false;
+        worked |= self.take_reports();
+        worked |= self.take_requests();
+        worked |= self.poll_timers();
+        worked |= self.handle_main_requests();
+        self.flush();
+        Step { worked, next_deadline: self.next_deadline(), stopped: self.stopped }
+    }
+
+    fn take_reports(&mut self) -> bool {
+        let mut worked = false;
+        for worker in 0..self.reports.len() {
+            while let Some(mut batch) = self.reports[worker].take() {
+                worked = true;
+                for report in batch.drain(..) {
+                    self.report(WorkerId(worker as u8), report);
+                }
+                self.reports[worker].recycle(batch);
+            }
+        }
+        worked
+    }
+
+    fn report(&mut self, worker: WorkerId, report: Report) {
+        match report {
+            Report::Net(event) => {
+                self.router.on_event(self.now.as_micros(), event, &mut self.router_actions);
+                self.router_acts(worker);
+            }
+            Report::HalfOpenSegment(segment) => {
+                self.half_opens.on_segment(&segment, &mut self.actions);
+                self.half_opens_act();
+            }
+            Report::HalfOpenError(error) => {
+                self.half_opens.on_icmp_error(&error, &mut self.actions);
+                self.half_opens_act();
+            }
+            Report::OpenRefused { half_open } => self.open_refused(half_open),
+            Report::Connect { app_worker, connect, options } => self.connect(app_worker, connect, &options),
+            Report::Cancel { connect } => {
+                // Losing to another outcome is no error for an app: it is told that outcome.
+                let _ = self.cancel(connect);
+            }
+            Report::Listen { app_worker, options } => self.listen(app_worker, &options, None),
+            Report::Unlisten { app_worker, listener } => {
+                // An app that unlistens twice finds nothing the second time.
+                let _ = self.unlisten(app_worker, listener);
+            }
+            Report::Detach { app_worker, policy } => {
+                // An app worker that is being detached already goes on being detached.
+                let _ = self.begin_detach(app_worker, policy, false);
+            }
+            Report::Settled(settled) => self.settled(worker, settled),
+            Report::Listening { listener, result } => self.worker_listens(listener, result),
+            Report::DetachBegun { app_worker, sessions } => self.worker_began_detach(worker, app_worker, sessions),
+            Report::Detached { app_worker, sessions_reset } => {
+                self.worker_detached(worker, app_worker, sessions_reset);
+            }
+            Report::Panicked { app_worker } => {
+                let _ = self.begin_detach(app_worker, hoststack_app::DetachPolicy::Reset, true);
+            }
+            Report::FlowGone(flow) => {
+                // A flow that a peer opened was never main's.
+                self.tuples.release(&flow);
+            }
+            Report::Answer { query, part, last } => self.answer(query, *part, last),
+        }
+    }
+
+    fn take_requests(&mut self) -> bool {
+        /// Requests taken in a step at most, so that a flood of them does not keep main from its reports.
+        const BURST: usize = 1024;
+        let mut worked = false;
+        for _ in 0..BURST {
+            let Ok(request) = self.requests.try_recv() else { break };
+            worked = true;
+            self.request(request);
+        }
+        worked
+    }
+
+    fn request(&mut self, request: Request) {
+        // A caller that has gone away is no error: its answer is dropped.
+        match request {
+            Request::Attach { app, options, reply } => {
+                let _ = reply.send(self.attach(app, &options));
+            }
+            Request::AttachWorker { app, reply } => {
+                let _ = reply.send(self.attach_app_worker(app));
+            }
+            Request::Detach { app, policy, reply } => self.detach_app(app, policy, Some(reply)),
+            Request::DetachWorker { app_worker, policy, reply } => match self.begin_detach(app_worker, policy, false) {
+                Ok(()) => self.reply_when_detached(app_worker, reply),
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                }
+            },
+            Request::Connect { app_worker, connect, options } => self.connect(app_worker, connect, &options),
+            Request::Cancel { connect, reply } => {
+                let _ = reply.send(self.cancel(connect));
+            }
+            Request::Listen { app_worker, options, reply } => self.listen(app_worker, &options, Some(reply)),
+            Request::Unlisten { app_worker, listener, reply } => {
+                let _ = reply.send(self.unlisten(app_worker, listener));
+            }
+            Request::Notify { app_worker, worker, message } => {
+                self.send(worker, Command::Notify { app_worker, message });
+            }
+            Request::EndSession { session, how } => {
+                self.send(session.worker(), Command::EndSession { session, how });
+            }
+            Request::Inspect { what, reply } => self.begin_inspection(what, reply),
+            Request::Stop => {
+                self.broadcast(|| Command::Stop);
+                self.stopped = true;
+            }
+        }
+    }
+
+    fn poll_timers(&mut self) -> bool {
+        let mut worked = false;
+        if self.half_opens.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.half_opens.poll(self.now, &mut self.actions);
+            self.half_opens_act();
+            worked = true;
+        }
+        let now_us = self.now.as_micros();
+        if self.router.next_deadline_us().is_some_and(|deadline| deadline <= now_us) {
+            self.router.poll(now_us, &mut self.router_actions);
+            self.router_acts(WorkerId(0));
+            worked = true;
+        }
+        worked | self.note_stuck_detaches()
+    }
+
+    /// What the router wants done.
+    fn router_acts(&mut self, prober: WorkerId) {
+        let mut actions = std::mem::take(&mut self.router_actions);
+        for action in actions.drain(..) {
+            match action {
+                RouterAction::Update(update) => {
+                    if let NetUpdate::NeighborSet { interface, addr, .. } = update {
+                        self.waiting.remove(&(interface, addr));
+                    }
+                    self.broadcast(|| Command::Net(update.clone()));
+                }
+                RouterAction::Probe { interface, target } => {
+                    self.send(prober, Command::Probe { interface, target });
+                }
+                RouterAction::Failed { next_hop } => {
+                    let waiting = self.waiting.remove(&(next_hop.interface, next_hop.addr)).unwrap_or_default();
+                    for half_open in waiting {
+                        self.half_opens.fail(half_open, ConnectFailure::Unreachable, &mut self.actions);
+                    }
+                    self.half_opens_act();
+                }
+            }
+        }
+        self.router_actions = actions;
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let router = self.router.next_deadline_us().map(Instant::from_micros);
+        [self.half_opens.next_deadline(), router, self.detach_deadline()].into_iter().flatten().min()
+    }
+
+    fn flush(&mut self) {
+        for ((worker, app_worker), count) in std::mem::take(&mut self.settled_elsewhere) {
+            self.send(worker, Command::ConnectsSettled { app_worker, count });
+        }
+        for outbox in &mut self.commands {
+            outbox.flush();
+        }
+    }
+
+    fn send(&mut self, worker: WorkerId, command: Command) {
+        if let Some(outbox) = self.commands.get_mut(worker.index()) {
+            outbox.push(command);
+        }
+    }
+
+    fn broadcast(&mut self, mut command: impl FnMut() -> Command) {
+        for outbox in &mut self.commands {
+            outbox.push(command());
+        }
+    }
+
+    fn workers(&self) -> impl Iterator<Item = WorkerId> + use<> {
+        (0..self.config.workers).map(|worker| WorkerId(worker as u8))
+    }
+
+    /// The worker that steering gives a flow to.
+    fn worker_of(&self, flow: &hoststack_transport::FlowKey) -> WorkerId {
+        worker_of(&self.hasher, self.config.workers, flow)
+    }
+
+    /// Whether something waits that another thread put there: the second look before sleeping.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.requests.is_empty()
+            || self.reports.iter().any(|inbox| !inbox.is_empty())
+            || !self.main_requests.is_empty()
+    }
+
+    /// Asserts what must hold between steps.
+    pub(crate) fn check_consistency(&self) {
+        self.half_opens.check_consistency();
+        let sessions: usize = self.app_workers.iter().map(|(_, record)| record.half_opens.len()).sum();
+        assert_eq!(sessions, self.connects.len(), "every half-open session is found by its connect id");
+    }
+}
+
+fn worker_of(hasher: &FlowHasher, workers: usize, flow: &hoststack_transport::FlowKey) -> WorkerId {
+    let hash = hasher.hash(flow.local.addr, flow.local.port, flow.remote.addr, flow.remote.port);
+    WorkerId(hoststack_net::steer::worker_of(hash, workers as u8))
+}

@@ -1,0 +1,30 @@
+//! What a step says of itself.
+
+use hoststack_transport::Instant;
+
+/// The result of one step of main or of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Step {
+    /// Whether there was anything to do: if so, step again at once.
+    pub worked: bool,
+    /// When there is something to do even if nothing arrives.
+    pub next_deadline: Option<Instant>,
+    /// The stack was told to stop, and has.
+    pub stopped: bool,
+}
+
+impl Step {
+    /// Two threads' steps as one.
+    #[must_use]
+    pub fn and(self, other: Step) -> Step {
+        Step {
+            worked: self.worked | other.worked,
+            next_deadline: match (self.next_deadline, other.next_deadline) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            },
+            stopped: self.stopped & other.stopped,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The thread loops: step, spin shortly, then sleep until a message, a packet or a deadline. The only place where
+//! threads are started and pinned.
+#![allow(clippy::disallowed_methods)]
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use hoststack_transport::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::main_thread::{Main, MainSeed};
+use crate::step::Step;
+use crate::wake::{Sleeper, Wake};
+use crate::worker::{Worker, WorkerSeed};
+
+/// Where threads run and how long they look before they sleep.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement {
+    /// Cores for main and the workers, in that order; empty: not pinned.
+    cores: Vec<core_affinity::CoreId>,
+    spin: Duration,
+}
+
+impl Placement {
+    /// Pinned and spinning if there is a core for each thread; else neither, said once.
+    pub(crate) fn choose(workers: usize, pin: bool, spin: Duration) -> Placement {
+        let threads = workers + 1;
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        if cores.len() < threads {
+            tracing::info!(threads, cores = cores.len(), "fewer cores than threads: nothing is pinned, nothing spins");
+            return Placement { cores: Vec::new(), spin: Duration::ZERO };
+        }
+        Placement { cores: if pin { cores } else { Vec::new() }, spin }
+    }
+
+    fn enter(&self, thread: usize) {
+        if let Some(&core) = self.cores.get(thread)
+            && !core_affinity::set_for_current(core)
+        {
+            tracing::warn!(thread, core = core.id, "the thread could not be pinned");
+        }
+    }
+}
+
+/// What the loop runs: main or a worker.
+trait Stepper {
+    fn step(&mut self, now: Instant) -> Step;
+    fn has_input(&self) -> bool;
+    fn note_sleep(&mut self) {}
+}
+
+impl Stepper for Main {
+    fn step(&mut self, now: Instant) -> Step {
+        Main::step(self, now)
+    }
+    fn has_input(&self) -> bool {
+        Main::has_input(self)
+    }
+}
+
+impl Stepper for Worker {
+    fn step(&mut self, now: Instant) -> Step {
+        Worker::step(self, now)
+    }
+    fn has_input(&self) -> bool {
+        Worker::has_input(self)
+    }
+    fn note_sleep(&mut self) {
+        Worker::note_sleep(self);
+    }
+}
+
+/// Starts main's thread.
+///
+/// # Errors
+/// The system refuses a thread or a file descriptor.
+pub(crate) fn start_main(
+    seed: MainSeed,
+    wake: Arc<Wake>,
+    clock: Clock,
+    placement: Placement,
+) -> io::Result<JoinHandle<()>> {
+    let sleeper = Sleeper::new(&wake, &[])?;
+    Builder::new().name("hoststack-main".into()).spawn(move || {
+        placement.enter(0);
+        run(Main::new(seed), &wake, sleeper, clock, placement.spin);
+    })
+}
+
+/// Starts a worker's thread.
+///
+/// # Errors
+/// The system refuses a thread or a file descriptor.
+pub(crate) fn start_worker(
+    seed: WorkerSeed,
+    wake: Arc<Wake>,
+    clock: Clock,
+    placement: Placement,
+) -> io::Result<JoinHandle<()>> {
+    let number = seed.id.index();
+    let fds: Vec<_> = seed.ports.iter().filter_map(|port| port.queue.wait_fd()).collect();
+    let sleeper = Sleeper::new(&wake, &fds)?;
+    Builder::new().name(format!("hoststack-w{number}")).spawn(move || {
+        placement.enter(number + 1);
+        let mut worker = Worker::new(seed);
+        let waker = wake.clone();
+        let notify: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.notify());
+        worker.set_notify(&notify);
+        run(worker, &wake, sleeper, clock, placement.spin);
+    })
+}
+
+fn run(mut stepper: impl Stepper, wake: &Wake, sleeper: Sleeper, clock: Clock, spin: Duration) {
+    let mut idle_since: Option<Instant> = None;
+    loop {
+        let now = clock.now();
+        let step = stepper.step(now);
+        if step.stopped {
+            return;
+        }
+        if step.worked {
+            idle_since = None;
+            continue;
+        }
+        let since = *idle_since.get_or_insert(now);
+        if now - since < spin {
+            std::hint::spin_loop();
+            continue;
+        }
+        let timeout = step.next_deadline.map(|deadline| deadline.since(clock.now()));
+        if timeout == Some(Duration::ZERO) {
+            continue;
+        }
+        wake.prepare_sleep();
+        // The second look: a message that became visible before the flag did would wake nobody.
+        if stepper.has_input() {
+            wake.stay_awake();
+            continue;
+        }
+        stepper.note_sleep();
+        sleeper.sleep(wake, timeout);
+        idle_since = None;
+    }
+}

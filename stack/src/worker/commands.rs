@@ -1,0 +1,171 @@
+//! What main asks of a worker.
+
+use hoststack_app::context::AppWorkerState;
+use hoststack_tcp::EstablishError;
+use hoststack_transport::{AppWorkerId, ConnectFailure, ConnectTicket, Instant, SessionHandle};
+use hoststack_session::SessionOptions;
+
+use super::packets::out;
+use super::{AppSlot, Worker, inspect};
+use crate::messages::{Command, EndHow, Report, Seed, Settled};
+
+impl Worker {
+    /// Commands, in the order main sent them; all that wait at the start of the step.
+    pub(super) fn take_commands(&mut self) -> bool {
+        let mut worked = false;
+        while let Some(mut batch) = self.commands.take() {
+            worked = true;
+            for command in batch.drain(..) {
+                self.command(command);
+            }
+            self.commands.recycle(batch);
+        }
+        worked
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = self.now;
+        match command {
+            Command::Net(update) => self.path.apply(now.as_micros(), &update, &mut self.pool),
+            Command::Probe { interface, target } => {
+                // A probe that cannot be sent is counted as a drop; main asks again.
+                let _ = self.path.probe(interface, target, &mut self.pool);
+            }
+            Command::Attach { app_worker, unit, pending_connects_max, object } => {
+                self.attach(app_worker, unit, pending_connects_max, object);
+            }
+            Command::DetachBegin { app_worker } => self.begin_detach(app_worker),
+            Command::DetachEnd { app_worker, policy } => self.end_detach(app_worker, policy),
+            Command::Listen { record, domain, local, backlog, socket } => {
+                let listener = record.id;
+                let result = self.tcp.listen(listener, domain, local, backlog, socket).map_err(|error| match error {
+                    hoststack_tcp::ListenError::InUse => hoststack_app::ListenError::InUse,
+                    hoststack_tcp::ListenError::Full => hoststack_app::ListenError::NoRoom,
+                });
+                if result.is_ok() {
+                    self.sessions.listeners().add(record);
+                }
+                self.reports.push(Report::Listening { listener, result });
+            }
+            Command::Unlisten { listener } => {
+                self.tcp.unlisten(now, listener, &mut out!(self), &mut self.events);
+                self.sessions.listeners().remove(listener);
+                self.after_tcp();
+            }
+            Command::Open { half_open, syn } => match self.tcp.open(now, &syn, half_open) {
+                Ok(()) => self.tcp.send_syn(now, &syn, half_open, &mut out!(self)),
+                Err(hoststack_tcp::FlowTaken) => self.reports.push(Report::OpenRefused { half_open }),
+            },
+            Command::SendSyn { half_open, syn } => self.tcp.send_syn(now, &syn, half_open, &mut out!(self)),
+            Command::Establish { ticket, seed, deadline, options } => {
+                self.establish(ticket, *seed, deadline, options);
+            }
+            Command::Outcome { ticket, failure, attempt } => {
+                if let Some((half_open, flow)) = attempt {
+                    self.tcp.forget_half_open(&flow, half_open, &mut self.events);
+                    self.after_tcp();
+                    self.unpark(half_open);
+                }
+                self.outcomes.push_back((ticket, failure));
+            }
+            Command::FailConnect { connect, failure } => {
+                if let Some(session) = self.sessions.find_establishing(connect) {
+                    self.fail_establishing(session, failure);
+                }
+            }
+            Command::ConnectsSettled { app_worker, count } => {
+                if let Some(slot) = self.app_slot(app_worker) {
+                    slot.state.pending_connects = slot.state.pending_connects.saturating_sub(count);
+                }
+            }
+            Command::Notify { app_worker, message } => self.notices.push_back((app_worker, message)),
+            Command::EndSession { session, how } => self.end_session(session, how),
+            Command::Inspect { query, what } => self.inspections.push_back(inspect::Run::new(query, what)),
+            Command::Stop => self.stopped = true,
+        }
+    }
+
+    fn attach(
+        &mut self,
+        app_worker: AppWorkerId,
+        unit: u32,
+        pending_connects_max: usize,
+        object: Box<dyn hoststack_app::AppWorker>,
+    ) {
+        let slot = app_worker.0.slot as usize;
+        if self.apps.len() <= slot {
+            self.apps.resize_with(slot + 1, || None);
+        }
+        self.sessions.app_workers().attach(app_worker);
+        let state = AppWorkerState { pending_connects_max, ..AppWorkerState::default() };
+        self.apps[slot] = Some(AppSlot { id: app_worker, unit, object: Some(object), state, detach: None });
+        self.call(app_worker, |app, ctx| app.attached(ctx));
+    }
+
+    /// A half-open becomes a connection and a session, both allocated here.
+    fn establish(&mut self, ticket: ConnectTicket, seed: Seed, deadline: Instant, options: SessionOptions) {
+        let Seed::Tcp(seed) = seed;
+        let half_open = seed.half_open;
+        match self.sessions.open_outbound(seed.flow, ticket, deadline, options) {
+            Ok(session) => {
+                let established = self.tcp.establish(
+                    self.now,
+                    seed,
+                    session,
+                    &mut self.sessions,
+                    &mut out!(self),
+                    &mut self.events,
+                );
+                match established {
+                    Ok(connection) => {
+                        self.sessions.bind(session, connection);
+                        self.after_tcp();
+                        if let Some(deadline) = self.sessions.connect_deadline(session) {
+                            // Not up yet (simultaneous open): the worker keeps the deadline now.
+                            self.connect_timers.insert(deadline, session);
+                        }
+                    }
+                    Err(EstablishError::Full | EstablishError::NoFlow) => {
+                        self.after_tcp();
+                        if let Some(ticket) = self.sessions.abandon(session) {
+                            self.outcomes.push_back((ticket, ConnectFailure::NoRoom));
+                        }
+                    }
+                }
+            }
+            Err((ticket, failure)) => {
+                // The peer believes in the connection: it must hear that there is none.
+                self.tcp.refuse_seed(self.now, &seed, &mut out!(self), &mut self.events);
+                self.after_tcp();
+                self.outcomes.push_back((ticket, failure));
+            }
+        }
+        self.unpark(half_open);
+    }
+
+    fn end_session(&mut self, session: SessionHandle, how: EndHow) {
+        let Some((id, _)) = self.sessions.find(session) else { return };
+        self.requests.push(match how {
+            EndHow::Close => hoststack_app::AppRequest::Close(id),
+            EndHow::Reset => hoststack_app::AppRequest::Reset(id),
+        });
+    }
+
+    /// Reports a spent ticket, and takes the connect off its app worker's count if it was made here.
+    pub(super) fn report_settled(&mut self, ticket: ConnectTicket, outcome: Result<(), ConnectFailure>, told: bool) {
+        let spent = ticket.spend();
+        if spent.connect.origin() == u16::from(self.id.0)
+            && let Some(slot) = self.app_slot(spent.app_worker)
+        {
+            slot.state.pending_connects = slot.state.pending_connects.saturating_sub(1);
+        }
+        self.reports.push(Report::Settled(Settled {
+            connect: spent.connect,
+            app_worker: spent.app_worker,
+            half_open: spent.half_open,
+            opaque: spent.opaque,
+            outcome,
+            undelivered: !told,
+        }));
+    }
+}

@@ -1,0 +1,155 @@
+//! Answers to main's questions, a bounded slice of the session pool a step.
+
+use hoststack_session::{AppSide, Session, TransportSide};
+use hoststack_transport::{SessionId, Transport};
+
+use super::Worker;
+use super::packets::Out;
+use crate::inspect::{DropInfo, Query, SessionInfo, SessionSummary, WorkerAnswer, WorkerInfo};
+use crate::messages::Report;
+
+/// Slots of the session pool that an answer looks at in one step: some tens of microseconds.
+const SLICE: u32 = 2048;
+
+/// A question that is being answered.
+pub(super) struct Run {
+    query: u64,
+    what: Query,
+    cursor: u32,
+    listed: usize,
+}
+
+impl Run {
+    pub(super) fn new(query: u64, what: Query) -> Run {
+        Run { query, what, cursor: 0, listed: 0 }
+    }
+}
+
+impl Worker {
+    /// One slice of the oldest question.
+    pub(super) fn answer_inspections(&mut self) -> bool {
+        let Some(mut run) = self.inspections.pop_front() else { return false };
+        let mut part = WorkerAnswer::default();
+        let mut last = true;
+        if let Query::Sessions { limit, verbose } = run.what {
+            let end = self.sessions.slot_end();
+            let stop = end.min(run.cursor.saturating_add(SLICE));
+            for slot in run.cursor..stop {
+                let Some((id, session)) = self.sessions.at_slot(slot) else { continue };
+                count(&mut part.summary, session);
+                if run.listed < limit {
+                    run.listed += 1;
+                    part.sessions.push(self.describe(id, session, verbose));
+                }
+            }
+            run.cursor = stop;
+            last = stop >= end;
+        }
+        if last {
+            part.info = self.info();
+        }
+        self.reports.push(Report::Answer { query: run.query, part: Box::new(part), last });
+        if !last {
+            self.inspections.push_front(run);
+        }
+        true
+    }
+
+    fn describe(&self, id: SessionId, session: &Session, verbose: bool) -> SessionInfo {
+        let flow = session.flow();
+        let transport = if verbose {
+            session
+                .connection()
+                .and_then(|connection| {
+                    Transport::<hoststack_session::Sessions, Out<'_>>::describe(&self.tcp, self.now, connection)
+                })
+                .unwrap_or_default()
+        } else {
+            String::new()
+        };
+        let handle = self.sessions.handle(id);
+        SessionInfo {
+            session: handle.to_string(),
+            handle: handle.as_u64(),
+            app_worker: String::new(),
+            domain: flow.domain.0,
+            local: flow.local.to_string(),
+            remote: flow.remote.to_string(),
+            state: format!("{}/{}", session.app_side(), session.transport_side()),
+            rx_bytes: session.rx_len(),
+            tx_bytes: session.tx_len(),
+            age_us: self.now.micros_since(session.born()),
+            transport,
+            app_worker_id: Some(session.app_worker()),
+        }
+    }
+
+    /// The worker's figures now.
+    fn info(&self) -> WorkerInfo {
+        let sessions = self.sessions.counts();
+        let tcp = self.tcp.counts();
+        let app_timers: usize = self.apps.iter().flatten().map(|slot| slot.state.timers.len()).sum();
+        let mut drops: Vec<DropInfo> = Vec::new();
+        let mut add = |reason: &str, count: u64, help: &str| {
+            if count > 0 {
+                drops.push(DropInfo { reason: reason.into(), count, help: help.into() });
+            }
+        };
+        for (reason, count) in self.path.drops().iter() {
+            add(reason.name(), count, reason.help());
+        }
+        for (reason, count) in self.tcp.drop_counters().iter() {
+            add(reason.name(), count, reason.help());
+        }
+        add("handover-ring-full", self.figures.handover_dropped, "A packet for another worker found its ring full.");
+        add(
+            "handover-parked-full",
+            self.figures.parked_dropped,
+            "A segment of a flow that main is handing over found the worker's waiting room full; the peer sends it again.",
+        );
+        for port in &self.ports {
+            for (name, count) in port.queue.counters().drops() {
+                add(&format!("device-{name}"), count, "A device or its wire dropped the packet.");
+            }
+        }
+        WorkerInfo {
+            worker: self.id.0,
+            steps: self.figures.steps,
+            busy_steps: self.figures.busy_steps,
+            sleeps: self.figures.sleeps,
+            rx_packets: self.figures.rx_packets,
+            tx_packets: self.figures.tx_packets,
+            handed_over: self.figures.handed_over,
+            callbacks: self.figures.callbacks,
+            sessions: sessions.sessions,
+            establishing: sessions.establishing,
+            fifo_chunks: sessions.fifo_chunks,
+            connections: tcp.connections,
+            half_open_entries: tcp.half_open_entries,
+            syn_received: tcp.syn_received,
+            time_wait: tcp.time_wait,
+            timers: tcp.armed_timers + app_timers,
+            flows: tcp.flows,
+            tcp: self
+                .tcp
+                .counters()
+                .iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(name, count)| (name.to_string(), count))
+                .collect(),
+            drops,
+        }
+    }
+}
+
+fn count(summary: &mut SessionSummary, session: &Session) {
+    summary.total += 1;
+    *match (session.app_side(), session.transport_side()) {
+        (_, TransportSide::Closed(_)) => &mut summary.ended,
+        (AppSide::Unannounced, _) => &mut summary.unannounced,
+        (AppSide::Closed, _) => &mut summary.closing,
+        (AppSide::HalfClosed, _) => &mut summary.half_closed,
+        (AppSide::Open, TransportSide::PeerClosed) => &mut summary.peer_closed,
+        (AppSide::Open, _) => &mut summary.open,
+    } += 1;
+}

@@ -1,0 +1,254 @@
+//! A worker: owns everything established. [`Worker::step`] is the life of a segment, one line per stage.
+//!
+//! [`commands`] what main asks, [`packets`] devices and TCP, [`apps`] callbacks, requests and detach, [`inspect`]
+//! answers in slices. A worker never blocks and takes no lock; it reads no clock.
+
+mod apps;
+mod commands;
+mod inspect;
+mod packets;
+
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hoststack_app::context::AppWorkerState;
+use hoststack_app::{AppRequest, AppWorker, ConnectMint};
+use hoststack_net::{DeviceQueue, Handover, InterfaceId, IpPath, NetEvent, Packet, PacketPool, Received, RxSegment};
+use hoststack_session::Sessions;
+use hoststack_tcp::{Engine, HalfOpenError, HalfOpenSegment};
+use hoststack_transport::{
+    AppWorkerId, ConnectFailure, ConnectTicket, HalfOpenId, Instant, SessionId, TimerWheel, TransportEvent, WorkerId,
+};
+
+use crate::channel::{Inbox, Outbox};
+use crate::config::StackConfig;
+use crate::messages::{Command, Report};
+use crate::record::Digest;
+use crate::step::Step;
+
+/// What other threads may see of a worker: statistics, never state.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerStats {
+    /// Sessions, as of the last step.
+    pub(crate) sessions: AtomicUsize,
+}
+
+/// All that a worker is made of; the only thing of it that crosses into its thread.
+pub(crate) struct WorkerSeed {
+    pub(crate) id: WorkerId,
+    pub(crate) config: StackConfig,
+    pub(crate) path: IpPath,
+    pub(crate) pool: PacketPool,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) tcp: Engine,
+    pub(crate) commands: Inbox<Command>,
+    pub(crate) reports: Outbox<Report>,
+    pub(crate) handover_in: Vec<Inbox<Handover>>,
+    pub(crate) handover_out: Vec<Option<Outbox<Handover>>>,
+    pub(crate) stats: Arc<WorkerStats>,
+}
+
+/// A queue of an interface's device, owned by this worker.
+pub(crate) struct Port {
+    pub(crate) interface: InterfaceId,
+    pub(crate) queue: Box<dyn DeviceQueue>,
+}
+
+/// An app worker's place on this worker.
+struct AppSlot {
+    id: AppWorkerId,
+    unit: u32,
+    /// `None` after a panic, and while a callback of it runs.
+    object: Option<Box<dyn AppWorker>>,
+    state: AppWorkerState,
+    detach: Option<apps::DetachRun>,
+}
+
+/// What a worker did, for the CLI.
+#[derive(Clone, Copy, Debug, Default)]
+struct Figures {
+    steps: u64,
+    busy_steps: u64,
+    sleeps: u64,
+    rx_packets: u64,
+    tx_packets: u64,
+    handed_over: u64,
+    handover_dropped: u64,
+    parked_dropped: u64,
+    callbacks: u64,
+}
+
+/// A worker. It never leaves its thread.
+pub(crate) struct Worker {
+    id: WorkerId,
+    config: StackConfig,
+    now: Instant,
+    // Siblings, lent to each other for a call, never owned by one another.
+    path: IpPath,
+    pool: PacketPool,
+    ports: Vec<Port>,
+    tcp: Engine,
+    sessions: Sessions,
+    apps: Vec<Option<AppSlot>>,
+    // Messages.
+    commands: Inbox<Command>,
+    reports: Outbox<Report>,
+    handover_in: Vec<Inbox<Handover>>,
+    handover_out: Vec<Option<Outbox<Handover>>>,
+    // Vectors that live as long as the worker, so that nothing is allocated per packet.
+    rx_packets: Vec<Packet>,
+    received: Received,
+    net_events: Vec<NetEvent>,
+    events: Vec<TransportEvent>,
+    half_open_segments: Vec<HalfOpenSegment>,
+    half_open_errors: Vec<HalfOpenError>,
+    requests: Vec<AppRequest>,
+    armed: Vec<(Instant, AppWorkerId, u64)>,
+    fired_timers: Vec<(Instant, (AppWorkerId, u64))>,
+    fired_connects: Vec<(Instant, SessionId)>,
+    // What waits for a later step or stage.
+    /// Segments of flows that main is handing over, in order of arrival.
+    parked: Vec<(HalfOpenId, RxSegment)>,
+    /// Failed connects to tell.
+    outcomes: VecDeque<(ConnectTicket, ConnectFailure)>,
+    /// Messages to tell.
+    notices: VecDeque<(AppWorkerId, Box<dyn std::any::Any + Send>)>,
+    app_timers: TimerWheel<(AppWorkerId, u64)>,
+    connect_timers: TimerWheel<SessionId>,
+    inspections: VecDeque<inspect::Run>,
+    mint: ConnectMint,
+    stats: Arc<WorkerStats>,
+    figures: Figures,
+    digest: Option<Digest>,
+    stopped: bool,
+    _not_send: PhantomData<*mut ()>,
+}
+
+impl Worker {
+    pub(crate) fn new(seed: WorkerSeed) -> Worker {
+        let sessions = Sessions::new(seed.id, &seed.config.sessions);
+        Worker {
+            id: seed.id,
+            now: Instant::ZERO,
+            path: seed.path,
+            pool: seed.pool,
+            ports: seed.ports,
+            tcp: seed.tcp,
+            sessions,
+            apps: Vec::new(),
+            commands: seed.commands,
+            reports: seed.reports,
+            handover_in: seed.handover_in,
+            handover_out: seed.handover_out,
+            rx_packets: Vec::with_capacity(seed.config.rx_burst_max),
+            received: Received::default(),
+            net_events: Vec::new(),
+            events: Vec::new(),
+            half_open_segments: Vec::new(),
+            half_open_errors: Vec::new(),
+            requests: Vec::new(),
+            armed: Vec::new(),
+            fired_timers: Vec::new(),
+            fired_connects: Vec::new(),
+            parked: Vec::new(),
+            outcomes: VecDeque::new(),
+            notices: VecDeque::new(),
+            app_timers: TimerWheel::new(Instant::ZERO),
+            connect_timers: TimerWheel::new(Instant::ZERO),
+            inspections: VecDeque::new(),
+            mint: ConnectMint::new(u16::from(seed.id.0)),
+            stats: seed.stats,
+            figures: Figures::default(),
+            digest: None,
+            stopped: false,
+            config: seed.config,
+            _not_send: PhantomData,
+        }
+    }
+
+    /// One step: all that waits is taken in, acted upon, and all output is sent, each stage bounded by a burst.
+    pub(crate) fn step(&mut self, now: Instant) -> Step {
+        self.now = self.now.max(now);
+        self.sessions.set_now(self.now);
+        let mut worked = false;
+        worked |= self.take_commands();
+        worked |= self.receive();
+        worked |= self.tcp_input();
+        worked |= self.poll_timers();
+        worked |= self.deliver_app_events();
+        worked |= self.handle_requests();
+        worked |= self.run_detaches();
+        worked |= self.transmit();
+        worked |= self.answer_inspections();
+        worked |= self.flush();
+        self.figures.steps += 1;
+        self.figures.busy_steps += u64::from(worked);
+        self.stats.sessions.store(self.sessions.counts().sessions, Ordering::Relaxed);
+        Step { worked, next_deadline: self.next_deadline(), stopped: self.stopped }
+    }
+
+    /// When the worker has something to do by itself.
+    fn next_deadline(&self) -> Option<Instant> {
+        let timers = [
+            self.tcp.next_deadline(),
+            self.app_timers.next_deadline(),
+            self.connect_timers.next_deadline(),
+            self.detach_deadline(),
+        ];
+        let devices = self.ports.iter().filter_map(|port| port.queue.next_deadline_us()).map(Instant::from_micros);
+        timers.into_iter().flatten().chain(devices).min()
+    }
+
+    /// Whether something waits that another thread put there: the second look before sleeping.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.commands.is_empty()
+            || self.handover_in.iter().any(|inbox| !inbox.is_empty())
+            || self.sessions.ready_len() > 0
+            || self.sessions.has_programmed()
+            || !self.requests.is_empty()
+            || !self.outcomes.is_empty()
+            || !self.notices.is_empty()
+            || !self.inspections.is_empty()
+            || self.reports.waiting() > 0
+            || self.ports.iter().any(|port| port.queue.next_deadline_us() == Some(0))
+    }
+
+    /// Counted here because only the thread knows.
+    pub(crate) fn note_sleep(&mut self) {
+        self.figures.sleeps += 1;
+    }
+
+    /// File descriptors to sleep on.
+    pub(crate) fn wait_fds(&self) -> Vec<std::os::fd::RawFd> {
+        self.ports.iter().filter_map(|port| port.queue.wait_fd()).collect()
+    }
+
+    /// Has the devices' peers wake this worker.
+    pub(crate) fn set_notify(&mut self, notify: &Arc<dyn Fn() + Send + Sync>) {
+        for port in &mut self.ports {
+            port.queue.set_notify(notify.clone());
+        }
+    }
+
+    /// Starts folding every packet in and out, with the time, into a digest.
+    pub(crate) fn record(&mut self) {
+        self.digest = Some(Digest::new());
+    }
+
+    /// The digest so far.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest.as_ref().map_or(0, Digest::value)
+    }
+
+    /// Asserts what must hold between steps.
+    pub(crate) fn check_consistency(&self) {
+        self.sessions.check_consistency();
+        self.tcp.check_consistency();
+    }
+
+    fn app_slot(&mut self, id: AppWorkerId) -> Option<&mut AppSlot> {
+        self.apps.get_mut(id.0.slot as usize)?.as_mut().filter(|slot| slot.id == id)
+    }
+}

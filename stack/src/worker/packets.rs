@@ -1,0 +1,322 @@
+//! Devices, IP and TCP: receive, input, timers, transmit, flush.
+
+use hoststack_app::AppRequest;
+use hoststack_net::{IpPath, OutFlow, PacketPool, RxSegment};
+use hoststack_tcp::{Disposition, Output};
+use hoststack_transport::border::Transmitted;
+use hoststack_transport::{
+    ConnectFailure, DomainId, Endpoint, FlowKey, HalfOpenId, Protocol, SessionLayer, Transport, TransportEvent,
+};
+use hoststack_wire::{Segment, SegmentHeader};
+
+use super::Worker;
+use crate::messages::Report;
+
+/// What every IPv4 host can take (RFC 1122 §3.3.2).
+const MTU_DEFAULT: usize = 576;
+
+/// TCP's way out: the IP path and the packet pool of this worker, lent for a call.
+pub(super) struct Out<'a> {
+    pub(super) now_us: u64,
+    pub(super) path: &'a mut IpPath,
+    pub(super) pool: &'a mut PacketPool,
+}
+
+impl Output for Out<'_> {
+    #[inline]
+    fn room(&self) -> usize {
+        self.path.room()
+    }
+
+    fn path_mtu(&mut self, flow: &FlowKey) -> u16 {
+        // No way there: what is sent will be dropped, so any size does; RFC 9293's default is the careful one.
+        let mtu = self.path.path_mtu(self.now_us, flow.domain.0, flow.remote.addr).unwrap_or(MTU_DEFAULT);
+        u16::try_from(mtu).unwrap_or(u16::MAX)
+    }
+
+    #[inline]
+    fn send(&mut self, flow: &FlowKey, header: &SegmentHeader, payload_len: usize, fill: impl FnOnce(&mut [u8])) {
+        let out = OutFlow { domain: flow.domain.0, src: flow.local.addr, dst: flow.remote.addr, ecn: 0 };
+        // A drop is counted by the path; to TCP it is a loss like any other.
+        let _ = self.path.tcp(self.now_us, self.pool, out, header, payload_len, fill);
+    }
+}
+
+/// Borrows the fields that make up TCP's way out, leaving the others free.
+macro_rules! out {
+    ($worker:expr) => {
+        super::packets::Out {
+            now_us: $worker.now.as_micros(),
+            path: &mut $worker.path,
+            pool: &mut $worker.pool,
+        }
+    };
+}
+pub(super) use out;
+
+impl Worker {
+    /// Devices and other workers -> IP input.
+    pub(super) fn receive(&mut self) -> bool {
+        let now_us = self.now.as_micros();
+        let mut worked = false;
+        for inbox in &mut self.handover_in {
+            while let Some(mut batch) = inbox.take() {
+                worked = true;
+                self.path.input_handed_over(now_us, &mut batch, &mut self.pool, &mut self.received);
+                inbox.recycle(batch);
+            }
+        }
+        for port in &mut self.ports {
+            let count = port.queue.receive(now_us, &mut self.pool, &mut self.rx_packets, self.config.rx_burst_max);
+            if count == 0 {
+                continue;
+            }
+            worked = true;
+            self.figures.rx_packets += count as u64;
+            if let Some(digest) = &mut self.digest {
+                digest.packets(now_us, self.rx_packets.iter().map(hoststack_net::Packet::data));
+            }
+            self.path.input(now_us, port.interface, &mut self.rx_packets, &mut self.pool, &mut self.received);
+        }
+        for handover in self.received.handovers.drain(..) {
+            let target = handover.worker as usize;
+            match self.handover_out.get_mut(target).and_then(Option::as_mut) {
+                Some(outbox) if outbox.waiting() < self.config.rx_burst_max * 4 => {
+                    self.figures.handed_over += 1;
+                    outbox.push(handover);
+                }
+                // The one packet drop that a full ring causes.
+                _ => {
+                    self.figures.handover_dropped += 1;
+                    self.pool.give(handover.packet);
+                }
+            }
+        }
+        self.path.take_events(&mut self.net_events);
+        for event in self.net_events.drain(..) {
+            self.reports.push(Report::Net(event));
+        }
+        worked
+    }
+
+    /// TCP segments -> connections, half-opens, listeners.
+    pub(super) fn tcp_input(&mut self) -> bool {
+        if self.received.segments.is_empty() && self.received.icmp_errors.is_empty() {
+            return false;
+        }
+        let mut segments = std::mem::take(&mut self.received.segments);
+        for segment in segments.drain(..) {
+            self.input_one(segment);
+        }
+        self.received.segments = segments;
+        let mut errors = std::mem::take(&mut self.received.icmp_errors);
+        for error in errors.drain(..) {
+            self.input_error(&error);
+        }
+        self.received.icmp_errors = errors;
+        self.after_tcp();
+        true
+    }
+
+    fn input_one(&mut self, rx: RxSegment) {
+        let flow = FlowKey {
+            local: Endpoint::new(rx.dst, rx.dst_port),
+            remote: Endpoint::new(rx.src, rx.src_port),
+            domain: DomainId(rx.domain),
+            protocol: Protocol::Tcp,
+        };
+        let disposition = match Segment::parse(rx.tcp_bytes()) {
+            Ok(segment) => self.tcp.input(
+                self.now,
+                flow,
+                rx.hash,
+                &segment,
+                &mut self.sessions,
+                &mut out!(self),
+                &mut self.events,
+                &mut self.half_open_segments,
+            ),
+            Err(_) => {
+                self.tcp.count_malformed();
+                Disposition::Done
+            }
+        };
+        match disposition {
+            Disposition::Done => self.pool.give(rx.packet),
+            Disposition::Park(half_open) if self.parked.len() < self.config.parked_max => {
+                self.parked.push((half_open, rx));
+            }
+            Disposition::Park(_) => {
+                self.figures.parked_dropped += 1;
+                self.pool.give(rx.packet);
+            }
+        }
+    }
+
+    fn input_error(&mut self, error: &hoststack_net::RxIcmpError) {
+        let flow = FlowKey {
+            local: Endpoint::new(error.local, error.local_port),
+            remote: Endpoint::new(error.remote, error.remote_port),
+            domain: DomainId(error.domain),
+            protocol: Protocol::Tcp,
+        };
+        self.tcp.on_icmp_error(
+            self.now,
+            flow,
+            error.hash,
+            error.seq,
+            icmp_error(error),
+            &mut self.sessions,
+            &mut out!(self),
+            &mut self.events,
+            &mut self.half_open_errors,
+        );
+    }
+
+    /// Gives the segments that waited for a hand-over to TCP again, in order of arrival.
+    pub(super) fn unpark(&mut self, half_open: HalfOpenId) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let mut kept = Vec::with_capacity(self.parked.len());
+        for (id, rx) in std::mem::take(&mut self.parked) {
+            if id == half_open { self.input_one(rx) } else { kept.push((id, rx)) }
+        }
+        // A segment may have been parked again for another half-open of the same flow: keep it behind.
+        kept.append(&mut self.parked);
+        self.parked = kept;
+    }
+
+    /// What TCP recorded -> session layer and main.
+    pub(super) fn after_tcp(&mut self) {
+        for segment in self.half_open_segments.drain(..) {
+            self.reports.push(Report::HalfOpenSegment(segment));
+        }
+        for error in self.half_open_errors.drain(..) {
+            self.reports.push(Report::HalfOpenError(error));
+        }
+        for event in self.events.drain(..) {
+            if let TransportEvent::FlowGone { flow } = event {
+                self.reports.push(Report::FlowGone(flow));
+            } else {
+                self.sessions.on_event(&event);
+            }
+        }
+    }
+
+    /// TCP's timers, apps' timers, deadlines of connects whose ticket is here.
+    pub(super) fn poll_timers(&mut self) -> bool {
+        let mut worked = false;
+        if self.tcp.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.tcp.poll(self.now, &mut self.sessions, &mut out!(self), &mut self.events);
+            self.after_tcp();
+            worked = true;
+        }
+        if self.connect_timers.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+            let mut fired = std::mem::take(&mut self.fired_connects);
+            self.connect_timers.advance(self.now, &mut fired);
+            for (_, session) in fired.drain(..) {
+                if self.sessions.connect_deadline(session).is_some_and(|deadline| deadline <= self.now) {
+                    self.fail_establishing(session, ConnectFailure::TimedOut);
+                    worked = true;
+                }
+            }
+            self.fired_connects = fired;
+        }
+        worked | self.fire_app_timers()
+    }
+
+    /// Decides that an unannounced outbound session failed, and drops its connection.
+    pub(super) fn fail_establishing(&mut self, session: hoststack_transport::SessionId, failure: ConnectFailure) {
+        if let Some(connection) = self.sessions.fail_establishing(session, failure) {
+            self.tcp.reset(self.now, connection, &mut self.sessions, &mut out!(self), &mut self.events);
+            self.after_tcp();
+        }
+    }
+
+    /// Sessions that have something to send -> segments.
+    pub(super) fn transmit(&mut self) -> bool {
+        let mut worked = false;
+        if self.sessions.has_programmed() {
+            worked = true;
+            let programmed = self.sessions.take_programmed();
+            for &id in &programmed {
+                let Some(connection) = self.sessions.get(id).and_then(|session| session.connection()) else { continue };
+                let done = self.tcp.transmit(
+                    self.now,
+                    connection,
+                    self.config.tx_burst_max,
+                    &mut self.sessions,
+                    &mut out!(self),
+                );
+                if done == Transmitted::More {
+                    self.sessions.program_tx(id);
+                }
+            }
+            self.sessions.recycle_programmed(programmed);
+        }
+        self.tcp.flush_acks(self.now, &mut self.sessions, &mut out!(self));
+        worked
+    }
+
+    /// Packets -> devices, messages -> channels.
+    pub(super) fn flush(&mut self) -> bool {
+        let now_us = self.now.as_micros();
+        let mut worked = false;
+        for port in &mut self.ports {
+            let tx = self.path.tx(port.interface);
+            if tx.is_empty() {
+                continue;
+            }
+            if let Some(digest) = &mut self.digest {
+                digest.packets(now_us, tx.iter().map(hoststack_net::Packet::data));
+            }
+            let sent = port.queue.transmit(now_us, &mut self.pool, tx);
+            self.figures.tx_packets += sent as u64;
+            worked |= sent > 0;
+        }
+        for outbox in self.handover_out.iter_mut().flatten() {
+            outbox.flush();
+        }
+        self.reports.flush();
+        worked
+    }
+
+    /// Asks the transport for what an app asked for.
+    pub(super) fn ask_transport(&mut self, request: &AppRequest) {
+        use hoststack_session::CloseAction::{Ask, Nothing};
+        let (now, events) = (self.now, &mut self.events);
+        match *request {
+            AppRequest::Close(session) => match self.sessions.app_closes(session) {
+                Ask(connection) => self.tcp.close(now, connection, &mut self.sessions, &mut out!(self), events),
+                Nothing => {}
+            },
+            AppRequest::HalfClose(session) => match self.sessions.app_half_closes(session) {
+                Ask(connection) => self.tcp.half_close(now, connection, &mut self.sessions, &mut out!(self), events),
+                Nothing => {}
+            },
+            AppRequest::Reset(session) => match self.sessions.app_resets(session) {
+                Ask(connection) => self.tcp.reset(now, connection, &mut self.sessions, &mut out!(self), events),
+                Nothing => {}
+            },
+            _ => unreachable!("only session requests are asked of a transport"),
+        }
+        self.after_tcp();
+    }
+}
+
+/// What an ICMP error means to TCP.
+fn icmp_error(error: &hoststack_net::RxIcmpError) -> hoststack_tcp::IcmpError {
+    use hoststack_net::IcmpErrorKind as Net;
+    use hoststack_tcp::IcmpError as Tcp;
+    match error.kind {
+        Net::NetUnreachable | Net::HostUnreachable | Net::TimeExceeded | Net::ParameterProblem => Tcp::Unreachable,
+        Net::PortUnreachable | Net::ProtocolUnreachable => Tcp::PortUnreachable,
+        Net::Prohibited => Tcp::Prohibited,
+        Net::PacketTooBig => {
+            // RFC 1191 §5: an old router does not say; the IPv4 minimum that everyone forwards is always right.
+            let mtu = error.mtu.unwrap_or(MTU_DEFAULT);
+            Tcp::PacketTooBig { mtu: u16::try_from(mtu).unwrap_or(u16::MAX) }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What can be set: per stack ([`TcpConfig`]) and per connection ([`SocketOptions`]), each with a default and a reason.
+
+use hoststack_transport::Duration;
+
+/// Limits and timers of both engines. One value is shared by main and all workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpConfig {
+    /// Most synchronized connections on one worker. Default 2^20: about 0.3 GiB of connection state.
+    pub connections_max: usize,
+    /// Most half-opens on main. Default 2^20, so that a whole worker's worth of connects may start at once.
+    pub half_opens_max: usize,
+    /// Most SYN-RECEIVED records on one worker, over all listeners. Default 65536: a SYN flood costs 10 MiB at most.
+    pub syn_received_max: usize,
+    /// Most TIME-WAIT records on one worker; at the limit the oldest ends early and is counted. Default 2^20.
+    pub time_wait_max: usize,
+    /// Most listeners on one worker. Default 65536.
+    pub listeners_max: usize,
+    /// Flow table entries for which room is taken at start, so that the table does not grow under load. Default 4096.
+    pub flows_reserved: usize,
+    /// Least retransmission timeout. Default 200 ms as Linux; RFC 6298 §2.4 says 1 s and admits less.
+    pub rto_min: Duration,
+    /// Greatest retransmission timeout (RFC 6298 §2.5: at least 60 s). Also bounds the persist timer.
+    pub rto_max: Duration,
+    /// Retransmission timeout before the first measurement (RFC 6298 §2.1). Default 1 s.
+    pub rto_initial: Duration,
+    /// SYN retransmissions before an active open gives up by itself. Default 6 (127 s); its deadline mostly ends it first.
+    pub syn_retries: u8,
+    /// SYN-ACK retransmissions before a SYN-RECEIVED record is dropped. Default 5 (63 s).
+    pub syn_ack_retries: u8,
+    /// Retransmissions in a row before a connection is given up: R2 of RFC 9293 §3.8.3. Default 12, above 5 minutes
+    /// with the default timers (the RFC wants 100 s at least).
+    pub retransmits_max: u8,
+    /// 2 MSL. Default 60 s.
+    pub time_wait: Duration,
+    /// How long a connection that the app closed waits in FIN-WAIT-2 for the peer's FIN. Default 60 s.
+    pub fin_wait_2: Duration,
+    /// How long an acknowledgment may be delayed (RFC 9293 MUST-40: below 0.5 s). Default 40 ms.
+    pub ack_delay: Duration,
+    /// Acknowledgments that are not delayed at the start of a connection, while the peer's window grows. Default 16.
+    pub quick_acks: u8,
+    /// Resets that answer segments of no flow, at most, in one step: a flood cannot make the stack a reflector. Default 64.
+    pub resets_per_step: u32,
+    /// Challenge acknowledgments of one connection in a second (RFC 5961 §7). Default 10.
+    pub challenge_acks_per_second: u8,
+    /// Most segments that a timer or an input may send at once for one connection (retransmissions). Default 10.
+    pub burst_max: usize,
+}
+
+impl Default for TcpConfig {
+    fn default() -> TcpConfig {
+        TcpConfig {
+            connections_max: 1 << 20,
+            half_opens_max: 1 << 20,
+            syn_received_max: 1 << 16,
+            time_wait_max: 1 << 20,
+            listeners_max: 1 << 16,
+            flows_reserved: 4096,
+            rto_min: Duration::from_millis(200),
+            rto_max: Duration::from_secs(60),
+            rto_initial: Duration::from_secs(1),
+            syn_retries: 6,
+            syn_ack_retries: 5,
+            retransmits_max: 12,
+            time_wait: Duration::from_secs(60),
+            fin_wait_2: Duration::from_secs(60),
+            ack_delay: Duration::from_millis(40),
+            quick_acks: 16,
+            resets_per_step: 64,
+            challenge_acks_per_second: 10,
+            burst_max: 10,
+        }
+    }
+}
+
+/// What may differ between connections: given with a connect or a listen, fixed afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Capacity of the receive fifo in bytes: the largest window offered; the window scale follows from it.
+    /// Default 256 KiB.
+    pub rx_window: u32,
+    /// Send small segments at once (no Nagle algorithm, RFC 9293 §3.7.4). Default false.
+    pub nodelay: bool,
+    /// Never announce, nor send, a larger maximum segment size than this. Default none: the path's MTU decides.
+    pub mss_max: Option<u16>,
+    /// Offer and accept window scaling (RFC 7323 §2). Default true.
+    pub window_scale: bool,
+    /// Offer and accept timestamps (RFC 7323 §3). Default true.
+    pub timestamps: bool,
+    /// Offer and accept selective acknowledgments (RFC 2018). Default true.
+    pub sack: bool,
+    /// An ICMP unreachable ends an active open at once instead of being remembered as its cause. Default false
+    /// (RFC 9293 §3.9.2.2: MUST NOT abort on a soft error).
+    pub abort_on_icmp: bool,
+}
+
+impl Default for SocketOptions {
+    fn default() -> SocketOptions {
+        SocketOptions {
+            rx_window: 256 * 1024,
+            nodelay: false,
+            mss_max: None,
+            window_scale: true,
+            timestamps: true,
+            sack: true,
+            abort_on_icmp: false,
+        }
+    }
+}
+
+impl SocketOptions {
+    /// The shift with which the whole receive window can be announced (RFC 7323 §2.2).
+    pub(crate) fn rx_scale(&self) -> u8 {
+        (0..14).find(|&shift| self.rx_window >> shift <= u32::from(u16::MAX)).unwrap_or(14)
+    }
+}

@@ -1,0 +1,232 @@
+//! Congestion control: how much may be in flight, and how fast. What is lost, and what to send again, is `recovery`'s.
+//!
+//! [`CongestionControl`] is told what happened and answers with a window; it never sees a segment. [`Congestion`] is
+//! one of the algorithms, chosen per connection, without a virtual call.
+
+mod newreno;
+
+pub use newreno::NewReno;
+
+use hoststack_transport::Instant;
+
+/// What one acknowledgment said: all that any of the algorithms wants to know.
+///
+/// Byte counts include what this acknowledgment brought and nothing else, unless they say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct AckInfo {
+    /// When it came.
+    pub now: Instant,
+    /// How far SND.UNA moved; 0 for a duplicate.
+    pub bytes_acked: u32,
+    /// Bytes delivered: newly acknowledged or newly SACKed, each counted once in its life.
+    pub bytes_delivered: u32,
+    /// Bytes newly found lost.
+    pub bytes_lost: u32,
+    /// The round trip that it measured, by Karn's rule.
+    pub rtt_us: Option<u32>,
+    /// Least round trip of the connection, once known.
+    pub rtt_min_us: Option<u32>,
+    /// Bytes in flight before it: pipe in recovery, else SND.NXT - SND.UNA.
+    pub flight_before: u32,
+    /// Bytes delivered over the connection's life, this acknowledgment included.
+    pub delivered: u64,
+    /// [`AckInfo::delivered`] when the newest segment it acknowledges was sent: rounds are counted with it.
+    pub delivered_at_send: u64,
+    /// Delivery rate over that segment's flight, in bytes per second, when it could be measured.
+    pub delivery_rate: Option<u64>,
+    /// The sender did not use the window when what is acknowledged here was sent: it had no data, or the peer's
+    /// window was smaller.
+    pub is_app_limited: bool,
+    /// Between the start of a fast recovery and its recovery point, this acknowledgment included unless it reaches it.
+    pub in_recovery: bool,
+    /// It carried ECN-Echo (RFC 3168 §6.1).
+    pub has_ecn_echo: bool,
+}
+
+/// What shows congestion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CongestionKind {
+    /// A segment was lost and fast recovery begins.
+    Loss,
+    /// The peer echoed a congestion mark; told at most once per window of data (RFC 3168 §6.1.2).
+    Ecn,
+}
+
+/// A congestion control algorithm for one connection. Windows are in bytes.
+///
+/// Calls come in this order: for an acknowledgment, `on_ack`, then at most one of `on_congestion_event` (recovery
+/// begins with it), `on_recovery_exit` (it reached the recovery point) and `on_spurious`.
+pub trait CongestionControl {
+    /// An acknowledgment came: new data, or a duplicate.
+    fn on_ack(&mut self, ack: &AckInfo);
+
+    /// Congestion, once per window: `flight` is FlightSize, without what limited transmit sent (RFC 5681 §3.2).
+    fn on_congestion_event(&mut self, now: Instant, flight: u32, kind: CongestionKind);
+
+    /// All that was outstanding when recovery began is acknowledged.
+    fn on_recovery_exit(&mut self, now: Instant);
+
+    /// The retransmission timer expired; `flight` is FlightSize. Ends a recovery without `on_recovery_exit`.
+    fn on_rto(&mut self, now: Instant, flight: u32);
+
+    /// The latest congestion event or timeout was no loss (D-SACK, Eifel): what it changed is undone.
+    fn on_spurious(&mut self, now: Instant);
+
+    /// Data is to be sent after nothing was for longer than the timeout (RFC 5681 §4.1).
+    fn on_idle_restart(&mut self, now: Instant);
+
+    /// `bytes` were sent, new or again; `flight` includes them.
+    fn on_sent(&mut self, now: Instant, bytes: u32, flight: u32);
+
+    /// The path takes segments of another size now (SMSS, options excluded).
+    fn on_mss_change(&mut self, mss: u16);
+
+    /// cwnd: the most bytes in flight. At least one segment.
+    fn window(&self) -> u32;
+
+    /// ssthresh; `u32::MAX` before the first congestion.
+    fn ssthresh(&self) -> u32;
+
+    /// How fast to send, in bytes per second; `None` when the window alone decides.
+    fn pacing_rate(&self) -> Option<u64>;
+
+    /// The name that configuration and CLI use.
+    fn name(&self) -> &'static str;
+}
+
+/// Which algorithm a connection uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Algorithm {
+    /// RFC 5681 and 6582.
+    #[default]
+    NewReno,
+}
+
+impl Algorithm {
+    /// All, in the order in which help texts show them.
+    pub const ALL: &[Algorithm] = &[Algorithm::NewReno];
+
+    /// The name that configuration and CLI use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Algorithm::NewReno => "newreno",
+        }
+    }
+
+    /// The algorithm of a name, as [`Algorithm::name`] writes it.
+    pub fn from_name(name: &str) -> Option<Algorithm> {
+        Algorithm::ALL.iter().copied().find(|algorithm| algorithm.name() == name)
+    }
+}
+
+/// One of the algorithms with its state. An algorithm whose state is large keeps it in a box.
+#[derive(Clone, Debug)]
+pub enum Congestion {
+    /// RFC 5681 and 6582.
+    NewReno(NewReno),
+}
+
+impl Congestion {
+    /// A connection's state at its start; `mss` is SMSS, options excluded.
+    pub fn new(algorithm: Algorithm, mss: u16) -> Congestion {
+        match algorithm {
+            Algorithm::NewReno => Congestion::NewReno(NewReno::new(mss)),
+        }
+    }
+}
+
+/// Calls the same method of whichever algorithm it is.
+macro_rules! of_each {
+    ($congestion:expr, $algorithm:ident => $call:expr) => {
+        match $congestion {
+            Congestion::NewReno($algorithm) => $call,
+        }
+    };
+}
+
+impl CongestionControl for Congestion {
+    #[inline]
+    fn on_ack(&mut self, ack: &AckInfo) {
+        of_each!(self, algorithm => algorithm.on_ack(ack));
+    }
+
+    fn on_congestion_event(&mut self, now: Instant, flight: u32, kind: CongestionKind) {
+        of_each!(self, algorithm => algorithm.on_congestion_event(now, flight, kind));
+    }
+
+    fn on_recovery_exit(&mut self, now: Instant) {
+        of_each!(self, algorithm => algorithm.on_recovery_exit(now));
+    }
+
+    fn on_rto(&mut self, now: Instant, flight: u32) {
+        of_each!(self, algorithm => algorithm.on_rto(now, flight));
+    }
+
+    fn on_spurious(&mut self, now: Instant) {
+        of_each!(self, algorithm => algorithm.on_spurious(now));
+    }
+
+    fn on_idle_restart(&mut self, now: Instant) {
+        of_each!(self, algorithm => algorithm.on_idle_restart(now));
+    }
+
+    #[inline]
+    fn on_sent(&mut self, now: Instant, bytes: u32, flight: u32) {
+        of_each!(self, algorithm => algorithm.on_sent(now, bytes, flight));
+    }
+
+    fn on_mss_change(&mut self, mss: u16) {
+        of_each!(self, algorithm => algorithm.on_mss_change(mss));
+    }
+
+    #[inline]
+    fn window(&self) -> u32 {
+        of_each!(self, algorithm => algorithm.window())
+    }
+
+    fn ssthresh(&self) -> u32 {
+        of_each!(self, algorithm => algorithm.ssthresh())
+    }
+
+    #[inline]
+    fn pacing_rate(&self) -> Option<u64> {
+        of_each!(self, algorithm => algorithm.pacing_rate())
+    }
+
+    fn name(&self) -> &'static str {
+        of_each!(self, algorithm => algorithm.name())
+    }
+}
+
+/// The initial window: `min(10*MSS, max(2*MSS, 14600))` (RFC 6928 §2).
+pub fn initial_window(mss: u16) -> u32 {
+    let mss = u32::from(mss);
+    (10 * mss).min((2 * mss).max(14_600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_initial_window_is_that_of_rfc_6928() {
+        assert_eq!(
+            [536, 1460, 1461, 7300, 9000].map(initial_window),
+            [5_360, 14_600, 14_600, 14_600, 18_000]
+        );
+    }
+
+    #[test]
+    fn takes_48_bytes_at_most() {
+        assert!(size_of::<Congestion>() <= 48);
+    }
+
+    #[test]
+    fn each_algorithm_is_found_by_its_name_and_has_it() {
+        for &algorithm in Algorithm::ALL {
+            assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
+            assert_eq!(Congestion::new(algorithm, 1000).name(), algorithm.name());
+        }
+        assert_eq!(Algorithm::from_name("reno"), None);
+    }
+}

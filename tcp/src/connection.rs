@@ -1,0 +1,528 @@
+//! A synchronized connection (and the SYN-RECEIVED of a simultaneous open): its variables, and how it begins and ends.
+//! What a segment does to it is in `input`, what it sends in `output`.
+
+use alloc::boxed::Box;
+
+use hoststack_transport::{ConnectionId, FlowKey, Instant, Key, SessionId, SessionLayer};
+use hoststack_wire::{SegmentHeader, SeqNum};
+
+use crate::config::SocketOptions;
+use crate::congestion::{Algorithm, Congestion, CongestionControl};
+use crate::describe::ConnectionInfo;
+use crate::engine::Shared;
+use crate::isn::timestamp_clock;
+use crate::output::{MSS_LEAST, TIMESTAMPS_LEN, send_mss};
+use crate::recovery::{DuplicateAcks, Scoreboard};
+use crate::rtt::RttEstimator;
+use crate::seed::{ConnectionSeed, IcmpError, SeedState};
+use crate::state::{State, StateEvent};
+use crate::syn_received::SynReceived;
+use crate::timers::{Purpose, TimerOwner, WheelEntry};
+
+/// The send sequence space (RFC 9293 §3.3.1).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Send {
+    /// SND.UNA.
+    pub(crate) una: SeqNum,
+    /// SND.NXT: one past the highest sequence number ever sent.
+    pub(crate) nxt: SeqNum,
+    /// SND.WND in bytes.
+    pub(crate) wnd: u32,
+    /// SND.WL1.
+    pub(crate) wl1: SeqNum,
+    /// SND.WL2.
+    pub(crate) wl2: SeqNum,
+    /// MAX.SND.WND (RFC 5961 §5; Max(SND.WND) of RFC 9293 §3.8.6.2.1).
+    pub(crate) wnd_max: u32,
+}
+
+/// The receive sequence space.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receive {
+    /// RCV.NXT.
+    pub(crate) nxt: SeqNum,
+    /// RCV.NXT + RCV.WND: the right edge as it was announced. It never moves back.
+    pub(crate) edge: SeqNum,
+    /// Last.ACK.sent (RFC 7323 §4.3).
+    pub(crate) last_ack_sent: SeqNum,
+    /// Sequence number of the peer's FIN, if `has_fin`.
+    pub(crate) fin: SeqNum,
+    /// Where the latest out-of-order data began, and the latest in another range: SACK reports them first.
+    pub(crate) recent: [SeqNum; 2],
+}
+
+/// Timestamps (RFC 7323).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamps {
+    /// TS.Recent.
+    pub(crate) recent: u32,
+    /// When it was set, in ms since the epoch modulo 2^32.
+    pub(crate) recent_at_ms: u32,
+    /// What is added to the clock to make TSval.
+    pub(crate) offset: u32,
+}
+
+/// What a connection in trouble needs besides: allocated when a segment is lost or SACKed, given back afterwards.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    pub(crate) mode: Mode,
+    /// The first segment that is missing goes out whatever the window.
+    pub(crate) must_retransmit: bool,
+    pub(crate) board: Scoreboard,
+    pub(crate) duplicates: DuplicateAcks,
+}
+
+/// Where loss recovery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nothing is lost as far as we know.
+    Open,
+    /// Fast recovery (RFC 6675, or RFC 6582 without SACK).
+    Fast,
+    /// After a timeout, until all that was outstanding then is acknowledged.
+    Loss,
+}
+
+impl Recovery {
+    pub(crate) fn new() -> Recovery {
+        Recovery { mode: Mode::Open, must_retransmit: false, board: Scoreboard::new(), duplicates: DuplicateAcks::new() }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.mode == Mode::Open && self.board.is_empty()
+    }
+}
+
+/// A connection. The fields that every segment touches come first.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Connection {
+    pub(crate) snd: Send,
+    pub(crate) rcv: Receive,
+    pub(crate) ts: Stamps,
+    pub(crate) session: SessionId,
+    pub(crate) state: State,
+    pub(crate) has_timestamps: bool,
+    pub(crate) has_sack: bool,
+    /// An acknowledgment is to be sent at the end of this step at the latest.
+    pub(crate) is_ack_programmed: bool,
+    /// Its key is in the engine's list of programmed acknowledgments.
+    pub(crate) is_ack_listed: bool,
+    /// The app has closed its direction: a FIN follows the last byte.
+    pub(crate) is_fin_wanted: bool,
+    /// The FIN has been sent: SND.NXT includes it.
+    pub(crate) is_fin_sent: bool,
+    /// The app closed both ways: nothing received has a reader.
+    pub(crate) is_app_closed: bool,
+    /// The peer's FIN was seen, at `rcv.fin`; RCV.NXT may not have reached it.
+    pub(crate) has_fin: bool,
+    /// No Nagle algorithm.
+    pub(crate) is_nodelay: bool,
+    /// The last time it stopped sending, the congestion window was the reason.
+    pub(crate) is_cwnd_limited: bool,
+    /// What is in flight is a probe into a closed window.
+    pub(crate) is_probing: bool,
+    /// What the retransmission timer is for.
+    pub(crate) purpose: Purpose,
+    /// The peer's window shift.
+    pub(crate) snd_scale: u8,
+    /// Our window shift.
+    pub(crate) rcv_scale: u8,
+    /// Retransmissions or probes since the last progress.
+    pub(crate) retransmits: u8,
+    /// Duplicate ACKs in a row.
+    pub(crate) dup_acks: u8,
+    /// Acknowledgments still sent without delay.
+    pub(crate) quick_acks: u8,
+    /// Payload bytes of a full segment of ours: options excluded.
+    pub(crate) mss: u16,
+    /// The largest payload seen from the peer: its full segment.
+    pub(crate) peer_segment: u16,
+    /// Deadline of the retransmission timer.
+    pub(crate) retransmit_at: Instant,
+    /// Deadline of a delayed acknowledgment.
+    pub(crate) ack_at: Instant,
+    /// When data was last sent.
+    pub(crate) last_sent: Instant,
+    /// When the segment that ends at `timed_end` was sent; `FAR` when none is being timed.
+    pub(crate) timed_at: Instant,
+    pub(crate) timed_end: SeqNum,
+    /// Capacity of the receive fifo.
+    pub(crate) rx_capacity: u32,
+    pub(crate) cc: Congestion,
+    pub(crate) rtt: RttEstimator,
+    pub(crate) recovery: Option<Box<Recovery>>,
+    pub(crate) flow: FlowKey,
+    // Cold.
+    pub(crate) wheel: WheelEntry,
+    pub(crate) iss: SeqNum,
+    pub(crate) irs: SeqNum,
+    /// The second (modulo 2^32) that `challenges` counts in.
+    pub(crate) challenge_second: u32,
+    pub(crate) challenges: u8,
+    /// The network said that the peer cannot be reached.
+    pub(crate) is_unreachable: bool,
+    /// Both ends offered window scaling.
+    pub(crate) has_scaling: bool,
+    /// Main chose its 4-tuple and is told when the flow is gone.
+    pub(crate) is_active_open: bool,
+    /// MSS limit that options set.
+    pub(crate) mss_max: u16,
+}
+
+/// What is left to be done with a connection after something happened to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Fate {
+    /// Nothing.
+    Lives,
+    /// It is over; old duplicates are waited for.
+    TimeWait,
+    /// It is over.
+    Closed(hoststack_transport::CloseReason),
+}
+
+/// What a handshake agreed on, whichever side began.
+struct Agreed {
+    options: SocketOptions,
+    iss: SeqNum,
+    irs: SeqNum,
+    /// SND.WND, scaled.
+    wnd: u32,
+    scales: Option<(u8, u8)>,
+    sack: bool,
+    /// TS.Recent and the TSval that must not be undercut.
+    timestamps: Option<(u32, Option<u32>)>,
+    peer_mss: Option<u16>,
+    rtt_us: Option<u32>,
+    syn_retransmitted: bool,
+}
+
+impl Connection {
+    /// A connection that main hands over.
+    pub(crate) fn from_seed(seed: &ConnectionSeed, session: SessionId, now: Instant, path_mtu: u16, shared: &Shared) -> Connection {
+        let agreed = Agreed {
+            options: seed.options,
+            iss: seed.iss,
+            irs: seed.irs,
+            wnd: u32::from(seed.peer_wnd),
+            scales: seed.scales,
+            sack: seed.sack,
+            timestamps: seed.timestamps.map(|ts| (ts.recent, Some(ts.last_sent))),
+            peer_mss: seed.peer_mss,
+            rtt_us: seed.rtt_us,
+            syn_retransmitted: seed.syn_retransmitted,
+        };
+        let mut connection = Connection::new(seed.flow, session, now, path_mtu, &agreed, shared);
+        connection.is_active_open = true;
+        connection.state = State::SynSent.after(match seed.state {
+            SeedState::Established => StateEvent::RcvSynAck,
+            SeedState::SynReceived => StateEvent::RcvSyn,
+        });
+        if seed.state == SeedState::SynReceived {
+            connection.snd.una = seed.iss;
+        }
+        connection
+    }
+
+    /// A connection whose handshake a listener's peer completed. Its window comes with the segment that did.
+    pub(crate) fn from_syn_received(
+        record: &SynReceived,
+        options: SocketOptions,
+        session: SessionId,
+        now: Instant,
+        path_mtu: u16,
+        shared: &Shared,
+    ) -> Connection {
+        let agreed = Agreed {
+            options,
+            iss: record.iss,
+            irs: record.irs,
+            wnd: u32::from(record.peer_wnd),
+            scales: record.scales,
+            sack: record.sack,
+            timestamps: record.timestamps.then_some((record.ts_recent, None)),
+            peer_mss: record.peer_mss,
+            rtt_us: record
+                .is_sample
+                .then(|| u32::try_from(now.micros_since(record.sent)).unwrap_or(u32::MAX)),
+            syn_retransmitted: record.retransmits > 0,
+        };
+        let mut connection = Connection::new(record.flow, session, now, path_mtu, &agreed, shared);
+        connection.state = State::SynReceived.after(StateEvent::RcvAckOfSyn);
+        connection.rcv.edge = record.edge();
+        connection
+    }
+
+    fn new(flow: FlowKey, session: SessionId, now: Instant, path_mtu: u16, agreed: &Agreed, shared: &Shared) -> Connection {
+        let (snd_scale, rcv_scale) = agreed.scales.unwrap_or((0, 0));
+        let has_timestamps = agreed.timestamps.is_some();
+        let mss_max = agreed.options.mss_max.unwrap_or(u16::MAX);
+        let mss = send_mss(&flow, path_mtu, mss_max, agreed.peer_mss, has_timestamps);
+        let mut rtt = RttEstimator::new();
+        if agreed.syn_retransmitted {
+            rtt.begin_after_syn_timeout();
+        }
+        if let Some(rtt_us) = agreed.rtt_us {
+            rtt.sample(rtt_us);
+        }
+        let mut offset = if has_timestamps { shared.secrets.timestamp_offset(&flow) } else { 0 };
+        if let Some((_, Some(floor))) = agreed.timestamps {
+            // Main's clock may be a step ahead of ours; what it sent must not be undercut.
+            let behind = floor.wrapping_sub(timestamp_clock(now, offset));
+            if (behind as i32) > 0 {
+                offset = offset.wrapping_add(behind);
+            }
+        }
+        let rcv_nxt = agreed.irs + 1;
+        Connection {
+            snd: Send {
+                una: agreed.iss + 1,
+                nxt: agreed.iss + 1,
+                wnd: agreed.wnd,
+                wl1: agreed.irs,
+                wl2: agreed.iss + 1,
+                wnd_max: agreed.wnd,
+            },
+            rcv: Receive {
+                nxt: rcv_nxt,
+                // What the SYN announced, unscaled.
+                edge: rcv_nxt + agreed.options.rx_window.min(u32::from(u16::MAX)),
+                last_ack_sent: rcv_nxt,
+                fin: rcv_nxt,
+                recent: [rcv_nxt; 2],
+            },
+            ts: Stamps {
+                recent: agreed.timestamps.map_or(0, |(recent, _)| recent),
+                recent_at_ms: millis(now),
+                offset,
+            },
+            session,
+            state: State::Closed,
+            has_timestamps,
+            has_sack: agreed.sack,
+            is_ack_programmed: false,
+            is_ack_listed: false,
+            is_fin_wanted: false,
+            is_fin_sent: false,
+            is_app_closed: false,
+            has_fin: false,
+            is_nodelay: agreed.options.nodelay,
+            is_cwnd_limited: false,
+            is_probing: false,
+            purpose: Purpose::None,
+            snd_scale,
+            rcv_scale,
+            retransmits: 0,
+            dup_acks: 0,
+            quick_acks: shared.config.quick_acks,
+            mss,
+            peer_segment: 536,
+            retransmit_at: Instant::FAR,
+            ack_at: Instant::FAR,
+            last_sent: now,
+            timed_at: Instant::FAR,
+            timed_end: agreed.iss,
+            rx_capacity: agreed.options.rx_window,
+            cc: Congestion::new(Algorithm::default(), mss),
+            rtt,
+            recovery: None,
+            flow,
+            wheel: WheelEntry::NONE,
+            iss: agreed.iss,
+            irs: agreed.irs,
+            challenge_second: 0,
+            challenges: 0,
+            is_unreachable: false,
+            has_scaling: agreed.scales.is_some(),
+            is_active_open: false,
+            mss_max,
+        }
+    }
+
+    /// FlightSize (RFC 5681 §2): sent and not acknowledged.
+    #[inline]
+    pub(crate) fn flight_size(&self) -> u32 {
+        self.snd.nxt.since(self.snd.una)
+    }
+
+    /// RCV.WND as announced.
+    #[inline]
+    pub(crate) fn rcv_wnd(&self) -> u32 {
+        self.rcv.edge.since(self.rcv.nxt)
+    }
+
+    /// SEG.WND of a segment that is no SYN, in bytes.
+    #[inline]
+    pub(crate) fn scaled_wnd(&self, header: &SegmentHeader) -> u32 {
+        u32::from(header.wnd) << self.snd_scale
+    }
+
+    /// Takes a line of the transition table.
+    #[track_caller]
+    pub(crate) fn enter(&mut self, id: Key, event: StateEvent) {
+        let to = self.state.after(event);
+        tracing::debug!(conn = %ConnectionId(id), from = %self.state, to = %to, cause = ?event, "connection");
+        self.state = to;
+    }
+
+    /// The mode of loss recovery.
+    #[inline]
+    pub(crate) fn mode(&self) -> Mode {
+        self.recovery.as_ref().map_or(Mode::Open, |recovery| recovery.mode)
+    }
+
+    /// The state of loss recovery, allocated if there is none.
+    pub(crate) fn recovery_mut(&mut self, shared: &mut Shared) -> &mut Recovery {
+        self.recovery.get_or_insert_with(|| shared.spare.pop().unwrap_or_else(|| Box::new(Recovery::new())))
+    }
+
+    /// Gives the state of loss recovery back when there is nothing in it.
+    pub(crate) fn release_recovery(&mut self, shared: &mut Shared) {
+        if self.recovery.as_ref().is_some_and(|recovery| recovery.is_idle())
+            && let Some(mut spare) = self.recovery.take()
+            && shared.spare.len() < shared.spare.capacity()
+        {
+            *spare = Recovery::new();
+            shared.spare.push(spare);
+        }
+    }
+
+    /// The earliest of its deadlines.
+    #[inline]
+    pub(crate) fn timer(&self) -> Instant {
+        self.retransmit_at.min(self.ack_at)
+    }
+
+    /// Makes the wheel fire for the earliest deadline.
+    #[inline]
+    pub(crate) fn arm(&mut self, id: Key, shared: &mut Shared) {
+        let timer = self.timer();
+        self.wheel.arm(timer, TimerOwner::Connection(id), &mut shared.wheel);
+    }
+
+    /// The window of the segment that completed a passive open: the first that is scaled.
+    pub(crate) fn set_first_window(&mut self, header: &SegmentHeader) {
+        self.snd.wnd = self.scaled_wnd(header);
+        self.snd.wnd_max = self.snd.wnd;
+        self.snd.wl1 = header.seq;
+        self.snd.wl2 = header.ack;
+    }
+
+    /// An ICMP error quotes one of our segments; whether it is one that is in flight. None ends a connection
+    /// (RFC 5927 §4.1 treats hard errors as soft ones), but the cause of a time-out is remembered.
+    pub(crate) fn on_icmp_error<L: SessionLayer>(
+        &mut self,
+        now: Instant,
+        seq: SeqNum,
+        error: IcmpError,
+        layer: &mut L,
+        shared: &mut Shared,
+    ) -> bool {
+        if !seq.is_within(self.snd.una, self.flight_size()) {
+            return false;
+        }
+        let IcmpError::PacketTooBig { mtu } = error else {
+            self.is_unreachable = true;
+            return true;
+        };
+        // What was too big is lost, which says nothing about congestion (RFC 1191 §6.5).
+        let least = if self.flow.remote.addr.is_ipv4() { 552 } else { 1280 };
+        if self.on_path_mtu(mtu.max(least)) && self.state != State::SynReceived {
+            self.lose_all(shared);
+            self.restart_timer(now, shared);
+            layer.program_tx(self.session);
+        }
+        true
+    }
+
+    /// The path's MTU shrank: smaller segments from now on.
+    fn on_path_mtu(&mut self, mtu: u16) -> bool {
+        let options = if self.has_timestamps { TIMESTAMPS_LEN } else { 0 };
+        let mss = crate::output::local_mss(&self.flow, mtu, Some(self.mss_max)).saturating_sub(options).max(MSS_LEAST);
+        if mss >= self.mss {
+            return false;
+        }
+        self.mss = mss;
+        self.cc.on_mss_change(mss);
+        true
+    }
+
+    pub(crate) fn info(&self, id: Key, now: Instant, shared: &Shared) -> ConnectionInfo {
+        use hoststack_transport::Duration;
+        let timer = self.timer();
+        ConnectionInfo {
+            connection: ConnectionId(id),
+            session: self.session,
+            flow: self.flow,
+            state: self.state,
+            iss: self.iss,
+            irs: self.irs,
+            snd_una: self.snd.una,
+            snd_nxt: self.snd.nxt,
+            snd_wnd: self.snd.wnd,
+            snd_wnd_max: self.snd.wnd_max,
+            snd_wl1: self.snd.wl1,
+            snd_wl2: self.snd.wl2,
+            snd_scale: self.snd_scale,
+            rcv_nxt: self.rcv.nxt,
+            rcv_wnd: self.rcv_wnd(),
+            rcv_scale: self.rcv_scale,
+            mss: self.mss,
+            timestamps: self.has_timestamps,
+            sack: self.has_sack,
+            ts_recent: self.ts.recent,
+            flight_size: self.flight_size(),
+            cwnd: self.cc.window(),
+            ssthresh: self.cc.ssthresh(),
+            congestion: self.cc.name(),
+            recovery: match self.mode() {
+                Mode::Open => "open",
+                Mode::Fast => "recovery",
+                Mode::Loss => "loss",
+            },
+            srtt: self.rtt.srtt_us().map(|us| Duration::from_micros(us.into())),
+            rto: Duration::from_micros(self.rtt.rto_us(&shared.rto).into()),
+            retransmits: self.retransmits,
+            timer: self.purpose.name(),
+            timer_in: (timer != Instant::FAR).then(|| timer.since(now)),
+            app_closed: self.is_app_closed,
+            fin_wanted: self.is_fin_wanted,
+        }
+    }
+
+    /// Checks what must hold between any two calls.
+    pub(crate) fn check_consistency(&self, id: Key) {
+        assert!(self.snd.una.at_or_before(self.snd.nxt), "{id}: SND.UNA is beyond SND.NXT");
+        assert!(self.rcv.nxt.at_or_before(self.rcv.edge), "{id}: RCV.NXT is beyond the announced window");
+        assert!(self.rcv.last_ack_sent.at_or_before(self.rcv.nxt), "{id}: acknowledged more than was received");
+        assert!(!self.is_fin_sent || self.is_fin_wanted, "{id}: sent a FIN that nobody wanted");
+        assert_eq!(self.purpose == Purpose::None, self.retransmit_at == Instant::FAR, "{id}: a timer without a purpose");
+        assert!(self.wheel.covers(self.timer()), "{id}: a deadline that no wheel entry will fire");
+        assert!(self.mss >= MSS_LEAST && self.cc.window() >= u32::from(MSS_LEAST), "{id}: a window below a segment");
+        let flight = self.flight_size();
+        assert!(
+            flight == 0 || matches!(self.purpose, Purpose::Retransmit | Purpose::Persist),
+            "{id}: {flight} bytes in flight and no timer for them"
+        );
+        let fin_states = matches!(
+            self.state,
+            State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck
+        );
+        assert_eq!(fin_states, self.is_fin_sent, "{id}: state {} does not fit the FIN", self.state);
+        assert!(
+            !matches!(self.state, State::Closed | State::Listen | State::SynSent | State::TimeWait),
+            "{id}: no connection is in {}",
+            self.state
+        );
+        if let Some(recovery) = &self.recovery {
+            recovery.board.check_consistency(self.snd.una, self.snd.nxt);
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Connection>() <= 320);
+
+pub(crate) fn millis(at: Instant) -> u32 {
+    at.as_millis() as u32 // modulo 2^32 is what the callers compute with
+}

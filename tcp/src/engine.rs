@@ -1,0 +1,1120 @@
+//! A worker's engine: pools, demultiplexing, and the [`Transport`] that the session layer asks.
+
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use hoststack_transport::{
+    AcceptError, CloseReason, ConnectionId, DomainId, Endpoint, FlowKey, HalfOpenId, Instant, Key, ListenerId, Pool,
+    SessionId, SessionLayer, TimerWheel, Transmitted, Transport, TransportEvent,
+};
+use hoststack_wire::{Flags, FlowHasher, Segment, SegmentHeader, SeqNum};
+
+use crate::config::{SocketOptions, TcpConfig};
+use crate::connection::{Connection, Fate, Recovery};
+use crate::describe::{ConnectionInfo, Counters, EngineCounts};
+use crate::drop_reason::{DropCounters, DropReason};
+use crate::isn::Secrets;
+use crate::listener::{Listener, Listeners};
+use crate::output::{local_mss, reset_for, send_bare};
+use crate::rtt::RtoLimits;
+use crate::seed::{ConnectionSeed, HalfOpenError, HalfOpenSegment, IcmpError, SeedState, Syn};
+use crate::state::{State, StateEvent};
+use crate::syn_received::{SynReceived, SynReceivedVerdict};
+use crate::time_wait::{TimeWait, TimeWaitVerdict, TimeWaits};
+use crate::timers::{TimerKey, TimerOwner};
+
+/// Where an engine's segments go: the IP path of the worker, lent for one call.
+pub trait Output {
+    /// Segments it takes in this step; what is sent beyond may be lost.
+    fn room(&self) -> usize;
+
+    /// MTU of the path (IP packet size).
+    fn path_mtu(&mut self, flow: &FlowKey) -> u16;
+
+    /// Sends a segment; `fill` writes all `payload_len` bytes of its payload in place.
+    fn send(&mut self, flow: &FlowKey, header: &SegmentHeader, payload_len: usize, fill: impl FnOnce(&mut [u8]));
+}
+
+/// What became of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Disposition {
+    /// It was used or dropped.
+    Done,
+    /// Its flow is being handed over by main: keep the packet (bounded) and give it to [`Engine::input`] again, in
+    /// order, after [`Engine::establish`] or [`Engine::forget_half_open`].
+    Park(HalfOpenId),
+}
+
+/// The flow is in use on this worker: choose another local port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowTaken;
+
+/// Why a seed did not become a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EstablishError {
+    /// The connection pool is full: the peer was reset, the flow is gone. Settle `NoRoom`.
+    Full,
+    /// The flow has no entry for this half-open: it was forgotten before. Nothing was done.
+    NoFlow,
+}
+
+/// Why a listener was not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenError {
+    /// Something listens on this domain, address and port.
+    InUse,
+    /// The limit of listeners is reached.
+    Full,
+}
+
+/// What all connections of an engine share: lent to them beside their own variables.
+pub(crate) struct Shared {
+    pub(crate) config: TcpConfig,
+    pub(crate) rto: RtoLimits,
+    pub(crate) secrets: Secrets,
+    pub(crate) counters: Counters,
+    pub(crate) drops: DropCounters,
+    pub(crate) wheel: TimerWheel<TimerKey>,
+    /// Connections with a programmed acknowledgment.
+    pub(crate) acks: Vec<Key>,
+    /// Recovery states that were given back: never more than its capacity.
+    pub(crate) spare: Vec<Box<Recovery>>,
+    /// Resets for segments of no flow that this step may still send, and the step.
+    resets: (Instant, u32),
+}
+
+impl Shared {
+    /// Whether one more reset for no flow may be sent in this step.
+    fn may_reset(&mut self, now: Instant) -> bool {
+        if self.resets.0 != now {
+            self.resets = (now, self.config.resets_per_step);
+        }
+        let may = self.resets.1 > 0;
+        self.resets.1 = self.resets.1.saturating_sub(1);
+        may
+    }
+}
+
+/// What a flow is on this worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FlowTarget {
+    /// Main's half-open, with what SYN-SENT judges by. Handing over: main decides, segments wait.
+    HalfOpen { id: HalfOpenId, iss: SeqNum, is_handing_over: bool },
+    SynReceived(Key),
+    Connection(Key),
+    TimeWait(Key),
+}
+
+/// An entry of the flow table: a cache line.
+#[derive(Clone, Copy, Debug)]
+struct FlowEntry {
+    flow: FlowKey,
+    target: FlowTarget,
+}
+
+const _: () = assert!(size_of::<FlowEntry>() <= 64);
+
+/// Spare recovery states kept.
+const SPARES_MAX: usize = 64;
+
+/// A worker's TCP: listeners, SYN-RECEIVED, connections, TIME-WAIT and the flows of main's half-opens.
+///
+/// It is driven by calls that all take `now`; nothing calls back. What happened is appended to `events`, in order.
+/// Sessions that it passes to `SessionLayer::program_tx` need a [`Transport::transmit`] in the same step, also after
+/// [`Transport::close`], until their `Closed` event.
+pub struct Engine {
+    shared: Shared,
+    hasher: FlowHasher,
+    flows: HashTable<FlowEntry>,
+    connections: Pool<Connection>,
+    syn_received: Pool<SynReceived>,
+    time_waits: TimeWaits,
+    listeners: Listeners,
+    half_open_entries: usize,
+    fired: Vec<(Instant, TimerKey)>,
+    flushing: Vec<Key>,
+}
+
+impl Engine {
+    /// An empty engine. `secrets` and `hasher` are the same on main and all workers.
+    pub fn new(config: TcpConfig, secrets: Secrets, hasher: FlowHasher) -> Engine {
+        let micros = |duration: hoststack_transport::Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+        Engine {
+            hasher,
+            flows: HashTable::with_capacity(config.flows_reserved),
+            connections: Pool::new(config.connections_max),
+            syn_received: Pool::new(config.syn_received_max),
+            time_waits: TimeWaits::new(&config),
+            listeners: Listeners::new(config.listeners_max, hasher),
+            half_open_entries: 0,
+            fired: Vec::new(),
+            flushing: Vec::new(),
+            shared: Shared {
+                rto: RtoLimits {
+                    min_us: micros(config.rto_min),
+                    max_us: micros(config.rto_max),
+                    initial_us: micros(config.rto_initial),
+                },
+                config,
+                secrets,
+                counters: Counters::default(),
+                drops: DropCounters::default(),
+                wheel: TimerWheel::new(Instant::ZERO),
+                acks: Vec::new(),
+                spare: Vec::with_capacity(SPARES_MAX),
+                resets: (Instant::ZERO, config.resets_per_step),
+            },
+        }
+    }
+
+    /// The hash of a flow, as net computes it from a packet: what [`Engine::input`] wants.
+    pub fn flow_hash(&self, flow: &FlowKey) -> u64 {
+        self.hasher.hash(flow.local.addr, flow.local.port, flow.remote.addr, flow.remote.port)
+    }
+
+    // ---- half-opens of main ----
+
+    /// Main opened a half-open: inserts its flow, so that answers are judged. Call it before the first
+    /// [`Engine::send_syn`].
+    ///
+    /// # Errors
+    /// [`FlowTaken`] when the flow is in use here, by a connection or by a TIME-WAIT that must not be reused
+    /// (RFC 6191 §4).
+    pub fn open(&mut self, now: Instant, syn: &Syn, half_open: HalfOpenId) -> Result<(), FlowTaken> {
+        let _ = now;
+        let target = FlowTarget::HalfOpen { id: half_open, iss: syn.iss, is_handing_over: false };
+        let hash = self.table_hash(&syn.flow);
+        if let Some(entry) = self.flows.find_mut(hash, |entry| entry.flow == syn.flow) {
+            let FlowTarget::TimeWait(key) = entry.target else { return Err(FlowTaken) };
+            if !self.time_waits.get(key).is_some_and(|record| record.may_be_opened(&syn.header)) {
+                return Err(FlowTaken);
+            }
+            entry.target = target;
+            self.time_waits.remove(key);
+            self.shared.counters.time_wait_reused_out += 1;
+        } else {
+            self.insert_flow(hash, FlowEntry { flow: syn.flow, target });
+        }
+        self.half_open_entries += 1;
+        self.shared.counters.active_opens += 1;
+        Ok(())
+    }
+
+    /// Sends a SYN of a half-open, the first or a later one, unless an acceptable answer came meanwhile or the flow is
+    /// not that half-open's any more.
+    pub fn send_syn<O: Output>(&mut self, now: Instant, syn: &Syn, half_open: HalfOpenId, out: &mut O) {
+        let _ = now;
+        let hash = self.table_hash(&syn.flow);
+        let entry = self.flows.find(hash, |entry| entry.flow == syn.flow);
+        let waiting = FlowTarget::HalfOpen { id: half_open, iss: syn.iss, is_handing_over: false };
+        if entry.is_some_and(|entry| entry.target == waiting) {
+            self.shared.counters.retransmitted_segments += u64::from(!syn.first);
+            send_bare(&mut self.shared, &syn.flow, &syn.header, out);
+        }
+    }
+
+    /// A half-open ended without a connection: removes its flow and says [`TransportEvent::FlowGone`]. Returns whether
+    /// there was such an entry.
+    pub fn forget_half_open(
+        &mut self,
+        flow: &FlowKey,
+        half_open: HalfOpenId,
+        events: &mut Vec<TransportEvent>,
+    ) -> bool {
+        let hash = self.table_hash(flow);
+        let is_it = |entry: &FlowEntry| {
+            entry.flow == *flow && matches!(entry.target, FlowTarget::HalfOpen { id, .. } if id == half_open)
+        };
+        let Ok(entry) = self.flows.find_entry(hash, is_it) else { return false };
+        entry.remove();
+        self.half_open_entries -= 1;
+        events.push(TransportEvent::FlowGone { flow: *flow });
+        true
+    }
+
+    /// Main handed a connection over, but there is no session for it: the peer is reset, the flow is let go.
+    pub fn refuse_seed<O: Output>(
+        &mut self,
+        now: Instant,
+        seed: &ConnectionSeed,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        if self.forget_half_open(&seed.flow, seed.half_open, events) {
+            let nobody = SessionId(hoststack_transport::Key { slot: 0, generation: 0 });
+            let mut connection = Connection::from_seed(seed, nobody, now, out.path_mtu(&seed.flow), &self.shared);
+            connection.send_reset(&mut self.shared, now, out);
+        }
+    }
+
+    /// Bytes that are no TCP segment came with a good checksum.
+    pub fn count_malformed(&mut self) {
+        self.shared.drops.count(DropReason::Malformed);
+    }
+
+    /// Main hands a connection over: it takes the place of its half-open's flow entry. The caller has allocated
+    /// `session`. [`TransportEvent::Connected`] follows: at once, or when a simultaneous open completes (or `Closed`
+    /// instead of it). The acknowledgment of the peer's SYN is programmed, so that data of the app carries it.
+    ///
+    /// # Errors
+    /// [`EstablishError`]; the session is the caller's to free then.
+    pub fn establish<L: SessionLayer, O: Output>(
+        &mut self,
+        now: Instant,
+        seed: ConnectionSeed,
+        session: SessionId,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) -> Result<ConnectionId, EstablishError> {
+        let flow = seed.flow;
+        let hash = self.table_hash(&flow);
+        let is_it = |entry: &FlowEntry| {
+            entry.flow == flow && matches!(entry.target, FlowTarget::HalfOpen { id, .. } if id == seed.half_open)
+        };
+        let Ok(mut entry) = self.flows.find_entry(hash, is_it) else { return Err(EstablishError::NoFlow) };
+        self.half_open_entries -= 1;
+        let connection = Connection::from_seed(&seed, session, now, out.path_mtu(&flow), &self.shared);
+        let Ok(key) = self.connections.insert_with(|_| connection) else {
+            entry.remove();
+            let mut connection = Connection::from_seed(&seed, session, now, out.path_mtu(&flow), &self.shared);
+            connection.send_reset(&mut self.shared, now, out);
+            events.push(TransportEvent::FlowGone { flow });
+            return Err(EstablishError::Full);
+        };
+        entry.get_mut().target = FlowTarget::Connection(key);
+        self.shared.counters.established_active += 1;
+        let connection = self.connections.get_mut(key).unwrap_or_else(|| unreachable!("it was inserted just now"));
+        match seed.state {
+            SeedState::Established => {
+                events.push(TransportEvent::Connected { session });
+                connection.program_ack(key, &mut self.shared);
+            }
+            SeedState::SynReceived => connection.send_syn_ack(&mut self.shared, now, out),
+        }
+        if layer.tx_len(session) > 0 {
+            layer.program_tx(session);
+        }
+        connection.arm(key, &mut self.shared);
+        Ok(ConnectionId(key))
+    }
+
+    /// Main handed a connection over, but its outcome is decided otherwise (cancelled, no room for its session): resets
+    /// the peer and removes the flow. Returns whether the flow was there.
+    pub fn refuse<O: Output>(
+        &mut self,
+        now: Instant,
+        seed: &ConnectionSeed,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) -> bool {
+        let was_there = self.forget_half_open(&seed.flow, seed.half_open, events);
+        if was_there {
+            let no_session = SessionId(Key { slot: 0, generation: u32::MAX });
+            let mut connection =
+                Connection::from_seed(seed, no_session, now, out.path_mtu(&seed.flow), &self.shared);
+            connection.send_reset(&mut self.shared, now, out);
+        }
+        was_there
+    }
+
+    // ---- listeners ----
+
+    /// Listens on an address and port of a domain; an unspecified address means any of its family (the exact address
+    /// goes before it). One listener may have several endpoints. `backlog` bounds its SYN-RECEIVED connections.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn listen(
+        &mut self,
+        listener: ListenerId,
+        domain: DomainId,
+        local: Endpoint,
+        backlog: u32,
+        options: SocketOptions,
+    ) -> Result<(), ListenError> {
+        self.listeners.insert(Listener { id: listener, domain, local, backlog, syn_received: 0, options })
+    }
+
+    /// Stops listening: its connections in SYN-RECEIVED are reset, established ones stay.
+    pub fn unlisten<O: Output>(
+        &mut self,
+        now: Instant,
+        listener: ListenerId,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        let _ = (now, events);
+        while let Some(gone) = self.listeners.remove(listener) {
+            let records: Vec<Key> =
+                self.syn_received.iter().filter(|(_, record)| record.listener == gone).map(|(key, _)| key).collect();
+            for key in records {
+                if let Some(record) = self.remove_syn_received(key) {
+                    send_bare(&mut self.shared, &record.flow, &record.reset(), out);
+                }
+            }
+        }
+    }
+
+    // ---- segments ----
+
+    /// Takes a segment of `flow` in; `hash` is [`Engine::flow_hash`] of it, as net computed it.
+    pub fn input<L: SessionLayer, O: Output>(
+        &mut self,
+        now: Instant,
+        flow: FlowKey,
+        hash: u64,
+        segment: &Segment<'_>,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+        half_open_segments: &mut Vec<HalfOpenSegment>,
+    ) -> Disposition {
+        let hash = mix(hash, flow.domain);
+        let target = self.flows.find(hash, |entry| entry.flow == flow).map(|entry| entry.target);
+        if let Some(FlowTarget::HalfOpen { id, is_handing_over: true, .. }) = target {
+            return Disposition::Park(id);
+        }
+        self.shared.counters.segments_in += 1;
+        match target {
+            Some(FlowTarget::Connection(key)) => self.input_connection(now, key, segment, layer, out, events),
+            Some(FlowTarget::HalfOpen { id, iss, .. }) => {
+                if self.input_half_open(now, &flow, iss, segment, out) {
+                    if let Some(FlowEntry { target: FlowTarget::HalfOpen { is_handing_over, .. }, .. }) =
+                        self.flows.find_mut(hash, |entry| entry.flow == flow)
+                    {
+                        *is_handing_over = true;
+                    }
+                    half_open_segments.push(HalfOpenSegment {
+                        half_open: id,
+                        received: now,
+                        header: segment.header,
+                    });
+                }
+            }
+            Some(FlowTarget::SynReceived(key)) => self.input_syn_received(now, key, segment, layer, out, events),
+            Some(FlowTarget::TimeWait(key)) => self.input_time_wait(now, &flow, key, segment, out, events),
+            None => self.input_no_flow(now, &flow, segment, out),
+        }
+        Disposition::Done
+    }
+
+    fn input_connection<L: SessionLayer, O: Output>(
+        &mut self,
+        now: Instant,
+        key: Key,
+        segment: &Segment<'_>,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        let connection =
+            self.connections.get_mut(key).unwrap_or_else(|| unreachable!("the flow table names a connection that is gone"));
+        let fate = connection.on_segment(key, &mut self.shared, now, segment, layer, out, events);
+        connection.arm(key, &mut self.shared);
+        self.dispose(now, key, fate, layer, out, events);
+    }
+
+    /// SYN-SENT (RFC 9293 §3.10.7.3): whether main must see the segment.
+    fn input_half_open<O: Output>(
+        &mut self,
+        now: Instant,
+        flow: &FlowKey,
+        iss: SeqNum,
+        segment: &Segment<'_>,
+        out: &mut O,
+    ) -> bool {
+        let header = &segment.header;
+        let flags = header.flags;
+        // First, the ACK bit. Our SYN carried no data: SND.NXT is ISS+1.
+        let has_ack = flags.has(Flags::ACK);
+        if has_ack && header.ack != iss + 1 {
+            if flags.has(Flags::RST) {
+                self.shared.drops.count(DropReason::SynSentReset);
+            } else {
+                self.shared.drops.count(DropReason::SynSentBadAck);
+                self.send_reset_for(now, flow, segment, out);
+            }
+            return false;
+        }
+        // Second, RST: "If the ACK was acceptable, then signal to the user 'error: connection reset'".
+        if flags.has(Flags::RST) {
+            if !has_ack {
+                self.shared.drops.count(DropReason::SynSentReset);
+            }
+            return has_ack;
+        }
+        // Fourth, SYN.
+        if !flags.has(Flags::SYN) {
+            self.shared.drops.count(DropReason::SynSentNoSyn);
+            return false;
+        }
+        true
+    }
+
+    fn input_syn_received<L: SessionLayer, O: Output>(
+        &mut self,
+        now: Instant,
+        key: Key,
+        segment: &Segment<'_>,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        let record =
+            self.syn_received.get_mut(key).unwrap_or_else(|| unreachable!("the flow table names a record that is gone"));
+        let shared = &mut self.shared;
+        match record.judge(&segment.header, segment.len()) {
+            SynReceivedVerdict::Establish => self.accept(now, key, segment, layer, out, events),
+            SynReceivedVerdict::SynAckAgain => {
+                shared.drops.count(DropReason::SynReceivedDuplicate);
+                shared.counters.retransmitted_segments += 1;
+                // The peer may not have seen the first: no sample of this handshake (Karn).
+                record.is_sample = false;
+                let header = record.syn_ack(now, &shared.secrets);
+                send_bare(shared, &record.flow, &header, out);
+            }
+            SynReceivedVerdict::Ack(reason) => {
+                shared.drops.count(reason);
+                let header = record.ack(now, &shared.secrets);
+                send_bare(shared, &record.flow, &header, out);
+            }
+            SynReceivedVerdict::Drop(reason) => shared.drops.count(reason),
+            SynReceivedVerdict::Reset(reason) => {
+                shared.drops.count(reason);
+                let flow = record.flow;
+                self.send_reset_for(now, &flow, segment, out);
+            }
+            SynReceivedVerdict::BackToListen(reason) => {
+                debug_assert_eq!(State::SynReceived.after(StateEvent::RcvRst), State::Closed);
+                shared.drops.count(reason);
+                self.remove_syn_received(key);
+            }
+        }
+    }
+
+    /// The handshake of a passive open is complete: the record becomes a connection, if the session layer wants it.
+    fn accept<L: SessionLayer, O: Output>(
+        &mut self,
+        now: Instant,
+        key: Key,
+        segment: &Segment<'_>,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        let Some(record) = self.syn_received.get(key).copied() else { return };
+        let hash = self.table_hash(&record.flow);
+        let listener = self.listeners.get(record.listener).map(|listener| (listener.id, listener.options));
+        let Some((listener, options)) = listener else {
+            unreachable!("unlisten removes the records of a listener with it")
+        };
+        let path_mtu = out.path_mtu(&record.flow);
+        let no_session = SessionId(Key { slot: 0, generation: u32::MAX });
+        let connection = Connection::from_syn_received(&record, options, no_session, now, path_mtu, &self.shared);
+        let accepted = match self.connections.insert(connection) {
+            Err(_) => Err(AcceptError::NoRoom),
+            Ok(new) => layer
+                .accept(listener, ConnectionId(new), &record.flow)
+                .inspect_err(|_| {
+                    self.connections.remove(new);
+                })
+                .map(|session| (new, session)),
+        };
+        match accepted {
+            Ok((new, session)) => {
+                self.drop_syn_received(key);
+                if let Some(entry) = self.flows.find_mut(hash, |entry| entry.flow == record.flow) {
+                    entry.target = FlowTarget::Connection(new);
+                }
+                self.shared.counters.established_passive += 1;
+                events.push(TransportEvent::Accepted { session });
+                if let Some(connection) = self.connections.get_mut(new) {
+                    connection.session = session;
+                    connection.set_first_window(&segment.header);
+                }
+                // The rest of the segment: text and FIN (RFC 9293 §3.10.7.4, fifth: "continue processing").
+                self.input_connection(now, new, segment, layer, out, events);
+            }
+            Err(error) => {
+                self.shared.drops.count(match error {
+                    AcceptError::NoListener => DropReason::AcceptNoListener,
+                    AcceptError::NoRoom => DropReason::AcceptNoRoom,
+                });
+                self.remove_syn_received(key);
+                self.send_reset_for(now, &record.flow, segment, out);
+            }
+        }
+    }
+
+    fn input_time_wait<O: Output>(
+        &mut self,
+        now: Instant,
+        flow: &FlowKey,
+        key: Key,
+        segment: &Segment<'_>,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        let Some(record) = self.time_waits.get(key).copied() else {
+            unreachable!("the flow table names a TIME-WAIT record that is gone")
+        };
+        let mut verdict = record.judge(&segment.header, segment.payload.len());
+        if verdict == TimeWaitVerdict::Reuse {
+            if self.listeners.lookup(flow.domain, flow.local).is_some() {
+                self.shared.counters.time_wait_reused_in += 1;
+                self.time_waits.remove(key);
+                self.remove_flow(flow);
+                if record.is_active_open {
+                    events.push(TransportEvent::FlowGone { flow: *flow });
+                }
+                return self.input_listener(now, flow, segment, Some(record.snd_nxt), out);
+            }
+            verdict = TimeWaitVerdict::Ack;
+        }
+        match verdict {
+            TimeWaitVerdict::AckAndRestart => self.time_waits.restart(key, now + self.shared.config.time_wait),
+            TimeWaitVerdict::IgnoreReset => {
+                return self.shared.drops.count(DropReason::TimeWaitReset);
+            }
+            TimeWaitVerdict::Drop => return self.shared.drops.count(DropReason::TimeWaitDuplicate),
+            TimeWaitVerdict::Ack | TimeWaitVerdict::Reuse => self.shared.drops.count(DropReason::TimeWaitDuplicate),
+        }
+        let header = record.ack(now, &self.shared.secrets);
+        send_bare(&mut self.shared, flow, &header, out);
+    }
+
+    fn input_no_flow<O: Output>(&mut self, now: Instant, flow: &FlowKey, segment: &Segment<'_>, out: &mut O) {
+        if self.listeners.lookup(flow.domain, flow.local).is_some() {
+            return self.input_listener(now, flow, segment, None, out);
+        }
+        // CLOSED (RFC 9293 §3.10.7.1).
+        if segment.header.flags.has(Flags::RST) {
+            self.shared.drops.count(DropReason::NoFlowReset);
+        } else {
+            self.shared.drops.count(DropReason::NoFlow);
+            self.send_reset_for(now, flow, segment, out);
+        }
+    }
+
+    /// LISTEN (RFC 9293 §3.10.7.2). `iss_after`: what the flow's previous incarnation had sent last.
+    fn input_listener<O: Output>(
+        &mut self,
+        now: Instant,
+        flow: &FlowKey,
+        segment: &Segment<'_>,
+        iss_after: Option<SeqNum>,
+        out: &mut O,
+    ) {
+        let header = &segment.header;
+        let flags = header.flags;
+        // First, RST; second, ACK; third, SYN.
+        if flags.has(Flags::RST) {
+            return self.shared.drops.count(DropReason::ListenReset);
+        }
+        if flags.has(Flags::ACK) {
+            self.shared.drops.count(DropReason::ListenAck);
+            return self.send_reset_for(now, flow, segment, out);
+        }
+        if !flags.has(Flags::SYN) {
+            return self.shared.drops.count(DropReason::ListenNoSyn);
+        }
+        let Some(key) = self.listeners.lookup(flow.domain, flow.local) else { return };
+        let Some(listener) = self.listeners.get_mut(key) else { return };
+        if listener.syn_received >= listener.backlog {
+            return self.shared.drops.count(DropReason::BacklogFull);
+        }
+        let mut iss = self.shared.secrets.isn(now, flow);
+        if let Some(last) = iss_after
+            && !iss.after(last)
+        {
+            // RFC 9293 §3.10.7.4 (MAY-2): "larger than the largest sequence number used on the previous incarnation".
+            iss = last + 65_537;
+        }
+        let local_mss = local_mss(flow, out.path_mtu(flow), listener.options.mss_max);
+        let mut record = SynReceived::new(now, *flow, header, key, &listener.options, iss, local_mss);
+        record.retransmit_at = now + self.shared.config.rto_initial;
+        let Ok(new) = self.syn_received.insert(record) else {
+            return self.shared.drops.count(DropReason::SynReceivedFull);
+        };
+        listener.syn_received += 1;
+        let hash = self.table_hash(flow);
+        self.insert_flow(hash, FlowEntry { flow: *flow, target: FlowTarget::SynReceived(new) });
+        self.shared.counters.passive_opens += 1;
+        if let Some(record) = self.syn_received.get_mut(new) {
+            record.wheel.arm(record.retransmit_at, TimerOwner::SynReceived(new), &mut self.shared.wheel);
+            let header = record.syn_ack(now, &self.shared.secrets);
+            send_bare(&mut self.shared, flow, &header, out);
+        }
+    }
+
+    /// A reset for a segment that has no connection here, within the step's limit.
+    fn send_reset_for<O: Output>(&mut self, now: Instant, flow: &FlowKey, segment: &Segment<'_>, out: &mut O) {
+        if self.shared.may_reset(now) {
+            send_bare(&mut self.shared, flow, &reset_for(&segment.header, segment.len()), out);
+        } else {
+            self.shared.drops.count(DropReason::ResetLimited);
+        }
+    }
+
+    /// An ICMP error that quotes a segment of `flow` with sequence number `seq`; `hash` as for [`Engine::input`].
+    pub fn on_icmp_error<L: SessionLayer, O: Output>(
+        &mut self,
+        now: Instant,
+        flow: FlowKey,
+        hash: u64,
+        seq: SeqNum,
+        error: IcmpError,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+        half_open_errors: &mut Vec<HalfOpenError>,
+    ) {
+        let _ = (&out, &events);
+        let hash = mix(hash, flow.domain);
+        let target = self.flows.find(hash, |entry| entry.flow == flow).map(|entry| entry.target);
+        let in_flight = match target {
+            Some(FlowTarget::HalfOpen { id, iss, .. }) => {
+                if seq == iss {
+                    half_open_errors.push(HalfOpenError { half_open: id, error });
+                }
+                seq == iss
+            }
+            Some(FlowTarget::Connection(key)) => {
+                let Some(connection) = self.connections.get_mut(key) else { return };
+                let is_ours = connection.on_icmp_error(now, seq, error, layer, &mut self.shared);
+                connection.arm(key, &mut self.shared);
+                is_ours
+            }
+            Some(FlowTarget::SynReceived(_) | FlowTarget::TimeWait(_)) => true,
+            None => return self.shared.drops.count(DropReason::IcmpNoFlow),
+        };
+        if !in_flight {
+            self.shared.drops.count(DropReason::IcmpOutOfWindow);
+        }
+    }
+
+    // ---- time ----
+
+    /// Fires what is due: retransmissions, delayed ACKs, probes, SYN-RECEIVED, FIN-WAIT-2, TIME-WAIT.
+    pub fn poll<L: SessionLayer, O: Output>(
+        &mut self,
+        now: Instant,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        let mut fired = core::mem::take(&mut self.fired);
+        self.shared.wheel.advance(now, &mut fired);
+        for (at, key) in fired.drain(..) {
+            match key.owner() {
+                TimerOwner::Connection(key) => self.on_connection_timer(now, at, key, layer, out, events),
+                TimerOwner::SynReceived(key) => self.on_syn_received_timer(now, at, key, out),
+            }
+        }
+        self.fired = fired;
+        while let Some(record) = self.time_waits.take_expired(now) {
+            self.forget_time_wait(&record, events);
+        }
+    }
+
+    fn on_connection_timer<L: SessionLayer, O: Output>(
+        &mut self,
+        now: Instant,
+        at: Instant,
+        key: Key,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if !connection.wheel.fired(at) {
+            return;
+        }
+        if connection.ack_at <= now {
+            connection.on_ack_timer(key, &mut self.shared, now, layer, out);
+        }
+        let mut fate = Fate::Lives;
+        if connection.retransmit_at <= now {
+            fate = connection.on_retransmit_timer(key, &mut self.shared, now, layer, out);
+        }
+        connection.arm(key, &mut self.shared);
+        self.dispose(now, key, fate, layer, out, events);
+    }
+
+    fn on_syn_received_timer<O: Output>(&mut self, now: Instant, at: Instant, key: Key, out: &mut O) {
+        let Some(record) = self.syn_received.get_mut(key) else { return };
+        if !record.wheel.fired(at) {
+            return;
+        }
+        let shared = &mut self.shared;
+        if record.retransmit_at <= now {
+            if record.retransmits >= shared.config.syn_ack_retries {
+                self.remove_syn_received(key);
+                return;
+            }
+            record.retransmits += 1;
+            record.is_sample = false;
+            let back_off = shared.config.rto_initial * (1 << record.retransmits.min(16));
+            record.retransmit_at = now + back_off.min(shared.config.rto_max);
+            shared.counters.rtos += 1;
+            shared.counters.retransmitted_segments += 1;
+            let header = record.syn_ack(now, &shared.secrets);
+            send_bare(shared, &record.flow, &header, out);
+        }
+        record.wheel.arm(record.retransmit_at, TimerOwner::SynReceived(key), &mut shared.wheel);
+    }
+
+    /// Sends the acknowledgments that nothing carried. Call it at the end of a step, after the transmit stage, so that
+    /// an app's immediate answer carries them.
+    pub fn flush_acks<L: SessionLayer, O: Output>(&mut self, now: Instant, layer: &mut L, out: &mut O) {
+        if self.shared.acks.is_empty() {
+            return;
+        }
+        let mut flushing = core::mem::take(&mut self.flushing);
+        core::mem::swap(&mut flushing, &mut self.shared.acks);
+        for key in flushing.drain(..) {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            connection.is_ack_listed = false;
+            if !connection.is_ack_programmed {
+                continue;
+            }
+            if out.room() == 0 {
+                connection.program_ack(key, &mut self.shared);
+                continue;
+            }
+            connection.send_ack(&mut self.shared, now, layer, out);
+        }
+        self.flushing = flushing;
+    }
+
+    /// Whether acknowledgments are programmed: [`Engine::flush_acks`] found no room for them.
+    pub fn has_acks_to_flush(&self) -> bool {
+        !self.shared.acks.is_empty()
+    }
+
+    /// When [`Engine::poll`] must be called next at the latest. It may be earlier than anything that happens.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        match (self.shared.wheel.next_deadline(), self.time_waits.next_deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    // ---- ends ----
+
+    fn dispose<L: SessionLayer, O: Output>(
+        &mut self,
+        now: Instant,
+        key: Key,
+        fate: Fate,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        match fate {
+            Fate::Lives => {}
+            Fate::Closed(reason) => self.close_connection(key, reason, events),
+            Fate::TimeWait => self.enter_time_wait(now, key, layer, out, events),
+        }
+    }
+
+    /// The connection is over, without TIME-WAIT.
+    fn close_connection(&mut self, key: Key, reason: CloseReason, events: &mut Vec<TransportEvent>) {
+        let Some(connection) = self.take_connection(key) else { return };
+        self.remove_flow(&connection.flow);
+        events.push(TransportEvent::Closed { session: connection.session, reason });
+        if connection.is_active_open {
+            events.push(TransportEvent::FlowGone { flow: connection.flow });
+        }
+    }
+
+    fn enter_time_wait<L: SessionLayer, O: Output>(
+        &mut self,
+        now: Instant,
+        key: Key,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && connection.is_ack_programmed
+        {
+            // Nothing will carry it any more.
+            connection.send_ack(&mut self.shared, now, layer, out);
+        }
+        let Some(connection) = self.take_connection(key) else { return };
+        if self.time_waits.is_full() {
+            self.shared.drops.count(DropReason::TimeWaitOverflow);
+            if let Some(oldest) = self.time_waits.take_oldest() {
+                self.forget_time_wait(&oldest, events);
+            }
+        }
+        let record = self.time_waits.insert(TimeWait::of(&connection), now + self.shared.config.time_wait);
+        let hash = self.table_hash(&connection.flow);
+        if let Some(entry) = self.flows.find_mut(hash, |entry| entry.flow == connection.flow) {
+            entry.target = FlowTarget::TimeWait(record);
+        }
+        events.push(TransportEvent::Closed { session: connection.session, reason: CloseReason::Finished });
+    }
+
+    fn take_connection(&mut self, key: Key) -> Option<Connection> {
+        let mut connection = self.connections.remove(key)?;
+        self.shared.counters.closed += 1;
+        if let Some(mut recovery) = connection.recovery.take() {
+            *recovery = Recovery::new();
+            if self.shared.spare.len() < SPARES_MAX {
+                self.shared.spare.push(recovery);
+            }
+        }
+        Some(connection)
+    }
+
+    fn forget_time_wait(&mut self, record: &TimeWait, events: &mut Vec<TransportEvent>) {
+        self.remove_flow(&record.flow);
+        if record.is_active_open {
+            events.push(TransportEvent::FlowGone { flow: record.flow });
+        }
+    }
+
+    /// Removes a SYN-RECEIVED record and its flow.
+    fn remove_syn_received(&mut self, key: Key) -> Option<SynReceived> {
+        let record = self.drop_syn_received(key)?;
+        self.remove_flow(&record.flow);
+        Some(record)
+    }
+
+    /// Removes a SYN-RECEIVED record; its flow entry is the caller's.
+    fn drop_syn_received(&mut self, key: Key) -> Option<SynReceived> {
+        let record = self.syn_received.remove(key)?;
+        if let Some(listener) = self.listeners.get_mut(record.listener) {
+            listener.syn_received -= 1;
+        }
+        Some(record)
+    }
+
+    // ---- the flow table ----
+
+    fn table_hash(&self, flow: &FlowKey) -> u64 {
+        mix(self.flow_hash(flow), flow.domain)
+    }
+
+    fn insert_flow(&mut self, hash: u64, entry: FlowEntry) {
+        let hasher = self.hasher;
+        let rehash = |entry: &FlowEntry| {
+            let FlowKey { local, remote, domain, .. } = entry.flow;
+            mix(hasher.hash(local.addr, local.port, remote.addr, remote.port), domain)
+        };
+        match self.flows.entry(hash, |other| other.flow == entry.flow, rehash) {
+            Entry::Vacant(place) => {
+                place.insert(entry);
+            }
+            Entry::Occupied(_) => unreachable!("a flow has one entry: the caller looked"),
+        }
+    }
+
+    fn remove_flow(&mut self, flow: &FlowKey) {
+        let hash = self.table_hash(flow);
+        if let Ok(entry) = self.flows.find_entry(hash, |entry| entry.flow == *flow) {
+            entry.remove();
+        }
+    }
+
+    // ---- inspection ----
+
+    /// What it holds now. Costs a walk over connections when there are any, for the armed timers.
+    pub fn counts(&self) -> EngineCounts {
+        let armed = |deadline: Instant| deadline != Instant::FAR;
+        EngineCounts {
+            connections: self.connections.len(),
+            half_open_entries: self.half_open_entries,
+            syn_received: self.syn_received.len(),
+            time_wait: self.time_waits.len(),
+            listeners: self.listeners.len(),
+            armed_timers: self.connections.iter().filter(|(_, connection)| armed(connection.timer())).count()
+                + self.syn_received.iter().filter(|(_, record)| armed(record.retransmit_at)).count(),
+            flows: self.flows.len(),
+        }
+    }
+
+    /// Connections now: a measure of load that costs nothing.
+    pub fn connections_len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// What it did so far.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// What it dropped so far, by reason.
+    pub fn drop_counters(&self) -> &DropCounters {
+        &self.shared.drops
+    }
+
+    /// A connection's variables.
+    pub fn connection(&self, now: Instant, id: ConnectionId) -> Option<ConnectionInfo> {
+        Some(self.connections.get(id.0)?.info(id.0, now, &self.shared))
+    }
+
+    /// The connection in a slot, for walks in slices up to [`Engine::connection_slot_end`].
+    pub fn connection_at_slot(&self, now: Instant, slot: u32) -> Option<ConnectionInfo> {
+        let (key, connection) = self.connections.at_slot(slot)?;
+        Some(connection.info(key, now, &self.shared))
+    }
+
+    /// One past the highest slot ever used.
+    pub fn connection_slot_end(&self) -> u32 {
+        self.connections.slot_end()
+    }
+
+    /// The connection of a flow.
+    pub fn connection_of(&self, flow: &FlowKey) -> Option<ConnectionId> {
+        match self.target_of(flow)? {
+            FlowTarget::Connection(key) => Some(ConnectionId(key)),
+            _ => None,
+        }
+    }
+
+    /// The state of a flow, whichever record holds it.
+    pub fn state_of(&self, flow: &FlowKey) -> Option<State> {
+        match self.target_of(flow)? {
+            FlowTarget::HalfOpen { .. } => Some(State::SynSent),
+            FlowTarget::SynReceived(_) => Some(State::SynReceived),
+            FlowTarget::Connection(key) => self.connections.get(key).map(|connection| connection.state),
+            FlowTarget::TimeWait(_) => Some(State::TimeWait),
+        }
+    }
+
+    fn target_of(&self, flow: &FlowKey) -> Option<FlowTarget> {
+        let hash = self.table_hash(flow);
+        self.flows.find(hash, |entry| entry.flow == *flow).map(|entry| entry.target)
+    }
+
+    /// Checks what must hold between any two calls. For tests and the simulator: it walks everything.
+    ///
+    /// # Panics
+    /// When an invariant is broken.
+    pub fn check_consistency(&self) {
+        let EngineCounts { connections, half_open_entries, syn_received, time_wait, flows, .. } = self.counts();
+        assert_eq!(
+            flows,
+            connections + half_open_entries + syn_received + time_wait,
+            "the flow table and the pools do not agree"
+        );
+        for (key, connection) in self.connections.iter() {
+            assert_eq!(self.target_of(&connection.flow), Some(FlowTarget::Connection(key)), "{key}: its flow is not its own");
+            assert!(
+                !connection.is_ack_programmed || connection.is_ack_listed,
+                "{key}: an acknowledgment is programmed and nobody will send it"
+            );
+            connection.check_consistency(key);
+        }
+        for (key, record) in self.syn_received.iter() {
+            assert_eq!(self.target_of(&record.flow), Some(FlowTarget::SynReceived(key)), "{key}: its flow is not its own");
+            assert!(record.wheel.covers(record.retransmit_at), "{key}: a deadline that no wheel entry will fire");
+        }
+        for (key, record) in self.time_waits.iter() {
+            assert_eq!(self.target_of(&record.flow), Some(FlowTarget::TimeWait(key)), "{key}: its flow is not its own");
+        }
+        let of_listeners: u32 = self.listeners.iter().map(|(_, listener)| listener.syn_received).sum();
+        assert_eq!(of_listeners as usize, syn_received, "the listeners' counts of SYN-RECEIVED do not add up");
+    }
+}
+
+impl<L: SessionLayer, O: Output> Transport<L, O> for Engine {
+    /// RFC 9293 §3.10.4, and §2.17 of RFC 2525: unread data turns it into a reset.
+    fn close(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        let key = connection.0;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if layer.rx_unread(connection.session) > 0 {
+            return self.reset(now, ConnectionId(key), layer, out, events);
+        }
+        connection.is_app_closed = true;
+        connection.is_fin_wanted = true;
+        connection.start_fin_wait_2_timer(now, &self.shared);
+        connection.arm(key, &mut self.shared);
+        layer.program_tx(connection.session);
+    }
+
+    fn half_close(
+        &mut self,
+        _now: Instant,
+        connection: ConnectionId,
+        layer: &mut L,
+        _out: &mut O,
+        _events: &mut Vec<TransportEvent>,
+    ) {
+        if let Some(connection) = self.connections.get_mut(connection.0) {
+            connection.is_fin_wanted = true;
+            layer.program_tx(connection.session);
+        }
+    }
+
+    /// RFC 9293 §3.10.5.
+    fn reset(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        _layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        let key = connection.0;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.send_reset(&mut self.shared, now, out);
+        connection.enter(key, StateEvent::Abort);
+        self.close_connection(key, CloseReason::LocalReset, events);
+    }
+
+    fn transmit(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        burst: usize,
+        layer: &mut L,
+        out: &mut O,
+    ) -> Transmitted {
+        match self.connections.get_mut(connection.0) {
+            Some(found) => found.transmit(connection.0, &mut self.shared, now, burst, layer, out),
+            None => Transmitted::Idle,
+        }
+    }
+
+    fn describe(&self, now: Instant, connection: ConnectionId) -> Option<String> {
+        self.connection(now, connection).map(|info| info.to_string())
+    }
+}
+
+/// The hash that the flow table uses: two domains may have the same flow.
+#[inline]
+const fn mix(hash: u64, domain: DomainId) -> u64 {
+    spread(hash.wrapping_add((domain.0 as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)))
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ListenError::InUse => "something listens on this address and port already",
+            ListenError::Full => "the limit of listeners is reached: raise `listeners_max` or stop listening elsewhere",
+        })
+    }
+}
+
+impl core::error::Error for ListenError {}
+/// Spreads a flow hash over all bits: steering fixed its upper ones, and the table takes its tags from there.
+pub(crate) const fn spread(hash: u64) -> u64 {
+    hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

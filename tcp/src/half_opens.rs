@@ -1,0 +1,423 @@
+//! Active opens in SYN-SENT: main's engine. It sends nothing and tells nobody: it appends [`HalfOpenAction`]s, which
+//! main turns into messages.
+//!
+//! A record is freed in one place, [`HalfOpens::settled`]'s [`HalfOpenAction::Deleted`], whatever became of the open.
+
+use alloc::vec::Vec;
+
+use hoststack_transport::{ConnectFailure, FlowKey, Full, HalfOpenId, Instant, Key, Pool, TimerWheel};
+use hoststack_wire::{Flags, Options, SackBlocks, SegmentHeader, SeqNum, Timestamps};
+
+use crate::config::{SocketOptions, TcpConfig};
+use crate::describe::{HalfOpenInfo, HalfOpenState};
+use crate::isn::{Secrets, timestamp_clock};
+use crate::seed::{ConnectionSeed, HalfOpenError, HalfOpenSegment, HalfOpenUser, IcmpError, SeedState, SeedTimestamps, Syn};
+use crate::state::{State, StateEvent};
+
+/// What main is to do for a half-open, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // they pass through a recycled vector, one after the other
+pub enum HalfOpenAction {
+    /// Have the flow's worker send this SYN (`Engine::open` before, if it is the first).
+    SendSyn {
+        /// Whose.
+        half_open: HalfOpenId,
+        /// What to send.
+        syn: Syn,
+    },
+    /// Hand the connection over: `Engine::establish` on the flow's worker. The record stays until it is settled.
+    Establish {
+        /// Which.
+        half_open: HalfOpenId,
+        /// Whose.
+        user: HalfOpenUser,
+        /// The connection.
+        seed: ConnectionSeed,
+    },
+    /// The attempt failed. The record stays until it is settled.
+    Failed {
+        /// Which.
+        half_open: HalfOpenId,
+        /// Whose.
+        user: HalfOpenUser,
+        /// Why.
+        failure: ConnectFailure,
+    },
+    /// The delete notification: the record is gone. Exactly once per half-open, and the last thing said about it.
+    Deleted {
+        /// Which.
+        half_open: HalfOpenId,
+        /// Whose.
+        user: HalfOpenUser,
+    },
+}
+
+/// What main's engine did so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct HalfOpenCounters {
+    /// Opens started.
+    pub opened: u64,
+    /// SYNs asked for, retransmissions included.
+    pub syns: u64,
+    /// SYNs asked for again.
+    pub syn_retransmissions: u64,
+    /// Handed over to a worker.
+    pub established: u64,
+    /// Of these, simultaneous opens.
+    pub simultaneous: u64,
+    /// Failed by a reset.
+    pub refused: u64,
+    /// Failed by the deadline or for want of retries.
+    pub timed_out: u64,
+    /// Failed for other reasons.
+    pub failed: u64,
+    /// Cleaned up (cancelled, detached) before they ended.
+    pub cleaned: u64,
+    /// Deleted.
+    pub deleted: u64,
+    /// Segments and errors for a half-open that was no longer in SYN-SENT.
+    pub stale: u64,
+}
+
+struct HalfOpen {
+    flow: FlowKey,
+    user: HalfOpenUser,
+    iss: SeqNum,
+    options: SocketOptions,
+    state: HalfOpenState,
+    /// MSS that our SYN announces.
+    local_mss: u16,
+    attempts: u8,
+    soft_error: Option<IcmpError>,
+    timestamp_offset: u32,
+    last_tsval: u32,
+    first_sent: Instant,
+    retransmit_at: Instant,
+    deadline: Instant,
+    /// Deadline of the wheel's entry for this; an entry with another one is stale.
+    wheel_at: Instant,
+}
+
+impl HalfOpen {
+    fn timer(&self) -> Instant {
+        match self.state {
+            HalfOpenState::SynSent => self.retransmit_at.min(self.deadline),
+            _ => Instant::FAR,
+        }
+    }
+
+    /// The SYN, sent now.
+    fn syn(&mut self, now: Instant) -> Syn {
+        let options = Options {
+            mss: Some(self.local_mss),
+            window_scale: self.options.window_scale.then(|| self.options.rx_scale()),
+            sack_permitted: self.options.sack,
+            timestamps: self.options.timestamps.then(|| {
+                self.last_tsval = timestamp_clock(now, self.timestamp_offset);
+                Timestamps { val: self.last_tsval, ecr: 0 }
+            }),
+            sack: SackBlocks::NONE,
+        };
+        self.attempts = self.attempts.saturating_add(1);
+        Syn {
+            flow: self.flow,
+            iss: self.iss,
+            header: SegmentHeader {
+                src_port: self.flow.local.port,
+                dst_port: self.flow.remote.port,
+                seq: self.iss,
+                ack: SeqNum(0),
+                flags: Flags::SYN,
+                // The window of a SYN is never scaled (RFC 7323 §2.2).
+                wnd: u16::try_from(self.options.rx_window).unwrap_or(u16::MAX),
+                urgent: 0,
+                options,
+            },
+            first: self.attempts == 1,
+        }
+    }
+
+    /// What the peer's SYN made of it: consumes SYN-SENT, for only plain data leaves main.
+    fn establish(&self, id: HalfOpenId, segment: &HalfOpenSegment, state: SeedState) -> ConnectionSeed {
+        let theirs = &segment.header.options;
+        let scales = theirs.window_scale.filter(|_| self.options.window_scale);
+        ConnectionSeed {
+            flow: self.flow,
+            half_open: id,
+            user: self.user,
+            state,
+            options: self.options,
+            iss: self.iss,
+            irs: segment.header.seq,
+            peer_wnd: segment.header.wnd,
+            peer_mss: theirs.mss,
+            local_mss: self.local_mss,
+            // RFC 7323 §2.2: both ends must send the option, or neither shift is used.
+            scales: scales.map(|peer| (peer.min(14), self.options.rx_scale())),
+            sack: theirs.sack_permitted && self.options.sack,
+            timestamps: theirs
+                .timestamps
+                .filter(|_| self.options.timestamps)
+                .map(|ts| SeedTimestamps { recent: ts.val, last_sent: self.last_tsval }),
+            // RFC 6298 §3 (Karn): a SYN that was sent twice is not measured.
+            rtt_us: (self.attempts == 1 && state == SeedState::Established)
+                .then(|| u32::try_from(segment.received.micros_since(self.first_sent)).unwrap_or(u32::MAX)),
+            syn_retransmitted: self.attempts > 1,
+        }
+    }
+}
+
+/// All half-opens of a stack, on main.
+pub struct HalfOpens {
+    config: TcpConfig,
+    secrets: Secrets,
+    pool: Pool<HalfOpen>,
+    wheel: TimerWheel<Key>,
+    fired: Vec<(Instant, Key)>,
+    counters: HalfOpenCounters,
+}
+
+impl HalfOpens {
+    /// None yet. `secrets` are the same as the workers'.
+    pub fn new(config: TcpConfig, secrets: Secrets) -> HalfOpens {
+        HalfOpens {
+            pool: Pool::new(config.half_opens_max),
+            config,
+            secrets,
+            wheel: TimerWheel::new(Instant::ZERO),
+            fired: Vec::new(),
+            counters: HalfOpenCounters::default(),
+        }
+    }
+
+    /// Starts an active open: SYN-SENT. `mtu` is that of the path (IP packet size). `deadline` ends it with
+    /// [`ConnectFailure::TimedOut`], or `Unreachable` if an ICMP error had said so.
+    ///
+    /// # Errors
+    /// [`Full`] at the limit.
+    pub fn open(
+        &mut self,
+        now: Instant,
+        flow: FlowKey,
+        user: HalfOpenUser,
+        options: SocketOptions,
+        mtu: u16,
+        deadline: Instant,
+        actions: &mut Vec<HalfOpenAction>,
+    ) -> Result<HalfOpenId, Full> {
+        let id = HalfOpenId(self.pool.insert(HalfOpen {
+            flow,
+            user,
+            iss: self.secrets.isn(now, &flow),
+            options,
+            state: HalfOpenState::SynSent,
+            local_mss: crate::output::local_mss(&flow, mtu, options.mss_max),
+            attempts: 0,
+            soft_error: None,
+            timestamp_offset: self.secrets.timestamp_offset(&flow),
+            last_tsval: 0,
+            first_sent: now,
+            retransmit_at: now + self.config.rto_initial,
+            deadline,
+            wheel_at: Instant::FAR,
+        })?);
+        self.counters.opened += 1;
+        self.send_syn(now, id, actions);
+        Ok(id)
+    }
+
+    fn send_syn(&mut self, now: Instant, id: HalfOpenId, actions: &mut Vec<HalfOpenAction>) {
+        let Some(half_open) = self.pool.get_mut(id.0) else { return };
+        let syn = half_open.syn(now);
+        // RFC 6298 §5.5: doubled with each.
+        let back_off = self.config.rto_initial * (1 << (half_open.attempts - 1).min(16));
+        half_open.retransmit_at = now + back_off.min(self.config.rto_max);
+        self.counters.syns += 1;
+        self.counters.syn_retransmissions += u64::from(!syn.first);
+        actions.push(HalfOpenAction::SendSyn { half_open: id, syn });
+        Self::arm(&mut self.wheel, id, half_open);
+    }
+
+    fn arm(wheel: &mut TimerWheel<Key>, id: HalfOpenId, half_open: &mut HalfOpen) {
+        let timer = half_open.timer();
+        if timer < half_open.wheel_at {
+            half_open.wheel_at = timer;
+            wheel.insert(timer, id.0);
+        }
+    }
+
+    /// A segment that the flow's worker judged acceptable in SYN-SENT (RFC 9293 §3.10.7.3). One that is stale, because
+    /// the half-open is settled, handed over or cleaned, is counted and does nothing.
+    pub fn on_segment(&mut self, segment: &HalfOpenSegment, actions: &mut Vec<HalfOpenAction>) {
+        let id = segment.half_open;
+        let Some(half_open) = self.pool.get_mut(id.0).filter(|h| h.state == HalfOpenState::SynSent) else {
+            self.counters.stale += 1;
+            return;
+        };
+        let flags = segment.header.flags;
+        // Third, RST: with an acceptable ACK (the worker checked) it refuses the open.
+        if flags.has(Flags::RST) {
+            debug_assert_eq!(State::SynSent.after(StateEvent::RcvRst), State::Closed);
+            return self.fail(id, ConnectFailure::Refused, actions);
+        }
+        // Fifth: SYN, with or without ACK.
+        let (event, state) = if flags.has(Flags::ACK) {
+            (StateEvent::RcvSynAck, SeedState::Established)
+        } else {
+            self.counters.simultaneous += 1;
+            (StateEvent::RcvSyn, SeedState::SynReceived)
+        };
+        tracing::debug!(half_open = %id, from = %State::SynSent, to = %State::SynSent.after(event), "half-open");
+        half_open.state = HalfOpenState::HandedOver;
+        self.counters.established += 1;
+        let (user, seed) = (half_open.user, half_open.establish(id, segment, state));
+        actions.push(HalfOpenAction::Establish { half_open: id, user, seed });
+    }
+
+    /// The network said something about its SYN: remembered as the cause of a time-out, or the end of the open if its
+    /// options say so (RFC 9293 §3.9.2.2).
+    pub fn on_icmp_error(&mut self, error: &HalfOpenError, actions: &mut Vec<HalfOpenAction>) {
+        let Some(half_open) = self.pool.get_mut(error.half_open.0).filter(|h| h.state == HalfOpenState::SynSent)
+        else {
+            self.counters.stale += 1;
+            return;
+        };
+        if let IcmpError::PacketTooBig { mtu } = error.error {
+            // A SYN is never too big, but what it promises may be.
+            let mss = crate::output::local_mss(&half_open.flow, mtu, half_open.options.mss_max);
+            half_open.local_mss = half_open.local_mss.min(mss);
+            return;
+        }
+        half_open.soft_error = Some(error.error);
+        if half_open.options.abort_on_icmp {
+            self.fail(error.half_open, ConnectFailure::Unreachable, actions);
+        }
+    }
+
+    /// Ends the attempt for a reason that main knows (no neighbour, flow taken on the worker, ...). Does nothing
+    /// unless it is in SYN-SENT.
+    pub fn fail(&mut self, id: HalfOpenId, failure: ConnectFailure, actions: &mut Vec<HalfOpenAction>) {
+        let Some(half_open) = self.pool.get_mut(id.0).filter(|h| h.state == HalfOpenState::SynSent) else {
+            return;
+        };
+        half_open.state = HalfOpenState::Failed(failure);
+        match failure {
+            ConnectFailure::Refused => self.counters.refused += 1,
+            ConnectFailure::TimedOut => self.counters.timed_out += 1,
+            _ => self.counters.failed += 1,
+        }
+        tracing::debug!(half_open = %id, cause = %failure, "half-open failed");
+        actions.push(HalfOpenAction::Failed { half_open: id, user: half_open.user, failure });
+    }
+
+    /// Cancel or detach: stops its timers and marks it, so that nothing more is said about it but its end. Frees
+    /// nothing; the caller tells the outcome and then calls [`HalfOpens::settled`].
+    pub fn cleanup(&mut self, id: HalfOpenId) {
+        if let Some(half_open) = self.pool.get_mut(id.0)
+            && half_open.state == HalfOpenState::SynSent
+        {
+            half_open.state = HalfOpenState::Cleaned;
+            self.counters.cleaned += 1;
+        }
+    }
+
+    /// Its outcome was told: it deletes itself. Does nothing for a half-open that is gone.
+    pub fn settled(&mut self, id: HalfOpenId, actions: &mut Vec<HalfOpenAction>) {
+        if let Some(half_open) = self.pool.remove(id.0) {
+            self.counters.deleted += 1;
+            actions.push(HalfOpenAction::Deleted { half_open: id, user: half_open.user });
+        }
+    }
+
+    /// Fires what is due: SYN retransmissions and deadlines.
+    pub fn poll(&mut self, now: Instant, actions: &mut Vec<HalfOpenAction>) {
+        let mut fired = core::mem::take(&mut self.fired);
+        self.wheel.advance(now, &mut fired);
+        for (at, key) in fired.drain(..) {
+            self.on_timer(now, at, HalfOpenId(key), actions);
+        }
+        self.fired = fired;
+    }
+
+    fn on_timer(&mut self, now: Instant, at: Instant, id: HalfOpenId, actions: &mut Vec<HalfOpenAction>) {
+        let Some(half_open) = self.pool.get_mut(id.0).filter(|h| h.wheel_at == at) else { return };
+        half_open.wheel_at = Instant::FAR;
+        let timer = half_open.timer();
+        if timer > now {
+            Self::arm(&mut self.wheel, id, half_open);
+        } else if half_open.deadline <= now || half_open.attempts > self.config.syn_retries {
+            // RFC 9293 §3.9.2.2: the soft error is what the time-out is blamed on.
+            let cause = match half_open.soft_error {
+                Some(_) => ConnectFailure::Unreachable,
+                None => ConnectFailure::TimedOut,
+            };
+            self.fail(id, cause, actions);
+        } else {
+            self.send_syn(now, id, actions);
+        }
+    }
+
+    /// When [`HalfOpens::poll`] must be called next at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.wheel.next_deadline()
+    }
+
+    /// Number of half-opens, settled ones not included.
+    pub fn len(&self) -> usize {
+        self.pool.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.pool.is_empty()
+    }
+
+    /// Half-opens whose timers run.
+    pub fn armed_timers(&self) -> usize {
+        self.pool.iter().filter(|(_, h)| h.timer() != Instant::FAR).count()
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> &HalfOpenCounters {
+        &self.counters
+    }
+
+    /// One half-open, for the CLI.
+    pub fn describe(&self, id: HalfOpenId) -> Option<HalfOpenInfo> {
+        let HalfOpen { flow, user, iss, state, attempts, soft_error, retransmit_at, deadline, .. } =
+            self.pool.get(id.0)?;
+        Some(HalfOpenInfo {
+            half_open: id,
+            user: *user,
+            flow: *flow,
+            iss: *iss,
+            state: *state,
+            attempts: *attempts,
+            next_retransmission: (*state == HalfOpenState::SynSent).then_some(*retransmit_at),
+            deadline: *deadline,
+            soft_error: *soft_error,
+        })
+    }
+
+    /// The half-open in a slot, for walks in slices up to [`HalfOpens::slot_end`].
+    pub fn at_slot(&self, slot: u32) -> Option<HalfOpenInfo> {
+        self.describe(HalfOpenId(self.pool.at_slot(slot)?.0))
+    }
+
+    /// One past the highest slot ever used.
+    pub fn slot_end(&self) -> u32 {
+        self.pool.slot_end()
+    }
+
+    /// Checks what must hold between any two calls.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn check_consistency(&self) {
+        for (key, half_open) in self.pool.iter() {
+            let timer = half_open.timer();
+            assert!(half_open.wheel_at <= timer, "half-open {key} has a timer that no wheel entry will fire");
+            assert!(half_open.attempts > 0, "half-open {key} never asked for a SYN");
+        }
+    }
+}

@@ -1,0 +1,662 @@
+//! What a segment does to a connection: RFC 9293 §3.10.7.4, the checks in the RFC's order, with those of RFC 7323
+//! (PAWS) before and of RFC 5961 within.
+
+use alloc::vec::Vec;
+
+use hoststack_transport::{CloseReason, Instant, Key, SessionLayer, TransportEvent};
+use hoststack_wire::{Flags, Segment, SegmentHeader, SeqNum};
+
+use crate::congestion::{AckInfo, CongestionControl, CongestionKind};
+use crate::connection::{Connection, Fate, Mode, millis};
+use crate::drop_reason::DropReason;
+use crate::engine::{Output, Shared};
+use crate::isn::timestamp_clock;
+use crate::output::{reset_for, send_bare};
+use crate::recovery::DUP_THRESH;
+use crate::state::{State, StateEvent};
+use crate::timers::Purpose;
+
+/// After this long without a segment, TS.Recent says nothing (RFC 7323 §5.5): 24 days.
+const PAWS_AGE_MS: u32 = 24 * 24 * 3600 * 1000;
+
+/// Whether a check lets a segment on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[must_use]
+enum Verdict {
+    Goes,
+    Dropped,
+}
+
+/// What is left of a segment's text after the window test.
+struct Text<'a> {
+    seq: SeqNum,
+    data: &'a [u8],
+    /// The FIN is inside the window.
+    fin: bool,
+}
+
+impl Connection {
+    /// Takes a segment in.
+    pub(crate) fn on_segment<L: SessionLayer, O: Output>(
+        &mut self,
+        id: Key,
+        shared: &mut Shared,
+        now: Instant,
+        segment: &Segment<'_>,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) -> Fate {
+        let header = &segment.header;
+        if self.check_timestamps(id, shared, now, segment) == Verdict::Dropped {
+            return Fate::Lives;
+        }
+        // First, the sequence number.
+        let Some(text) = self.check_sequence(id, shared, now, segment) else { return Fate::Lives };
+        self.update_ts_recent(header, now);
+        // Second, RST.
+        if header.flags.has(Flags::RST) {
+            return self.on_reset(id, header, shared, now);
+        }
+        // (Third, security: not used.) Fourth, SYN.
+        if header.flags.has(Flags::SYN) && !self.is_crossing_syn_ack(header) {
+            // RFC 5961 §4, RFC 9293 §3.10.7.4: in a synchronized state, whatever its sequence number.
+            shared.drops.count(DropReason::SynChallenged);
+            self.program_challenge_ack(id, shared, now);
+            return Fate::Lives;
+        }
+        // Fifth, ACK.
+        if !header.flags.has(Flags::ACK) {
+            shared.drops.count(DropReason::NoAck);
+            return Fate::Lives;
+        }
+        if self.state == State::SynReceived
+            && self.on_ack_of_syn(id, header, shared, now, out, events) == Verdict::Dropped
+        {
+            return Fate::Lives;
+        }
+        match self.on_ack(id, segment, shared, now, layer, events) {
+            Ok(Fate::Lives) => {}
+            Ok(fate) => return fate,
+            Err(dropped) => {
+                shared.drops.count(dropped);
+                self.program_challenge_ack(id, shared, now);
+                return Fate::Lives;
+            }
+        }
+        // (Sixth, URG: urgent data is read in line.) Seventh, the text; eighth, the FIN.
+        self.on_text(id, &text, shared, now, layer, out, events)
+    }
+
+    /// RFC 7323 §5.3 (R1), before everything else; a reset is not tested, and a SYN gets its challenge.
+    fn check_timestamps(&mut self, id: Key, shared: &mut Shared, now: Instant, segment: &Segment<'_>) -> Verdict {
+        let header = &segment.header;
+        if !self.has_timestamps || header.flags.has_any(Flags::RST | Flags::SYN) {
+            return Verdict::Goes;
+        }
+        let Some(ts) = header.options.timestamps else {
+            // RFC 7323 §3.2: once agreed on, a segment without it SHOULD be dropped.
+            shared.drops.count(DropReason::TimestampMissing);
+            return Verdict::Dropped;
+        };
+        let is_old = (ts.val.wrapping_sub(self.ts.recent) as i32) < 0; // signed distance on the circle
+        if is_old && millis(now).wrapping_sub(self.ts.recent_at_ms) < PAWS_AGE_MS {
+            shared.drops.count(DropReason::Paws);
+            self.program_unacceptable_ack(id, segment, shared, now);
+            return Verdict::Dropped;
+        }
+        Verdict::Goes
+    }
+
+    /// The acceptability test (RFC 9293 §3.4, table 6), and what of the text is in the window.
+    fn check_sequence<'a>(
+        &mut self,
+        id: Key,
+        shared: &mut Shared,
+        now: Instant,
+        segment: &Segment<'a>,
+    ) -> Option<Text<'a>> {
+        let header = &segment.header;
+        let (mut seq, mut data) = (header.seq, segment.payload);
+        let mut fin = header.flags.has(Flags::FIN);
+        if header.flags.has(Flags::SYN) {
+            // A SYN takes a sequence number. That of the peer's crossing SYN-ACK was received with its SYN.
+            if !self.is_crossing_syn_ack(header) {
+                return self.check_bare_sequence(id, shared, now, segment);
+            }
+            seq += 1;
+        }
+        let wnd = self.rcv_wnd();
+        if seq == self.rcv.nxt && wnd > 0 && data.len() as u32 <= wnd {
+            // The common case: in order and inside. A FIN may be one beyond: nothing need be stored for it.
+            return Some(Text { seq, data, fin });
+        }
+        let len = data.len() as u32 + u32::from(fin);
+        if len == 0 || wnd == 0 {
+            // An empty segment may stand at the right edge, where a peer that filled the window stands. Into a closed
+            // window, "special allowance should be made to accept valid ACKs" and a FIN; the text is refused.
+            let is_at_edge = seq == self.rcv.edge && !header.flags.has(Flags::RST);
+            if seq.is_within(self.rcv.nxt, wnd) || is_at_edge || seq == self.rcv.nxt {
+                if !data.is_empty() {
+                    shared.drops.count(DropReason::BeyondWindow);
+                    self.program_ack(id, shared);
+                    fin = false;
+                }
+                return Some(Text { seq, data: &[], fin });
+            }
+            self.on_unacceptable(id, segment, shared, now);
+            return None;
+        }
+        let last = seq + (len - 1);
+        if !seq.is_within(self.rcv.nxt, wnd) && !last.is_within(self.rcv.nxt, wnd) {
+            // Both ends outside: all old or all beyond, or a window inside a larger segment, which overlaps.
+            if !(seq.before(self.rcv.nxt) && last.at_or_after(self.rcv.edge)) {
+                self.on_unacceptable(id, segment, shared, now);
+                return None;
+            }
+        }
+        // "tailor the segment to the window"
+        if seq.before(self.rcv.nxt) {
+            let old = self.rcv.nxt.since(seq);
+            shared.drops.count(DropReason::DuplicateData);
+            data = data.get(old as usize..).unwrap_or(&[]);
+            seq = self.rcv.nxt;
+            self.program_ack(id, shared);
+        }
+        let room = self.rcv.edge.since(seq) as usize;
+        if data.len() > room {
+            shared.drops.count(DropReason::BeyondWindow);
+            data = &data[..room];
+            fin = false;
+            self.program_ack(id, shared);
+        }
+        Some(Text { seq, data, fin })
+    }
+
+    /// The test of a SYN on a synchronized connection: RFC 5961 §4 answers it wherever it stands.
+    fn check_bare_sequence<'a>(
+        &mut self,
+        id: Key,
+        shared: &mut Shared,
+        now: Instant,
+        segment: &Segment<'a>,
+    ) -> Option<Text<'a>> {
+        if segment.header.flags.has(Flags::RST) && !segment.header.seq.is_within(self.rcv.nxt, self.rcv_wnd().max(1)) {
+            self.on_unacceptable(id, segment, shared, now);
+            return None;
+        }
+        Some(Text { seq: segment.header.seq, data: &[], fin: false })
+    }
+
+    /// "If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is
+    /// set)."
+    fn on_unacceptable(&mut self, id: Key, segment: &Segment<'_>, shared: &mut Shared, now: Instant) {
+        if segment.header.flags.has(Flags::RST) {
+            shared.drops.count(DropReason::ResetOutOfWindow);
+        } else {
+            shared.drops.count(DropReason::OutOfWindow);
+            self.program_unacceptable_ack(id, segment, shared, now);
+        }
+    }
+
+    /// Data is always acknowledged; what carries none is limited, so that two ends that disagree do not answer each
+    /// other for ever.
+    fn program_unacceptable_ack(&mut self, id: Key, segment: &Segment<'_>, shared: &mut Shared, now: Instant) {
+        if segment.payload.is_empty() && !segment.header.flags.has(Flags::FIN) {
+            self.program_challenge_ack(id, shared, now);
+        } else {
+            self.program_ack(id, shared);
+        }
+    }
+
+    /// The peer's SYN-ACK in a simultaneous open: its SYN came before, its ACK is what is new (RFC 9293 §3.5, figure 8).
+    fn is_crossing_syn_ack(&self, header: &SegmentHeader) -> bool {
+        self.state == State::SynReceived
+            && header.flags.has(Flags::SYN | Flags::ACK)
+            && header.seq == self.irs
+            && header.ack == self.snd.nxt
+    }
+
+    /// RFC 7323 §4.3 (2): only a segment that spans Last.ACK.sent moves TS.Recent.
+    #[inline]
+    fn update_ts_recent(&mut self, header: &SegmentHeader, now: Instant) {
+        if self.has_timestamps
+            && let Some(ts) = header.options.timestamps
+            && header.seq.at_or_before(self.rcv.last_ack_sent)
+            && !header.flags.has_any(Flags::RST | Flags::SYN)
+        {
+            // check_timestamps saw that it is not older, or that TS.Recent is too old to tell.
+            self.ts.recent = ts.val;
+            self.ts.recent_at_ms = millis(now);
+        }
+    }
+
+    /// RFC 9293 §3.10.7.4 second, RFC 5961 §3.2: the segment is in the window.
+    fn on_reset(&mut self, id: Key, header: &SegmentHeader, shared: &mut Shared, now: Instant) -> Fate {
+        if header.seq != self.rcv.nxt {
+            shared.drops.count(DropReason::ResetChallenged);
+            self.program_challenge_ack(id, shared, now);
+            return Fate::Lives;
+        }
+        shared.counters.resets_in += 1;
+        self.enter(id, StateEvent::RcvRst);
+        Fate::Closed(CloseReason::PeerReset)
+    }
+
+    /// SYN-RECEIVED of a simultaneous open: is our SYN acknowledged?
+    fn on_ack_of_syn<O: Output>(
+        &mut self,
+        id: Key,
+        header: &SegmentHeader,
+        shared: &mut Shared,
+        now: Instant,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) -> Verdict {
+        if !(header.ack.after(self.snd.una) && header.ack.at_or_before(self.snd.nxt)) {
+            shared.drops.count(DropReason::SynReceivedBadAck);
+            send_bare(shared, &self.flow, &reset_for(header, 0), out);
+            return Verdict::Dropped;
+        }
+        self.snd.una = header.ack;
+        // The window of a SYN is never scaled; this one may carry the SYN bit again.
+        self.snd.wnd = if header.flags.has(Flags::SYN) { u32::from(header.wnd) } else { self.scaled_wnd(header) };
+        self.snd.wnd_max = self.snd.wnd;
+        self.snd.wl1 = header.seq;
+        self.snd.wl2 = header.ack;
+        if self.retransmits > 0 {
+            self.rtt.begin_after_syn_timeout();
+            self.retransmits = 0;
+        } else {
+            self.rtt.sample(u32::try_from(now.micros_since(self.last_sent)).unwrap_or(u32::MAX));
+        }
+        self.stop_timer();
+        self.enter(id, StateEvent::RcvAckOfSyn);
+        if header.flags.has(Flags::SYN) {
+            self.program_ack(id, shared);
+        }
+        events.push(TransportEvent::Connected { session: self.session });
+        Verdict::Goes
+    }
+
+    /// RFC 9293 §3.10.7.4 fifth, with RFC 5961 §5: what the ACK says of what we sent.
+    fn on_ack<L: SessionLayer>(
+        &mut self,
+        id: Key,
+        segment: &Segment<'_>,
+        shared: &mut Shared,
+        now: Instant,
+        layer: &mut L,
+        events: &mut Vec<TransportEvent>,
+    ) -> Result<Fate, DropReason> {
+        let header = &segment.header;
+        let ack = header.ack;
+        if ack.after(self.snd.nxt) {
+            return Err(DropReason::AckBeyond);
+        }
+        if ack.before(self.snd.una - self.snd.wnd_max) {
+            return Err(DropReason::AckTooOld);
+        }
+        let wnd_before = self.snd.wnd;
+        let flight_before = self.flight_size();
+        let is_window_new = self.update_window(header);
+        let mut fate = Fate::Lives;
+        if ack.after(self.snd.una) {
+            fate = self.on_new_ack(id, header, flight_before, shared, now, layer, events);
+        } else if ack == self.snd.una && flight_before > 0 {
+            let is_plain = segment.payload.is_empty() && !header.flags.has_any(Flags::SYN | Flags::FIN);
+            self.on_old_ack(header, is_plain && self.snd.wnd == wnd_before, flight_before, shared, now);
+        }
+        if is_window_new {
+            self.on_window(wnd_before);
+        }
+        if self.purpose == Purpose::Persist || self.snd.wnd == 0 {
+            // RFC 9293 §3.8.6.1 (MUST-37): as long as the peer answers, the connection stays.
+            self.retransmits = 0;
+        }
+        if fate == Fate::Lives && self.has_to_send(layer.tx_len(self.session)) {
+            layer.program_tx(self.session);
+        }
+        Ok(fate)
+    }
+
+    /// SND.WND, unless the segment is older than the one that set it.
+    fn update_window(&mut self, header: &SegmentHeader) -> bool {
+        if header.ack.before(self.snd.una)
+            || !(self.snd.wl1.before(header.seq)
+                || (self.snd.wl1 == header.seq && self.snd.wl2.at_or_before(header.ack)))
+        {
+            return false;
+        }
+        if !header.flags.has(Flags::SYN) {
+            self.snd.wnd = self.scaled_wnd(header);
+        }
+        self.snd.wl1 = header.seq;
+        self.snd.wl2 = header.ack;
+        self.snd.wnd_max = self.snd.wnd_max.max(self.snd.wnd);
+        true
+    }
+
+    /// The window moved: what waited for it may go.
+    fn on_window(&mut self, before: u32) {
+        if self.is_probing && self.snd.wnd > 0 && self.flight_size() == 1 {
+            // The probe's byte was refused: the peer says that it expects it next, and has room for it now.
+            self.snd.nxt = self.snd.una;
+            self.is_probing = false;
+        }
+        if self.purpose == Purpose::Persist && !self.is_probing && self.snd.wnd > before {
+            self.retransmits = 0;
+            self.rtt.reset_back_off();
+            self.stop_timer();
+        }
+    }
+
+    /// SND.UNA < SEG.ACK =< SND.NXT.
+    fn on_new_ack<L: SessionLayer>(
+        &mut self,
+        id: Key,
+        header: &SegmentHeader,
+        flight_before: u32,
+        shared: &mut Shared,
+        now: Instant,
+        layer: &mut L,
+        events: &mut Vec<TransportEvent>,
+    ) -> Fate {
+        let acked = header.ack.since(self.snd.una);
+        let has_acked_fin = self.is_fin_sent && header.ack == self.snd.nxt;
+        let bytes = acked - u32::from(has_acked_fin);
+        let rtt_us = self.measure(header, now);
+        self.snd.una = header.ack;
+        self.retransmits = 0;
+        self.is_probing = false;
+        self.is_unreachable = false;
+        self.dup_acks = 0;
+        // RFC 6298 §5: the back-off ends when something new is acknowledged that was sent once. Timestamps or a timed
+        // segment tell; without them progress must do, or the timer would stay long for ever.
+        self.rtt.reset_back_off();
+        if bytes > 0 {
+            layer.tx_acknowledge(self.session, bytes);
+            match events.last() {
+                Some(TransportEvent::Acknowledged { session }) if *session == self.session => {}
+                _ => events.push(TransportEvent::Acknowledged { session: self.session }),
+            }
+        }
+        self.recover(header, acked, flight_before, rtt_us, shared, now);
+        // RFC 6298 (5.2), (5.3).
+        if self.flight_size() == 0 {
+            self.stop_timer();
+        } else {
+            self.purpose = Purpose::Retransmit;
+            self.restart_timer(now, shared);
+        }
+        if has_acked_fin { self.on_ack_of_fin(id, shared, now) } else { Fate::Lives }
+    }
+
+    fn on_ack_of_fin(&mut self, id: Key, shared: &Shared, now: Instant) -> Fate {
+        self.enter(id, StateEvent::RcvAckOfFin);
+        match self.state {
+            State::FinWait2 => {
+                self.start_fin_wait_2_timer(now, shared);
+                Fate::Lives
+            }
+            State::TimeWait => Fate::TimeWait,
+            _ => Fate::Closed(CloseReason::Finished),
+        }
+    }
+
+    /// SEG.ACK = SND.UNA with something in flight: a duplicate, perhaps.
+    fn on_old_ack(
+        &mut self,
+        header: &SegmentHeader,
+        is_duplicate: bool,
+        flight_before: u32,
+        shared: &mut Shared,
+        now: Instant,
+    ) {
+        if self.is_probing {
+            return;
+        }
+        if !self.has_sack {
+            if !is_duplicate {
+                return;
+            }
+            let mss = u32::from(self.mss);
+            if self.mode() != Mode::Loss {
+                self.recovery_mut(shared).duplicates.on_duplicate(flight_before, mss);
+            }
+            shared.counters.duplicate_acks_in += 1;
+            self.dup_acks = self.dup_acks.saturating_add(1);
+        }
+        self.recover(header, 0, flight_before, None, shared, now);
+    }
+
+    /// A round trip, if this ACK measured one.
+    fn measure(&mut self, header: &SegmentHeader, now: Instant) -> Option<u32> {
+        let rtt_us = if self.timed_at != Instant::FAR {
+            if header.ack.before(self.timed_end) {
+                return None;
+            }
+            let rtt_us = u32::try_from(now.micros_since(self.timed_at)).unwrap_or(u32::MAX);
+            self.timed_at = Instant::FAR;
+            rtt_us
+        } else if self.has_timestamps && (self.retransmits > 0 || self.mode() != Mode::Open) {
+            // RFC 7323 §4.1: an echo tells the retransmission from the original. In milliseconds.
+            let ts = header.options.timestamps?;
+            let elapsed = timestamp_clock(now, self.ts.offset).wrapping_sub(ts.ecr);
+            if ts.ecr == 0 || elapsed > 1 << 20 {
+                return None;
+            }
+            elapsed.max(1) * 1000
+        } else {
+            return None;
+        };
+        self.rtt.sample(rtt_us);
+        Some(rtt_us)
+    }
+
+    /// Loss recovery and congestion control: RFC 6675, without SACK RFC 5681 and 6582. SND.UNA is the new one.
+    fn recover(
+        &mut self,
+        header: &SegmentHeader,
+        acked: u32,
+        flight_before: u32,
+        rtt_us: Option<u32>,
+        shared: &mut Shared,
+        now: Instant,
+    ) {
+        let mss = u32::from(self.mss);
+        let (una, nxt, has_sack) = (self.snd.una, self.snd.nxt, self.has_sack);
+        let mut delivered = acked;
+        let mut newly_sacked = 0;
+        if let Some(recovery) = &mut self.recovery {
+            delivered -= recovery.board.advance(una);
+        }
+        if has_sack && !header.options.sack.is_empty() {
+            newly_sacked = self.recovery_mut(shared).board.update(una, header.options.sack.as_slice(), nxt).newly_sacked;
+            delivered += newly_sacked;
+            if acked == 0 && newly_sacked > 0 {
+                shared.counters.duplicate_acks_in += 1;
+                self.dup_acks = self.dup_acks.saturating_add(1);
+            }
+        }
+        let mode = self.mode();
+        let is_past_recovery = self.recovery.as_ref().is_none_or(|r| una.at_or_after(r.board.recovery_point));
+        let info = AckInfo {
+            now,
+            bytes_acked: acked,
+            bytes_delivered: delivered,
+            rtt_us,
+            rtt_min_us: self.rtt.min_us(),
+            flight_before,
+            is_app_limited: !self.is_cwnd_limited,
+            in_recovery: mode == Mode::Fast && !is_past_recovery,
+            ..AckInfo::default()
+        };
+        self.cc.on_ack(&info);
+        let dup_acks = u32::from(self.dup_acks);
+        let Some(recovery) = &mut self.recovery else { return };
+        match mode {
+            Mode::Open => {
+                if acked > 0 {
+                    recovery.duplicates.clear();
+                }
+                let is_lost = dup_acks >= DUP_THRESH
+                    || (newly_sacked > 0 && recovery.board.is_lost(una, mss));
+                if is_lost && una != nxt {
+                    recovery.mode = Mode::Fast;
+                    recovery.must_retransmit = true;
+                    recovery.board.begin_recovery(una, nxt);
+                    recovery.board.mark_lost((una + mss).min(nxt));
+                    self.cc.on_congestion_event(now, flight_before, CongestionKind::Loss);
+                    shared.counters.fast_retransmits += 1;
+                    self.restart_timer(now, shared);
+                }
+            }
+            Mode::Fast if acked > 0 && is_past_recovery => {
+                recovery.mode = Mode::Open;
+                recovery.must_retransmit = false;
+                recovery.duplicates.clear();
+                self.cc.on_recovery_exit(now);
+            }
+            Mode::Fast if acked > 0 && !has_sack => {
+                // RFC 6582 §3.2 step 3, partial acknowledgment.
+                recovery.duplicates.on_partial_ack(acked, mss);
+                recovery.board.mark_lost((una + mss).min(nxt));
+                recovery.must_retransmit = true;
+            }
+            Mode::Loss if is_past_recovery => {
+                recovery.mode = Mode::Open;
+                recovery.duplicates.clear();
+            }
+            Mode::Fast | Mode::Loss => {}
+        }
+        if acked > 0 {
+            self.release_recovery(shared);
+        }
+    }
+
+    /// Seventh and eighth: the text and the FIN.
+    fn on_text<L: SessionLayer, O: Output>(
+        &mut self,
+        id: Key,
+        text: &Text<'_>,
+        shared: &mut Shared,
+        now: Instant,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) -> Fate {
+        if text.data.is_empty() && !text.fin {
+            return Fate::Lives;
+        }
+        if !self.state.can_receive() {
+            // "This should not occur since a FIN has been received from the remote side. Ignore the segment text."
+            shared.drops.count(DropReason::DataAfterFin);
+            self.program_ack(id, shared);
+            return Fate::Lives;
+        }
+        if text.fin {
+            let fin = text.seq + text.data.len() as u32;
+            if self.has_fin && fin != self.rcv.fin {
+                shared.drops.count(DropReason::DataAfterFin);
+            } else {
+                self.has_fin = true;
+                self.rcv.fin = fin;
+            }
+            if fin != self.rcv.nxt {
+                self.program_ack(id, shared);
+            }
+        }
+        if !text.data.is_empty() {
+            if self.is_app_closed {
+                // RFC 9293 §3.6.1 (MUST-14): data for an app that cannot read any more is answered with a reset.
+                shared.drops.count(DropReason::DataAfterClose);
+                self.send_reset(shared, now, out);
+                self.enter(id, StateEvent::Abort);
+                return Fate::Closed(CloseReason::LocalReset);
+            }
+            self.on_data(id, text, shared, now, layer, out, events);
+        }
+        if self.has_fin && self.rcv.nxt == self.rcv.fin { self.on_fin(id, shared, events) } else { Fate::Lives }
+    }
+
+    fn on_data<L: SessionLayer, O: Output>(
+        &mut self,
+        id: Key,
+        text: &Text<'_>,
+        shared: &mut Shared,
+        now: Instant,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        let offset = text.seq.since(self.rcv.nxt);
+        let mut data = text.data;
+        if self.has_fin {
+            let most = if self.rcv.fin.after(text.seq) { self.rcv.fin.since(text.seq) as usize } else { 0 };
+            if data.len() > most {
+                shared.drops.count(DropReason::DataAfterFin);
+                data = &data[..most];
+            }
+        }
+        self.peer_segment = self.peer_segment.max(u16::try_from(data.len()).unwrap_or(u16::MAX));
+        let stored = layer.rx_store(self.session, offset, data);
+        if stored.refused > 0 {
+            shared.drops.count(DropReason::ReceiveFull);
+        }
+        if stored.advanced > 0 {
+            self.rcv.nxt += stored.advanced;
+            // What the session layer could store lay inside the window, but for room that it kept beyond it.
+            self.rcv.edge = self.rcv.edge.max(self.rcv.nxt);
+            shared.counters.bytes_in += u64::from(stored.advanced);
+            match events.last() {
+                Some(TransportEvent::Received { session }) if *session == self.session => {}
+                _ => events.push(TransportEvent::Received { session: self.session }),
+            }
+        }
+        if offset > 0 {
+            // RFC 5681 §4.2: out-of-order data SHOULD be acknowledged immediately, one for one.
+            self.note_out_of_order(text.seq, layer);
+            if out.room() > 0 {
+                self.send_ack(shared, now, layer, out);
+            } else {
+                self.program_ack(id, shared);
+            }
+        } else if stored.refused > 0
+            || stored.advanced as usize != data.len()
+            || !layer.rx_ranges(self.session).is_empty()
+        {
+            // It filled a gap, or part of one (RFC 5681 §4.2), or was refused.
+            self.program_ack(id, shared);
+        } else if self.quick_acks > 0 {
+            self.quick_acks -= 1;
+            self.program_ack(id, shared);
+        } else if self.rcv.nxt.since(self.rcv.last_ack_sent) > u32::from(self.peer_segment) {
+            // RFC 9293 MUST-41: every second full segment at least.
+            self.program_ack(id, shared);
+        } else if self.ack_at == Instant::FAR {
+            self.ack_at = now + shared.config.ack_delay;
+        }
+    }
+
+    fn note_out_of_order<L: SessionLayer>(&mut self, seq: SeqNum, layer: &L) {
+        let offset = seq.since(self.rcv.nxt);
+        let previous = self.rcv.recent[0].since(self.rcv.nxt);
+        let range = layer.rx_ranges(self.session).iter().find(|r| r.start <= offset && offset < r.end);
+        let is_same = range.is_some_and(|r| r.start <= previous && previous < r.end);
+        if !is_same {
+            self.rcv.recent[1] = self.rcv.recent[0];
+        }
+        self.rcv.recent[0] = seq;
+    }
+
+    /// All before the FIN is received.
+    fn on_fin(&mut self, id: Key, shared: &mut Shared, events: &mut Vec<TransportEvent>) -> Fate {
+        self.rcv.nxt += 1;
+        self.rcv.edge = self.rcv.edge.max(self.rcv.nxt);
+        self.program_ack(id, shared);
+        events.push(TransportEvent::PeerClosed { session: self.session });
+        self.enter(id, StateEvent::RcvFin);
+        if self.state == State::TimeWait { Fate::TimeWait } else { Fate::Lives }
+    }
+}

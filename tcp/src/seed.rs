@@ -1,0 +1,114 @@
+//! Plain values that cross between main and workers: they are `Send`, hold no reference and name no pool's insides.
+
+use hoststack_transport::{AppWorkerId, FlowKey, HalfOpenId, Instant, Key};
+use hoststack_wire::{SegmentHeader, SeqNum};
+
+use crate::config::SocketOptions;
+
+/// Whose active open it is: copied into all that is said about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HalfOpenUser {
+    /// The app worker.
+    pub app_worker: AppWorkerId,
+    /// The half-open session in that app worker's pool on main.
+    pub half_open: Key,
+}
+
+/// A SYN that a worker is to send for main.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Syn {
+    /// The flow.
+    pub flow: FlowKey,
+    /// ISS: what the worker judges answers against.
+    pub iss: SeqNum,
+    /// The header as it is to be sent.
+    pub header: SegmentHeader,
+    /// Not a retransmission: the worker inserts the flow (`Engine::open`) before it sends it.
+    pub first: bool,
+}
+
+/// A segment that is acceptable in SYN-SENT, from the worker to main. It carries no payload: the peer sends that again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalfOpenSegment {
+    /// Whose.
+    pub half_open: HalfOpenId,
+    /// When the worker saw it.
+    pub received: Instant,
+    /// What it says.
+    pub header: SegmentHeader,
+}
+
+/// An ICMP error that quotes a SYN of a half-open, from the worker to main.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalfOpenError {
+    /// Whose.
+    pub half_open: HalfOpenId,
+    /// What the network said.
+    pub error: IcmpError,
+}
+
+/// An ICMP error about a TCP segment of ours, of either IP version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IcmpError {
+    /// No route to the network or host, time exceeded: soft errors (RFC 9293 §3.9.2.2).
+    Unreachable,
+    /// The host has no such protocol or port.
+    PortUnreachable,
+    /// A filter forbids it.
+    Prohibited,
+    /// A segment did not fit the path: its MTU as an IP packet size (RFC 1191, RFC 8201).
+    PacketTooBig {
+        /// MTU of the next hop in bytes.
+        mtu: u16,
+    },
+}
+
+/// In which state the worker begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeedState {
+    /// The SYN-ACK came.
+    Established,
+    /// A bare SYN came: both ends opened at once (RFC 9293 §3.5, figure 8).
+    SynReceived,
+}
+
+/// Timestamps as negotiated in SYN-SENT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SeedTimestamps {
+    /// The peer's TSval: TS.Recent.
+    pub(crate) recent: u32,
+    /// The last TSval that main had sent: the worker's clock may lag a step behind, its TSvals may not.
+    pub(crate) last_sent: u32,
+}
+
+/// All that SYN-SENT learnt: what a connection is made of on the worker that owns its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct ConnectionSeed {
+    /// The flow.
+    pub flow: FlowKey,
+    /// The half-open it was.
+    pub half_open: HalfOpenId,
+    /// Whose it is.
+    pub user: HalfOpenUser,
+    /// Where it begins.
+    pub state: SeedState,
+    /// What was asked for it.
+    pub options: SocketOptions,
+    pub(crate) iss: SeqNum,
+    pub(crate) irs: SeqNum,
+    /// SEG.WND of the peer's SYN, never scaled (RFC 7323 §2.2).
+    pub(crate) peer_wnd: u16,
+    /// The peer's MSS option.
+    pub(crate) peer_mss: Option<u16>,
+    /// The MSS we announced.
+    pub(crate) local_mss: u16,
+    /// (peer's shift, ours), when both offered.
+    pub(crate) scales: Option<(u8, u8)>,
+    pub(crate) sack: bool,
+    pub(crate) timestamps: Option<SeedTimestamps>,
+    /// Time from SYN to SYN-ACK, unless the SYN was sent more than once (Karn).
+    pub(crate) rtt_us: Option<u32>,
+    /// The SYN was retransmitted: RFC 6298 §5.7, RFC 5681 §3.1.
+    pub(crate) syn_retransmitted: bool,
+}

@@ -1,0 +1,868 @@
+//! Exchanges of segments as tests: an engine on virtual time, a peer that the test speaks for, an app that it plays.
+//!
+//! Segments are written in the notation of `wire::notation`, relative to the two initial sequence numbers. A fixture
+//! for each state is reached through segments, never by setting fields.
+//!
+//! ```
+//! use hoststack_tcp::testing::Exchange;
+//! let mut x = Exchange::established().mss(1000);
+//! x.app_writes(2500).sends(["1:1001(1000)", "1001:2001(1000)", "P. 2001:2501(500)"]);
+//! x.gets([". ack 2501"]).sends_nothing();
+//! ```
+
+mod layer;
+
+use alloc::collections::VecDeque;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr};
+
+use hoststack_transport::{
+    AppWorkerId, ConnectFailure, ConnectionId, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Instant, Key,
+    ListenerId, Protocol, Rng, SessionId, Transmitted, Transport, TransportEvent,
+};
+use hoststack_wire::{
+    Flags, FlowHasher, NotedSegment, Options, Segment, SegmentHeader, SeqNum, Timestamps, parse_notation,
+};
+
+pub use layer::{FakeLayer, pattern};
+
+use crate::config::{SocketOptions, TcpConfig};
+use crate::describe::{ConnectionInfo, EngineCounts};
+use crate::drop_reason::DropReason;
+use crate::engine::{Disposition, Engine, Output};
+use crate::half_opens::{HalfOpenAction, HalfOpens};
+use crate::isn::Secrets;
+use crate::seed::{HalfOpenError, HalfOpenUser, IcmpError};
+use crate::state::State;
+
+/// A segment that an engine sent, and when.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// When.
+    pub at: Instant,
+    /// On which flow, as the sender names it.
+    pub flow: FlowKey,
+    /// What it says.
+    pub header: SegmentHeader,
+    /// Its payload.
+    pub payload: Vec<u8>,
+}
+
+/// An [`Output`] that keeps what is sent.
+#[derive(Debug)]
+pub struct FakeOutput {
+    /// Now, for the record.
+    pub now: Instant,
+    /// MTU of all paths.
+    pub mtu: u16,
+    /// Room for more segments in this step.
+    pub room: usize,
+    /// What was sent and not looked at.
+    pub sent: VecDeque<Sent>,
+}
+
+impl Output for FakeOutput {
+    fn room(&self) -> usize {
+        self.room
+    }
+
+    fn path_mtu(&mut self, _flow: &FlowKey) -> u16 {
+        self.mtu
+    }
+
+    fn send(&mut self, flow: &FlowKey, header: &SegmentHeader, payload_len: usize, fill: impl FnOnce(&mut [u8])) {
+        let mut payload = alloc::vec![0; payload_len];
+        fill(&mut payload);
+        self.room = self.room.saturating_sub(1);
+        self.sent.push_back(Sent { at: self.now, flow: *flow, header: *header, payload });
+    }
+}
+
+/// What an exchange starts from.
+#[derive(Clone, Copy, Debug)]
+struct Setup {
+    config: TcpConfig,
+    options: SocketOptions,
+    /// Which state it is brought to, actively or passively.
+    reach: Reach,
+    /// MSS that the peer announces.
+    peer_mss: Option<u16>,
+    peer_scale: Option<u8>,
+    peer_wnd: u16,
+    peer_isn: SeqNum,
+    /// The ISS that our side shall have; the clock starts accordingly.
+    iss: Option<SeqNum>,
+    timestamps: bool,
+    sack: bool,
+    mtu: u16,
+    backlog: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Closed,
+    Listen,
+    SynSent,
+    SynReceived,
+    Established,
+    ActiveEstablished,
+    CrossedSyns,
+    FinWait1,
+    FinWait2,
+    CloseWait,
+    Closing,
+    LastAck,
+    TimeWait,
+}
+
+/// An engine, its app and its peer.
+pub struct Exchange {
+    setup: Setup,
+    /// Now.
+    pub now: Instant,
+    start: Instant,
+    /// The engine under test.
+    pub engine: Engine,
+    /// Main's engine.
+    pub half_opens: HalfOpens,
+    /// The session layer.
+    pub layer: FakeLayer,
+    /// What it sent.
+    pub out: FakeOutput,
+    /// What happened and was not looked at.
+    pub events: Vec<TransportEvent>,
+    /// Outcomes of connects: success, or why not.
+    pub outcomes: Vec<Result<(), ConnectFailure>>,
+    /// Half-opens that were deleted.
+    pub deleted: usize,
+    flow: FlowKey,
+    iss: SeqNum,
+    session: Option<SessionId>,
+    half_open: Option<HalfOpenId>,
+    /// TSval that the peer uses next, if not noted, and the last it got.
+    peer_ts: u32,
+    last_tsval: u32,
+    /// Main does not answer: what it is to be told waits.
+    pub is_main_slow: bool,
+    told: Vec<crate::seed::HalfOpenSegment>,
+    parked: Vec<(SegmentHeader, Vec<u8>)>,
+    actions: Vec<HalfOpenAction>,
+}
+
+/// The peer's TSval at the start of an exchange; it counts milliseconds from there.
+pub const PEER_TSVAL: u32 = 1000;
+
+impl Exchange {
+    fn new(setup: Setup) -> Exchange {
+        let mut rng = Rng::from_seed(7);
+        let secrets = Secrets::new(&mut rng);
+        let hasher = FlowHasher::new([rng.u64(), rng.u64()]);
+        let flow = FlowKey {
+            local: Endpoint::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 80),
+            remote: Endpoint::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 4000),
+            domain: DomainId(0),
+            protocol: Protocol::Tcp,
+        };
+        // An ISS is the hash of the flow plus a clock of 4 us.
+        let wait = setup.iss.map_or(0, |iss| u64::from(iss.since(secrets.isn(Instant::ZERO, &flow))) * 4);
+        let now = Instant::from_millis(1000).plus_micros(wait.saturating_sub(1_000_000));
+        let mut exchange = Exchange {
+            now,
+            start: now,
+            engine: Engine::new(setup.config, secrets.clone(), hasher),
+            half_opens: HalfOpens::new(setup.config, secrets),
+            layer: FakeLayer::new(),
+            out: FakeOutput { now, mtu: setup.mtu, room: usize::MAX, sent: VecDeque::new() },
+            events: Vec::new(),
+            outcomes: Vec::new(),
+            deleted: 0,
+            flow,
+            iss: SeqNum(0),
+            session: None,
+            half_open: None,
+            peer_ts: PEER_TSVAL,
+            last_tsval: 0,
+            is_main_slow: false,
+            told: Vec::new(),
+            parked: Vec::new(),
+            actions: Vec::new(),
+            setup,
+        };
+        exchange.reach();
+        exchange
+    }
+
+    fn at(reach: Reach) -> Exchange {
+        let config = TcpConfig { quick_acks: 0, ..TcpConfig::default() };
+        let options = SocketOptions {
+            rx_window: 65_535,
+            window_scale: false,
+            timestamps: true,
+            sack: true,
+            ..SocketOptions::default()
+        };
+        Exchange::new(Setup {
+            config,
+            options,
+            reach,
+            peer_mss: Some(1000),
+            peer_scale: None,
+            peer_wnd: 65_535,
+            peer_isn: SeqNum(0x1000),
+            iss: None,
+            timestamps: false,
+            sack: false,
+            mtu: 1500,
+            backlog: 16,
+        })
+    }
+
+    /// CLOSED: no listener.
+    pub fn closed() -> Exchange {
+        Exchange::at(Reach::Closed)
+    }
+
+    /// LISTEN.
+    pub fn listen() -> Exchange {
+        Exchange::at(Reach::Listen)
+    }
+
+    /// SYN-SENT, its SYN seen.
+    pub fn syn_sent() -> Exchange {
+        Exchange::at(Reach::SynSent)
+    }
+
+    /// SYN-RECEIVED of a listener, its SYN-ACK seen.
+    pub fn syn_received() -> Exchange {
+        Exchange::at(Reach::SynReceived)
+    }
+
+    /// SYN-RECEIVED of a simultaneous open, its SYN-ACK seen.
+    pub fn crossed_syns() -> Exchange {
+        Exchange::at(Reach::CrossedSyns)
+    }
+
+    /// ESTABLISHED by a listener.
+    pub fn established() -> Exchange {
+        Exchange::at(Reach::Established)
+    }
+
+    /// ESTABLISHED by a connect; its ACK was sent and seen.
+    pub fn connected() -> Exchange {
+        Exchange::at(Reach::ActiveEstablished)
+    }
+
+    /// FIN-WAIT-1: the app half-closed, its FIN (1) was seen.
+    pub fn fin_wait_1() -> Exchange {
+        Exchange::at(Reach::FinWait1)
+    }
+
+    /// FIN-WAIT-2: the FIN was acknowledged.
+    pub fn fin_wait_2() -> Exchange {
+        Exchange::at(Reach::FinWait2)
+    }
+
+    /// CLOSE-WAIT: the peer's FIN (1) was acknowledged.
+    pub fn close_wait() -> Exchange {
+        Exchange::at(Reach::CloseWait)
+    }
+
+    /// CLOSING: FINs crossed.
+    pub fn closing() -> Exchange {
+        Exchange::at(Reach::Closing)
+    }
+
+    /// LAST-ACK.
+    pub fn last_ack() -> Exchange {
+        Exchange::at(Reach::LastAck)
+    }
+
+    /// TIME-WAIT, entered through FIN-WAIT-2.
+    pub fn time_wait() -> Exchange {
+        Exchange::at(Reach::TimeWait)
+    }
+
+    fn again(self, change: impl FnOnce(&mut Setup)) -> Exchange {
+        let mut setup = self.setup;
+        change(&mut setup);
+        Exchange::new(setup)
+    }
+
+    /// The same state with other limits.
+    pub fn config(self, change: impl FnOnce(&mut TcpConfig)) -> Exchange {
+        self.again(|setup| change(&mut setup.config))
+    }
+
+    /// The same state with other options of our side.
+    pub fn options(self, change: impl FnOnce(&mut SocketOptions)) -> Exchange {
+        self.again(|setup| change(&mut setup.options))
+    }
+
+    /// The same state; the peer announces this MSS. Default 1000.
+    pub fn mss(self, mss: impl Into<Option<u16>>) -> Exchange {
+        self.again(|setup| setup.peer_mss = mss.into())
+    }
+
+    /// The same state; the peer offers SACK.
+    pub fn sack(self) -> Exchange {
+        self.again(|setup| setup.sack = true)
+    }
+
+    /// The same state; the peer offers timestamps.
+    pub fn timestamps(self) -> Exchange {
+        self.again(|setup| setup.timestamps = true)
+    }
+
+    /// The same state; both offer window scaling, the peer with this shift.
+    pub fn scale(self, shift: u8) -> Exchange {
+        self.again(|setup| {
+            setup.options.window_scale = true;
+            setup.peer_scale = Some(shift);
+        })
+    }
+
+    /// The same state; the peer's window field. Default 65535.
+    pub fn window(self, wnd: u16) -> Exchange {
+        self.again(|setup| setup.peer_wnd = wnd)
+    }
+
+    /// The same state with these initial sequence numbers: ours, the peer's.
+    pub fn isns(self, iss: u32, peer: u32) -> Exchange {
+        self.again(|setup| {
+            setup.iss = Some(SeqNum(iss));
+            setup.peer_isn = SeqNum(peer);
+        })
+    }
+
+    /// The same state over a path of this MTU. Default 1500.
+    pub fn mtu(self, mtu: u16) -> Exchange {
+        self.again(|setup| setup.mtu = mtu)
+    }
+
+    /// The same state; the listener's backlog. Default 16.
+    pub fn backlog(self, backlog: u32) -> Exchange {
+        self.again(|setup| setup.backlog = backlog)
+    }
+
+    fn reach(&mut self) {
+        let reach = self.setup.reach;
+        match reach {
+            Reach::Closed => return,
+            Reach::SynSent | Reach::ActiveEstablished | Reach::CrossedSyns => self.reach_actively(reach),
+            _ => {
+                let local = Endpoint::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.flow.local.port);
+                let (backlog, options) = (self.setup.backlog, self.setup.options);
+                self.engine.listen(listener(), DomainId(0), local, backlog, options).expect("nothing listens yet");
+                self.reach_passively(reach);
+            }
+        }
+        self.events.clear();
+        self.out.sent.clear();
+    }
+
+    fn reach_actively(&mut self, reach: Reach) {
+        self.app_connects(Duration::from_secs(30));
+        let syn = self.out.sent.front().expect("a SYN is sent").header;
+        self.iss = syn.seq;
+        match reach {
+            Reach::ActiveEstablished => {
+                self.peer_syn(Flags::SYN | Flags::ACK, syn.seq + 1);
+                self.expect_state(State::Established);
+            }
+            Reach::CrossedSyns => {
+                self.peer_syn(Flags::SYN, SeqNum(0));
+                self.expect_state(State::SynReceived);
+            }
+            _ => self.expect_state(State::SynSent),
+        }
+    }
+
+    fn reach_passively(&mut self, reach: Reach) {
+        if reach == Reach::Listen {
+            return;
+        }
+        self.peer_syn(Flags::SYN, SeqNum(0));
+        self.iss = self.out.sent.back().expect("a SYN-ACK is sent").header.seq;
+        if reach == Reach::SynReceived {
+            return self.expect_state(State::SynReceived);
+        }
+        self.gets([". ack 1"]);
+        self.expect_state(State::Established);
+        let steps: &[&str] = match reach {
+            Reach::FinWait1 => &["close"],
+            Reach::FinWait2 => &["close", ". ack 2"],
+            Reach::CloseWait => &["F. 1:1(0) ack 1"],
+            Reach::Closing => &["close", "F. 1:1(0) ack 1"],
+            Reach::LastAck => &["F. 1:1(0) ack 1", "close"],
+            Reach::TimeWait => &["close", ". ack 2", "F. 1:1(0) ack 2"],
+            _ => &[],
+        };
+        for &step in steps {
+            if step == "close" {
+                self.app_half_closes();
+            } else {
+                self.gets([step]);
+            }
+        }
+        self.expect_state(match reach {
+            Reach::FinWait1 => State::FinWait1,
+            Reach::FinWait2 => State::FinWait2,
+            Reach::CloseWait => State::CloseWait,
+            Reach::Closing => State::Closing,
+            Reach::LastAck => State::LastAck,
+            Reach::TimeWait => State::TimeWait,
+            _ => State::Established,
+        });
+    }
+
+    /// The peer's SYN or SYN-ACK with the options of the setup.
+    fn peer_syn(&mut self, flags: Flags, ack: SeqNum) {
+        let Setup { peer_mss, peer_scale, peer_wnd, peer_isn, timestamps, sack, .. } = self.setup;
+        let ecr = if flags.has(Flags::ACK) { self.last_tsval } else { 0 };
+        let header = SegmentHeader {
+            src_port: self.flow.remote.port,
+            dst_port: self.flow.local.port,
+            seq: peer_isn,
+            ack,
+            flags,
+            wnd: peer_wnd,
+            urgent: 0,
+            options: Options {
+                mss: peer_mss,
+                window_scale: peer_scale,
+                sack_permitted: sack,
+                timestamps: timestamps.then(|| Timestamps { val: self.peer_tsval(), ecr }),
+                ..Options::default()
+            },
+        };
+        self.deliver(&header, &[]);
+        self.settle();
+    }
+
+    fn peer_tsval(&self) -> u32 {
+        self.peer_ts.wrapping_add(self.now.since(self.start).as_millis() as u32)
+    }
+
+    /// The peer's clock jumps: TSvals go on from there.
+    pub fn peer_clock_jumps(&mut self, by_ms: i32) -> &mut Exchange {
+        self.peer_ts = self.peer_ts.wrapping_add_signed(by_ms);
+        self
+    }
+
+    // ---- the peer ----
+
+    /// The peer's segments arrive in one burst. Timestamps are added if they were negotiated and none are noted; the
+    /// window is 65535 if none is noted. Payload is the peer's stream ([`pattern`]).
+    #[track_caller]
+    pub fn gets<const N: usize>(&mut self, segments: [&str; N]) -> &mut Exchange {
+        for text in segments {
+            let noted = parse_notation(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+            let (header, payload) = self.segment_of(&noted);
+            self.deliver(&header, &payload);
+        }
+        self.settle();
+        self
+    }
+
+    fn segment_of(&self, noted: &NotedSegment) -> (SegmentHeader, Vec<u8>) {
+        let mut header = noted.to_header(
+            self.flow.remote.port,
+            self.flow.local.port,
+            self.setup.peer_isn,
+            self.iss,
+            self.setup.peer_wnd,
+        );
+        if self.setup.timestamps && header.options.timestamps.is_none() && !header.flags.has(Flags::RST) {
+            header.options.timestamps = Some(Timestamps { val: self.peer_tsval(), ecr: self.last_tsval });
+        }
+        let first = noted.seq.wrapping_sub(1);
+        let payload = (0..noted.payload_len()).map(|n| pattern(first.wrapping_add(n))).collect();
+        (header, payload)
+    }
+
+    fn deliver(&mut self, header: &SegmentHeader, payload: &[u8]) {
+        let hash = self.engine.flow_hash(&self.flow);
+        let segment = Segment { header: *header, payload };
+        let mut told = core::mem::take(&mut self.told);
+        let disposition = self.engine.input(
+            self.now,
+            self.flow,
+            hash,
+            &segment,
+            &mut self.layer,
+            &mut self.out,
+            &mut self.events,
+            &mut told,
+        );
+        self.told = told;
+        if let Disposition::Park(_) = disposition {
+            self.parked.push((*header, payload.to_vec()));
+        }
+    }
+
+    /// The network says something about our segment at the relative sequence number `seq`.
+    pub fn gets_icmp(&mut self, seq: u32, error: IcmpError) -> &mut Exchange {
+        let hash = self.engine.flow_hash(&self.flow);
+        let mut errors: Vec<HalfOpenError> = Vec::new();
+        self.engine.on_icmp_error(
+            self.now,
+            self.flow,
+            hash,
+            self.iss + seq,
+            error,
+            &mut self.layer,
+            &mut self.out,
+            &mut self.events,
+            &mut errors,
+        );
+        for error in errors {
+            self.half_opens.on_icmp_error(&error, &mut self.actions);
+        }
+        self.settle();
+        self
+    }
+
+    // ---- the app ----
+
+    /// The app connects.
+    pub fn app_connects(&mut self, within: Duration) -> &mut Exchange {
+        let user = HalfOpenUser { app_worker: AppWorkerId(key(1)), half_open: key(2) };
+        let deadline = self.now + within;
+        let (flow, options, mtu) = (self.flow, self.setup.options, self.setup.mtu);
+        let id = self.half_opens.open(self.now, flow, user, options, mtu, deadline, &mut self.actions);
+        self.half_open = id.ok();
+        self.settle();
+        self
+    }
+
+    /// The app writes `count` bytes of its stream ([`pattern`]).
+    pub fn app_writes(&mut self, count: usize) -> &mut Exchange {
+        let session = self.session();
+        self.layer.write(session, count);
+        self.layer.programmed.push(session);
+        self.settle();
+        self
+    }
+
+    /// The app reads up to `count` bytes; they must be the peer's stream.
+    #[track_caller]
+    pub fn app_reads(&mut self, count: usize) -> &mut Exchange {
+        let session = self.session();
+        assert_eq!(self.layer.read(session, count), count, "bytes that the app could read");
+        self.layer.programmed.push(session);
+        self.settle();
+        self
+    }
+
+    /// The app closes both ways.
+    pub fn app_closes(&mut self) -> &mut Exchange {
+        self.with_connection(|x, connection| {
+            x.engine.close(x.now, connection, &mut x.layer, &mut x.out, &mut x.events);
+        })
+    }
+
+    /// The app closes its direction.
+    pub fn app_half_closes(&mut self) -> &mut Exchange {
+        self.with_connection(|x, connection| {
+            x.engine.half_close(x.now, connection, &mut x.layer, &mut x.out, &mut x.events);
+        })
+    }
+
+    /// The app resets.
+    pub fn app_resets(&mut self) -> &mut Exchange {
+        self.with_connection(|x, connection| {
+            x.engine.reset(x.now, connection, &mut x.layer, &mut x.out, &mut x.events);
+        })
+    }
+
+    /// The app stops listening.
+    pub fn app_unlistens(&mut self) -> &mut Exchange {
+        self.engine.unlisten(self.now, listener(), &mut self.out, &mut self.events);
+        self.settle();
+        self
+    }
+
+    fn with_connection(&mut self, act: impl FnOnce(&mut Exchange, ConnectionId)) -> &mut Exchange {
+        if let Some(connection) = self.engine.connection_of(&self.flow) {
+            act(self, connection);
+        }
+        self.settle();
+        self
+    }
+
+    fn session(&self) -> SessionId {
+        self.session.or(self.layer.newest()).expect("a session exists")
+    }
+
+    // ---- time ----
+
+    /// Time passes.
+    pub fn after(&mut self, ms: u64) -> &mut Exchange {
+        self.until(self.now.plus_micros(ms * 1000))
+    }
+
+    /// Time passes until `ms` after the fixture was made.
+    pub fn at_ms(&mut self, ms: u64) -> &mut Exchange {
+        self.until(self.start.plus_micros(ms * 1000))
+    }
+
+    fn until(&mut self, end: Instant) -> &mut Exchange {
+        loop {
+            let deadlines = [self.engine.next_deadline(), self.half_opens.next_deadline()];
+            let next = deadlines.into_iter().flatten().min().filter(|&next| next <= end);
+            self.now = next.unwrap_or(end).max(self.now);
+            self.out.now = self.now;
+            self.half_opens.poll(self.now, &mut self.actions);
+            self.engine.poll(self.now, &mut self.layer, &mut self.out, &mut self.events);
+            self.settle();
+            if next.is_none() {
+                return self;
+            }
+        }
+    }
+
+    /// The rest of a step: main's decisions, the transmit stage, the acknowledgments.
+    fn settle(&mut self) {
+        self.main_acts();
+        self.transmit();
+        self.engine.flush_acks(self.now, &mut self.layer, &mut self.out);
+        self.engine.check_consistency();
+        self.half_opens.check_consistency();
+        if let Some(ts) = self.out.sent.iter().rev().find_map(|sent| sent.header.options.timestamps) {
+            self.last_tsval = ts.val;
+        }
+    }
+
+    /// Lets a slow main act.
+    pub fn main_catches_up(&mut self) -> &mut Exchange {
+        self.is_main_slow = false;
+        self.settle();
+        self
+    }
+
+    fn main_acts(&mut self) {
+        if self.is_main_slow {
+            return;
+        }
+        for segment in core::mem::take(&mut self.told) {
+            self.half_opens.on_segment(&segment, &mut self.actions);
+        }
+        let mut actions = core::mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            self.main_does(action);
+        }
+        self.actions = actions;
+    }
+
+    fn main_does(&mut self, action: HalfOpenAction) {
+        let mut more = Vec::new();
+        match action {
+            HalfOpenAction::SendSyn { half_open, syn } => {
+                if syn.first && self.engine.open(self.now, &syn, half_open).is_err() {
+                    self.half_opens.fail(half_open, ConnectFailure::AddressInUse, &mut more);
+                } else {
+                    self.engine.send_syn(self.now, &syn, half_open, &mut self.out);
+                }
+            }
+            HalfOpenAction::Establish { half_open, seed, .. } => {
+                let session = self.layer.open();
+                self.session = Some(session);
+                let result = self.engine.establish(
+                    self.now,
+                    seed,
+                    session,
+                    &mut self.layer,
+                    &mut self.out,
+                    &mut self.events,
+                );
+                if let Ok(connection) = result {
+                    self.layer.bind(session, connection);
+                }
+                self.outcomes.push(result.map(|_| ()).map_err(|_| ConnectFailure::NoRoom));
+                self.half_opens.settled(half_open, &mut more);
+                self.unpark();
+            }
+            HalfOpenAction::Failed { half_open, failure, .. } => {
+                self.outcomes.push(Err(failure));
+                self.engine.forget_half_open(&self.flow, half_open, &mut self.events);
+                self.half_opens.settled(half_open, &mut more);
+                self.unpark();
+            }
+            HalfOpenAction::Deleted { .. } => self.deleted += 1,
+        }
+        for action in more {
+            self.main_does(action);
+        }
+    }
+
+    fn unpark(&mut self) {
+        for (header, payload) in core::mem::take(&mut self.parked) {
+            self.deliver(&header, &payload);
+        }
+    }
+
+    fn transmit(&mut self) {
+        // Twice the longest list that one input can leave; `More` asks again.
+        while let Some(session) = self.layer.programmed.pop() {
+            let Some(connection) = self.layer.connection_of(session) else { continue };
+            let done = self.engine.transmit(self.now, connection, 64, &mut self.layer, &mut self.out);
+            if done == Transmitted::More && self.out.room > 0 {
+                self.layer.programmed.push(session);
+            }
+        }
+    }
+
+    // ---- what is expected ----
+
+    /// Exactly these segments were sent since the last look. Windows and options are compared where they are noted.
+    #[track_caller]
+    pub fn sends<const N: usize>(&mut self, expected: [&str; N]) -> &mut Exchange {
+        let sent: Vec<Sent> = self.out.sent.drain(..).collect();
+        let texts: Vec<String> = sent.iter().map(|sent| self.note(sent).to_string()).collect();
+        assert_eq!(texts.len(), N, "segments sent: {texts:#?}, expected: {expected:#?}");
+        for ((sent, text), expected) in sent.iter().zip(&texts).zip(expected) {
+            let noted = self.note(sent);
+            let wanted = parse_notation(expected).unwrap_or_else(|error| panic!("{expected:?}: {error}"));
+            assert!(is_as_noted(&noted, &wanted), "sent {text:?}, expected {expected:?}, all: {texts:#?}");
+            self.check_payload(sent, &noted);
+        }
+        self
+    }
+
+    /// Nothing was sent since the last look.
+    #[track_caller]
+    pub fn sends_nothing(&mut self) -> &mut Exchange {
+        self.sends([])
+    }
+
+    /// Nothing is sent for so long.
+    #[track_caller]
+    pub fn sends_nothing_for(&mut self, ms: u64) -> &mut Exchange {
+        self.after(ms).sends([])
+    }
+
+    /// Takes what was sent, as text.
+    pub fn sent(&mut self) -> Vec<String> {
+        let sent: Vec<Sent> = self.out.sent.drain(..).collect();
+        sent.iter().map(|sent| self.note(sent).to_string()).collect()
+    }
+
+    fn note(&self, sent: &Sent) -> NotedSegment {
+        let is_foreign = sent.header.flags.has(Flags::RST) && sent.header.seq == SeqNum(0);
+        let iss = if is_foreign {
+            SeqNum(0)
+        } else if self.iss == SeqNum(0) && sent.header.flags.has(Flags::SYN) {
+            sent.header.seq
+        } else {
+            self.iss
+        };
+        let segment = Segment { header: sent.header, payload: &sent.payload };
+        segment.noted(iss, self.setup.peer_isn)
+    }
+
+    #[track_caller]
+    fn check_payload(&self, sent: &Sent, noted: &NotedSegment) {
+        let first = noted.seq.wrapping_sub(1);
+        let is_ours = sent.payload.iter().zip(0..).all(|(&byte, n)| byte == pattern(first.wrapping_add(n)));
+        assert!(is_ours, "the payload of {noted} is not what the app wrote there");
+    }
+
+    /// The state of the flow; `CLOSED` (or `LISTEN`, if something listens) when there is none.
+    pub fn state(&self) -> State {
+        self.engine.state_of(&self.flow).unwrap_or(if self.engine.counts().listeners > 0 {
+            State::Listen
+        } else {
+            State::Closed
+        })
+    }
+
+    /// The flow is in this state.
+    #[track_caller]
+    pub fn is_in(&mut self, state: State) -> &mut Exchange {
+        self.expect_state(state);
+        self
+    }
+
+    #[track_caller]
+    fn expect_state(&self, state: State) {
+        assert_eq!(self.state(), state);
+    }
+
+    /// Exactly these events happened since the last look, by name and, for `Closed`, reason.
+    #[track_caller]
+    pub fn tells<const N: usize>(&mut self, expected: [&str; N]) -> &mut Exchange {
+        let told: Vec<String> = self.events.drain(..).map(|event| event_name(&event)).collect();
+        assert_eq!(told, expected.map(String::from));
+        self
+    }
+
+    /// So many segments were dropped for this reason.
+    #[track_caller]
+    pub fn dropped(&mut self, reason: DropReason, count: u64) -> &mut Exchange {
+        assert_eq!(self.engine.drop_counters().of(reason), count, "{reason}");
+        self
+    }
+
+    /// The connection's variables.
+    pub fn info(&self) -> ConnectionInfo {
+        let id = self.engine.connection_of(&self.flow).expect("the flow has a connection");
+        self.engine.connection(self.now, id).expect("it was found just now")
+    }
+
+    /// What the engine holds.
+    pub fn counts(&self) -> EngineCounts {
+        self.engine.counts()
+    }
+
+    /// The flow under test.
+    pub fn flow(&self) -> FlowKey {
+        self.flow
+    }
+
+    /// Takes the last segment's sequence number for our new ISS: after a SYN or SYN-ACK of a new incarnation.
+    pub fn takes_iss(&mut self) -> &mut Exchange {
+        self.iss = self.out.sent.back().expect("a segment was sent").header.seq;
+        self
+    }
+
+    /// Our initial sequence number.
+    pub fn iss(&self) -> SeqNum {
+        self.iss
+    }
+}
+
+fn is_as_noted(sent: &NotedSegment, wanted: &NotedSegment) -> bool {
+    let Options { mss, window_scale, sack_permitted, timestamps, sack } = wanted.options;
+    sent.flags == wanted.flags
+        && sent.seq == wanted.seq
+        && sent.end == wanted.end
+        && (wanted.ack.is_none() || sent.ack == wanted.ack)
+        && (wanted.win.is_none() || sent.win == wanted.win)
+        && (mss.is_none() || sent.options.mss == mss)
+        && (window_scale.is_none() || sent.options.window_scale == window_scale)
+        && (!sack_permitted || sent.options.sack_permitted)
+        && (timestamps.is_none() || sent.options.timestamps == timestamps)
+        && sent.options.sack == sack
+}
+
+fn event_name(event: &TransportEvent) -> String {
+    match event {
+        TransportEvent::Connected { .. } => "Connected".into(),
+        TransportEvent::Accepted { .. } => "Accepted".into(),
+        TransportEvent::Received { .. } => "Received".into(),
+        TransportEvent::Acknowledged { .. } => "Acknowledged".into(),
+        TransportEvent::PeerClosed { .. } => "PeerClosed".into(),
+        TransportEvent::Closed { reason, .. } => alloc::format!("Closed: {reason}"),
+        TransportEvent::FlowGone { .. } => "FlowGone".into(),
+    }
+}
+
+fn key(slot: u32) -> Key {
+    Key { slot, generation: 0 }
+}
+
+/// The listener of an exchange.
+pub fn listener() -> ListenerId {
+    ListenerId(key(9))
+}

@@ -1,0 +1,216 @@
+//! TIME-WAIT in 64 bytes a flow: what it takes to answer old duplicates, and to tell a new SYN from one.
+//!
+//! All records wait equally long, so a queue in order of entry is their timer.
+
+use alloc::collections::VecDeque;
+
+use hoststack_transport::{FlowKey, Instant, Key, Pool};
+use hoststack_wire::{Flags, Options, SegmentHeader, SeqNum, Timestamps};
+
+use crate::config::TcpConfig;
+use crate::connection::Connection;
+use crate::isn::{Secrets, timestamp_clock};
+
+/// A connection that is over: the peer may not know it yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeWait {
+    pub(crate) flow: FlowKey,
+    /// Our last sequence number plus one.
+    pub(crate) snd_nxt: SeqNum,
+    /// The peer's last sequence number plus one.
+    pub(crate) rcv_nxt: SeqNum,
+    /// TS.Recent.
+    pub(crate) ts_recent: u32,
+    /// When it ends, in milliseconds (modulo 2^32) since the epoch.
+    ends_ms: u32,
+    /// The window field that its ACKs carry.
+    pub(crate) wnd: u16,
+    /// Timestamps were negotiated.
+    pub(crate) timestamps: bool,
+    /// Main chose the 4-tuple and is told when the flow is gone.
+    pub(crate) is_active_open: bool,
+}
+
+const _: () = assert!(size_of::<TimeWait>() <= 64);
+
+/// What TIME-WAIT makes of a segment (RFC 9293 §3.10.7.4, RFC 6191).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TimeWaitVerdict {
+    /// A SYN that cannot be an old duplicate: a new connection may begin.
+    Reuse,
+    /// Answer with an ACK and wait 2 MSL anew: the peer sent its FIN again.
+    AckAndRestart,
+    /// Answer with an ACK.
+    Ack,
+    /// A reset: ignored (RFC 1337 fix 1).
+    IgnoreReset,
+    /// Drop it.
+    Drop,
+}
+
+impl TimeWait {
+    /// What is left of a connection.
+    pub(crate) fn of(connection: &Connection) -> TimeWait {
+        TimeWait {
+            flow: connection.flow,
+            snd_nxt: connection.snd.nxt,
+            rcv_nxt: connection.rcv.nxt,
+            ts_recent: connection.ts.recent,
+            ends_ms: 0,
+            wnd: u16::try_from(connection.rcv_wnd() >> connection.rcv_scale).unwrap_or(u16::MAX),
+            timestamps: connection.has_timestamps,
+            is_active_open: connection.is_active_open,
+        }
+    }
+
+    /// <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>.
+    pub(crate) fn ack(&self, now: Instant, secrets: &Secrets) -> SegmentHeader {
+        SegmentHeader {
+            src_port: self.flow.local.port,
+            dst_port: self.flow.remote.port,
+            seq: self.snd_nxt,
+            ack: self.rcv_nxt,
+            flags: Flags::ACK,
+            wnd: self.wnd,
+            urgent: 0,
+            options: Options {
+                timestamps: self.timestamps.then(|| Timestamps {
+                    val: timestamp_clock(now, secrets.timestamp_offset(&self.flow)),
+                    ecr: self.ts_recent,
+                }),
+                ..Options::default()
+            },
+        }
+    }
+
+    pub(crate) fn judge(&self, header: &SegmentHeader, payload_len: usize) -> TimeWaitVerdict {
+        let flags = header.flags;
+        if flags.has(Flags::RST) {
+            return TimeWaitVerdict::IgnoreReset;
+        }
+        if flags.has(Flags::SYN) && !flags.has(Flags::ACK) && self.may_reopen(header) {
+            return TimeWaitVerdict::Reuse;
+        }
+        // The retransmitted FIN ends at RCV.NXT.
+        let len = payload_len as u32 + u32::from(flags.has(Flags::FIN));
+        if flags.has(Flags::FIN) && header.seq + len == self.rcv_nxt {
+            return TimeWaitVerdict::AckAndRestart;
+        }
+        // Anything else is outside a window that no longer exists: an ACK tells the peer so, but a pure ACK that says
+        // what we know needs none.
+        if len == 0 && !flags.has(Flags::SYN) && header.seq == self.rcv_nxt {
+            return TimeWaitVerdict::Drop;
+        }
+        TimeWaitVerdict::Ack
+    }
+
+    /// RFC 6191 §2: by the timestamps where both incarnations have them, by the sequence number otherwise.
+    fn may_reopen(&self, header: &SegmentHeader) -> bool {
+        let seq_is_new = header.seq.after(self.rcv_nxt);
+        match header.options.timestamps {
+            Some(ts) if self.timestamps => {
+                let age = ts.val.wrapping_sub(self.ts_recent) as i32; // signed distance on the circle
+                age > 0 || (age == 0 && seq_is_new)
+            }
+            // The peer uses timestamps only now: a clock that an old duplicate cannot have.
+            Some(_) => true,
+            None => seq_is_new,
+        }
+    }
+
+    /// Whether our own new SYN may take the flow (RFC 6191 §4; RFC 9293 §3.4.2): its ISS is beyond all we sent, or
+    /// both incarnations have timestamps, whose clock goes on.
+    pub(crate) fn may_be_opened(&self, syn: &SegmentHeader) -> bool {
+        syn.seq.after(self.snd_nxt) || (self.timestamps && syn.options.timestamps.is_some())
+    }
+}
+
+/// All TIME-WAIT records of a worker.
+pub(crate) struct TimeWaits {
+    pool: Pool<TimeWait>,
+    /// In order of entry; a key whose record is gone or was restarted is skipped.
+    queue: VecDeque<(Instant, Key)>,
+}
+
+impl TimeWaits {
+    pub(crate) fn new(config: &TcpConfig) -> TimeWaits {
+        TimeWaits { pool: Pool::new(config.time_wait_max.max(1)), queue: VecDeque::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pool.len()
+    }
+
+    pub(crate) fn get(&self, key: Key) -> Option<&TimeWait> {
+        self.pool.get(key)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &TimeWait)> {
+        self.pool.iter()
+    }
+
+    /// Puts a record in; the caller made room with [`TimeWaits::take_oldest`].
+    pub(crate) fn insert(&mut self, mut record: TimeWait, ends: Instant) -> Key {
+        record.ends_ms = millis(ends);
+        let Ok(key) = self.pool.insert(record) else { unreachable!("the caller took the oldest out of a full pool") };
+        self.queue.push_back((ends, key));
+        key
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.pool.is_full()
+    }
+
+    /// 2 MSL begin anew.
+    pub(crate) fn restart(&mut self, key: Key, ends: Instant) {
+        // An entry a second at most, so that a flood of FINs does not grow the queue.
+        if let Some(record) = self.pool.get_mut(key)
+            && millis(ends).wrapping_sub(record.ends_ms) >= 1000
+        {
+            record.ends_ms = millis(ends);
+            self.queue.push_back((ends, key));
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: Key) -> Option<TimeWait> {
+        self.pool.remove(key)
+    }
+
+    /// Takes the record out that has waited longest.
+    pub(crate) fn take_oldest(&mut self) -> Option<TimeWait> {
+        while let Some((_, key)) = self.queue.pop_front() {
+            if let Some(record) = self.pool.remove(key) {
+                return Some(record);
+            }
+        }
+        None
+    }
+
+    /// Takes out one record whose time is over.
+    pub(crate) fn take_expired(&mut self, now: Instant) -> Option<TimeWait> {
+        while let Some(&(at, key)) = self.queue.front() {
+            let ends_ms = self.pool.get(key).map(|record| record.ends_ms);
+            match ends_ms {
+                Some(_) if at > now => return None,
+                Some(ends_ms) if ends_ms == millis(at) => {
+                    self.queue.pop_front();
+                    return self.pool.remove(key);
+                }
+                // Gone, or restarted: another entry stands for it further back.
+                _ => {
+                    self.queue.pop_front();
+                }
+            }
+        }
+        None
+    }
+
+    /// When the next record may be over.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.queue.front().map(|&(at, _)| at)
+    }
+}
+
+fn millis(at: Instant) -> u32 {
+    at.as_millis() as u32 // a distance below 2^32 ms is all that is taken of it
+}

@@ -1,0 +1,11 @@
+//! Programs of the kernel's side: a web server, a byte pump, an echo request.
+
+mod nginx;
+mod ping;
+mod socat;
+mod sockets;
+
+pub use nginx::{HTTP_PORT, Nginx};
+pub use ping::{Pinged, ping};
+pub use socat::Socat;
+pub use sockets::{listen, reset};

@@ -1,0 +1,46 @@
+//! What both versions of IP share: protocol numbers.
+
+use core::fmt;
+
+/// A protocol number: IPv4's protocol field, IPv6's next header.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IpProtocol(pub u8);
+
+impl IpProtocol {
+    /// IPv6 hop-by-hop options.
+    pub const HOP_BY_HOP: IpProtocol = IpProtocol(0);
+    /// ICMP for IPv4.
+    pub const ICMPV4: IpProtocol = IpProtocol(1);
+    /// TCP.
+    pub const TCP: IpProtocol = IpProtocol(6);
+    /// UDP.
+    pub const UDP: IpProtocol = IpProtocol(17);
+    /// IPv6 routing header.
+    pub const ROUTING: IpProtocol = IpProtocol(43);
+    /// IPv6 fragment header.
+    pub const FRAGMENT: IpProtocol = IpProtocol(44);
+    /// ICMP for IPv6.
+    pub const ICMPV6: IpProtocol = IpProtocol(58);
+    /// IPv6: nothing follows.
+    pub const NO_NEXT: IpProtocol = IpProtocol(59);
+    /// IPv6 destination options.
+    pub const DESTINATION_OPTIONS: IpProtocol = IpProtocol(60);
+}
+
+impl fmt::Display for IpProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            IpProtocol::ICMPV4 => f.write_str("icmp"),
+            IpProtocol::TCP => f.write_str("tcp"),
+            IpProtocol::UDP => f.write_str("udp"),
+            IpProtocol::ICMPV6 => f.write_str("icmp6"),
+            IpProtocol(number) => write!(f, "protocol {number}"),
+        }
+    }
+}
+
+impl fmt::Debug for IpProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
