@@ -11,6 +11,7 @@
 
 pub mod histogram;
 pub mod measure;
+pub mod ours;
 pub mod peer;
 pub mod report;
 pub mod work;

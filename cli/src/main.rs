@@ -1,2 +1,70 @@
-//! Placeholder.
-fn main() {}
+//! The binary `hoststack`: the stack's apps, its benchmarks and its debug CLI, from a shell.
+//!
+//! A file per sub-command: [`echo`], [`fetch`], [`run`], [`bench`], [`ctl`]. What they share: [`host`] (a stack with or
+//! without threads), [`devices`], [`parse`] (values), [`table`] and [`progress`] (output), [`interrupt`] (signals).
+//!
+//! Exit status: 0 all went well, 1 something failed, 2 bad usage or configuration. Standard output carries results
+//! only; everything else goes to standard error.
+#![forbid(unsafe_code)]
+
+mod clock;
+mod ctl;
+mod devices;
+mod echo;
+mod error;
+mod host;
+mod interrupt;
+mod parse;
+mod progress;
+mod run;
+mod table;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// A multi-core TCP/IP host stack with a session layer, in user space.
+///
+/// Logs go to standard error; the environment variable RUST_LOG says which (default: warn).
+#[derive(Debug, Parser)]
+#[command(name = "hoststack", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Echo(echo::EchoArgs),
+    Run(run::RunArgs),
+    Ctl(ctl::client::CtlArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let result = match &cli.command {
+        Command::Echo(args) => echo::echo(args),
+        Command::Run(args) => run::run(args),
+        Command::Ctl(args) => ctl::client::ctl(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -194,6 +194,9 @@ impl Connection {
         if segment.header.flags.has(Flags::RST) {
             shared.drops.count(DropReason::ResetOutOfWindow);
         } else {
+            // Deviates: RFC 7323 §5.3 (R3) records no timestamp of such a segment. Of a retransmission whose first
+            // acknowledgment was lost it must, or the echo makes the sender measure its own time-out.
+            self.update_ts_recent(&segment.header, now);
             shared.drops.count(DropReason::OutOfWindow);
             self.program_unacceptable_ack(id, segment, shared, now);
         }
@@ -440,10 +443,12 @@ impl Connection {
             self.timed_at = Instant::FAR;
             rtt_us
         } else if self.has_timestamps && (self.retransmits > 0 || self.mode() != Mode::Open) {
-            // RFC 7323 §4.1: an echo tells the retransmission from the original. In milliseconds.
+            // RFC 7323 §4.1: an echo tells the retransmission from the original, in milliseconds. An older echo proves
+            // nothing: if the first acknowledgment was lost, the next one echoes the original all the same.
             let ts = header.options.timestamps?;
-            let elapsed = timestamp_clock(now, self.ts.offset).wrapping_sub(ts.ecr);
-            if ts.ecr == 0 || elapsed > 1 << 20 {
+            let clock = timestamp_clock(now, self.ts.offset);
+            let elapsed = clock.wrapping_sub(ts.ecr);
+            if elapsed > clock.wrapping_sub(timestamp_clock(self.last_sent, self.ts.offset)) {
                 return None;
             }
             elapsed.max(1) * 1000

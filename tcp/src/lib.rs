@@ -30,6 +30,8 @@ pub mod rtt;
 pub mod seed;
 pub mod state;
 mod syn_received;
+#[cfg(test)]
+mod tests;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod time_wait;

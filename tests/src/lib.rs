@@ -22,3 +22,8 @@ pub use binary::hoststack;
 pub use netns::Namespace;
 pub use process::{Finished, Process};
 pub use tap::{Queues, Tap};
+
+/// README's embedding example, compiled and run as a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -21,7 +21,7 @@ pub use echo::client_stats::{EchoClientStats, EchoClientTotals};
 pub use echo::server::EchoServer;
 pub use echo::stream::Pattern;
 pub use fetch::app::{Fetch, FetchHandle, FetchOptions, FetchRequest, FetchSink};
-pub use fetch::outcome::{FetchError, FetchOutcome, FetchState, FetchStats, FetchTotals, Fetched};
+pub use fetch::outcome::{FetchError, FetchOutcome, FetchState, FetchStats, FetchTotals, Fetched, HeadError};
 pub use fetch::url::{Url, UrlError, parse_url};
 pub use histogram::{Histogram, HistogramSummary};
 pub use server::{Listening, ServerStats, ServerTotals};

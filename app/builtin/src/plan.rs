@@ -161,33 +161,30 @@ mod tests {
     }
 
     #[test]
-    #[allow(clippy::disallowed_methods, reason = "the plan is what several threads share")]
     fn threads_that_share_a_plan_never_leave_it_standing() {
-        let plan = std::sync::Arc::new(Plan::new(20_000, 7, 1));
+        let plan = Plan::new(20_000, 7, 1);
         let (sender, receiver) = crossbeam_channel::unbounded::<u32>();
-        // A token is a number under way; whoever takes it ends it and claims what it may.
+        // A message is a number under way; whoever takes it ends it and claims what it may.
         plan.claim().into_iter().for_each(|number| sender.send(number).unwrap());
-        let threads = (0..3).map(|_| {
-            let (plan, sender, receiver) = (plan.clone(), sender.clone(), receiver.clone());
-            std::thread::spawn(move || {
-                while let Ok(number) = receiver.recv_timeout(std::time::Duration::from_secs(20)) {
-                    if number == u32::MAX {
-                        break;
-                    }
-                    plan.free();
+        let work = || {
+            while let Ok(number) = receiver.recv_timeout(std::time::Duration::from_secs(20)) {
+                let claim_all = || {
                     while let Some(number) = plan.claim() {
                         sender.send(number).unwrap();
                     }
-                    if plan.complete() == Completed::All {
-                        (0..3).for_each(|_| sender.send(u32::MAX).unwrap());
-                    }
-                    while let Some(number) = plan.claim() {
-                        sender.send(number).unwrap();
-                    }
+                };
+                if number == u32::MAX {
+                    break;
                 }
-            })
-        });
-        threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
+                plan.free();
+                claim_all();
+                if plan.complete() == Completed::All {
+                    (0..3).for_each(|_| sender.send(u32::MAX).unwrap());
+                }
+                claim_all();
+            }
+        };
+        std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(work))));
         assert!(plan.is_complete());
     }
 }

@@ -1,7 +1,8 @@
 //! Answers of the stack as aligned text and as JSON.
 
-use hoststack::{Answer, AppInfo, DropInfo, HalfOpenInfo, Leaks, MainInfo, SessionInfo, WorkerInfo};
-use hoststack_app::WorkerDetachReport;
+use hoststack::app::WorkerDetachReport;
+use hoststack::inspect::{AppInfo, DropInfo, HalfOpenInfo, MainInfo, Outcomes, SessionInfo, WorkerInfo};
+use hoststack::{Answer, Leaks};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -333,7 +334,7 @@ fn detached_value(report: &WorkerDetachReport) -> Value {
         "listeners": report.listeners,
         "seconds": report.took.as_secs_f64(),
         "stuck": report.stuck.iter().map(|worker| worker.0).collect::<Vec<u8>>(),
-        "outcomes": hoststack::Outcomes::from(&report.outcomes),
+        "outcomes": Outcomes::from(&report.outcomes),
         "panicked": report.panicked,
     })
 }

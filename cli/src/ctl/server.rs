@@ -13,7 +13,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use hoststack::{Answer, Query, StackHandle};
-use hoststack_app::DetachPolicy;
+use hoststack::app::DetachPolicy;
 use rustix::fs::Mode;
 use rustix::net::Shutdown;
 
@@ -27,11 +27,22 @@ const CLIENTS_MAX: usize = 16;
 /// How long a client may say nothing, or not read its answer, before it is hung up on.
 const IDLE: Duration = Duration::from_secs(600);
 
+/// A socket's file that is ours; dropped, it is removed.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // One that someone removed before is gone, which is all that is wanted.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// A control socket that is bound: the path is ours, and nobody is answered yet.
 #[derive(Debug)]
 pub(crate) struct BoundSocket {
     listener: UnixListener,
-    path: PathBuf,
+    file: SocketFile,
 }
 
 impl BoundSocket {
@@ -76,7 +87,7 @@ impl BoundSocket {
             }
             other => other.map_err(failed)?,
         };
-        Ok(BoundSocket { listener, path: path.to_owned() })
+        Ok(BoundSocket { listener, file: SocketFile(path.to_owned()) })
     }
 
     /// Begins to answer.
@@ -85,13 +96,13 @@ impl BoundSocket {
     /// When the thread cannot be started.
     pub(crate) fn serve(self, stack: StackHandle) -> Result<CtlServer, CliError> {
         let failed = |error: io::Error| CliError::failed(format!("cannot serve the control socket: {error}"));
-        let BoundSocket { listener, path } = self;
+        let BoundSocket { listener, file } = self;
         let accepting = listener.try_clone().map_err(failed)?;
         let thread = Builder::new()
             .name("ctl".to_owned())
             .spawn(move || accept(&accepting, &stack))
             .map_err(failed)?;
-        Ok(CtlServer { listener, path, thread: Some(thread) })
+        Ok(CtlServer { listener, file, thread: Some(thread) })
     }
 }
 
@@ -99,14 +110,14 @@ impl BoundSocket {
 #[derive(Debug)]
 pub(crate) struct CtlServer {
     listener: UnixListener,
-    path: PathBuf,
+    file: SocketFile,
     thread: Option<JoinHandle<()>>,
 }
 
 impl CtlServer {
     /// Where it listens.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        &self.file.0
     }
 }
 
@@ -119,7 +130,6 @@ impl Drop for CtlServer {
             // A panic there was printed when it happened; there is nothing to add.
             let _ = thread.join();
         }
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -255,11 +265,12 @@ mod tests {
         let live = BoundSocket::bind(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(BoundSocket::bind(&path), Err(CliError::Failed(text)) if text.contains("answers at")));
-        // The process that bound it is gone, its file is not.
         drop(live);
+        assert!(!path.exists());
+        // A process that was killed leaves its file.
+        drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         drop(BoundSocket::bind(&path).unwrap());
-        std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "x").unwrap();
         assert!(matches!(BoundSocket::bind(&path), Err(CliError::Usage(text)) if text.contains("no socket")));
         assert!(BoundSocket::bind(&directory.join("none/ctl.sock")).is_err());

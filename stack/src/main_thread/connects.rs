@@ -1,10 +1,11 @@
 //! The life of a connect request on main: a half-open session in its app worker's pool, attempts under one ticket,
 //! one outcome sent to the worker that tells it, and the delete notification that frees.
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use hoststack_app::{CancelError, ConnectOptions};
-use hoststack_net::NeighborState;
+use hoststack_net::{InterfaceId, NeighborState};
 use hoststack_session::{HalfOpenSession, HalfOpenState};
 use hoststack_tcp::{HalfOpenAction, HalfOpenUser, SocketOptions};
 use hoststack_transport::{
@@ -96,12 +97,21 @@ impl Main {
         let Some(session) = self.app_workers.get_mut(app_worker.0).and_then(|r| r.half_opens.get_mut(key)) else {
             return Ok(());
         };
-        session.attempts += 1;
+        let worker_hint = session.worker;
         let (domain, remote) = (session.flow.domain.0, session.flow.remote);
         let next_hop = self.router.lookup(domain, remote.addr).ok_or(ConnectFailure::Unreachable)?;
         if self.router.is_local(domain, remote.addr) {
             // A domain does not talk to itself: its interfaces lead elsewhere (a loopback device is its own domain).
             return Err(ConnectFailure::Unreachable);
+        }
+        // A wave of connects to a neighbour that is not known yet waits here, not as packets in a bounded queue: none of
+        // them pays a retransmission time for it.
+        let known = self.router.need(now.as_micros(), next_hop, &mut self.router_actions);
+        if matches!(known, NeighborState::Incomplete | NeighborState::Failed) {
+            self.waiting.entry((next_hop.interface, next_hop.addr)).or_default().push((app_worker, key));
+            self.wait_timers.insert(session.deadline, (app_worker, key));
+            self.router_acts(worker_hint);
+            return Ok(());
         }
         let source = self
             .router
@@ -146,15 +156,46 @@ impl Main {
         session.flow = flow;
         session.owns_tuple = owns_tuple;
         session.transport = Some(half_open);
-        let state = self.router.need(now.as_micros(), next_hop, &mut self.router_actions);
-        if matches!(state, NeighborState::Incomplete | NeighborState::Failed) {
-            self.waiting.entry((next_hop.interface, next_hop.addr)).or_default().push(half_open);
-        }
+        session.attempts += 1;
         if !self.router_actions.is_empty() {
             self.router_acts(steered);
         }
         self.half_opens_act();
         Ok(())
+    }
+
+    /// A neighbour is known, or will not be: the connects that waited for it go on, or fail.
+    pub(super) fn neighbor_resolved(&mut self, hop: (InterfaceId, IpAddr), is_known: bool) {
+        for (app_worker, key) in self.waiting.remove(&hop).unwrap_or_default() {
+            if !self.is_waiting(app_worker, key) {
+                continue;
+            }
+            let result =
+                if is_known { self.attempt(app_worker, key, None) } else { Err(ConnectFailure::Unreachable) };
+            if let Err(failure) = result {
+                self.fail(app_worker, key, failure);
+            }
+        }
+    }
+
+    /// Connects whose deadline passed while they waited for a neighbour.
+    pub(super) fn poll_waiting(&mut self) -> bool {
+        if self.wait_timers.next_deadline().is_none_or(|deadline| deadline > self.now) {
+            return false;
+        }
+        let mut fired = Vec::new();
+        self.wait_timers.advance(self.now, &mut fired);
+        for (_, (app_worker, key)) in fired {
+            if self.is_waiting(app_worker, key) {
+                self.fail(app_worker, key, ConnectFailure::TimedOut);
+            }
+        }
+        true
+    }
+
+    /// Whether a request has had no attempt yet because its neighbour is not known.
+    fn is_waiting(&mut self, app_worker: AppWorkerId, key: Key) -> bool {
+        self.half_open(app_worker, key).is_some_and(|session| session.ticket.is_some() && session.transport.is_none())
     }
 
     /// What the half-open transport connections want done.

@@ -19,7 +19,7 @@ use hoststack_app::{ConnectMint, MainRequest};
 use hoststack_net::{InterfaceId, NetUpdate, Router, RouterAction};
 use hoststack_tcp::{HalfOpenAction, HalfOpens};
 use hoststack_transport::{
-    AppId, AppWorkerId, ConnectFailure, ConnectId, HalfOpenId, Instant, Key, Pool, TicketLedger, TupleAllocator, WorkerId,
+    AppId, AppWorkerId, ConnectId, Instant, Key, Pool, TicketLedger, TimerWheel, TupleAllocator, WorkerId,
 };
 use hoststack_wire::FlowHasher;
 use parking_lot::RwLock;
@@ -82,8 +82,9 @@ pub(crate) struct Main {
     connects: HashMap<ConnectId, (AppWorkerId, Key), IdHasher>,
     /// Connects under way per worker: its load, together with its sessions.
     in_flight: Vec<usize>,
-    /// Half-opens that wait for a neighbour.
-    waiting: BTreeMap<(InterfaceId, IpAddr), Vec<HalfOpenId>>,
+    /// Requests that wait for a neighbour before their first attempt, and their deadlines.
+    waiting: BTreeMap<(InterfaceId, IpAddr), Vec<(AppWorkerId, Key)>>,
+    wait_timers: TimerWheel<(AppWorkerId, Key)>,
     /// Outcomes told on another worker than the one that counts the connect.
     settled_elsewhere: BTreeMap<(WorkerId, AppWorkerId), usize>,
     inspections: BTreeMap<u64, inspect::Inspection>,
@@ -120,6 +121,7 @@ impl Main {
             connects: HashMap::with_hasher(IdHasher::default()),
             in_flight: vec![0; workers],
             waiting: BTreeMap::new(),
+            wait_timers: TimerWheel::new(Instant::ZERO),
             settled_elsewhere: BTreeMap::new(),
             inspections: BTreeMap::new(),
             next_query: 0,
@@ -274,38 +276,38 @@ impl Main {
             self.router_acts(WorkerId(0));
             worked = true;
         }
+        worked |= self.poll_waiting();
         worked | self.note_stuck_detaches()
     }
 
     /// What the router wants done.
     fn router_acts(&mut self, prober: WorkerId) {
         let mut actions = std::mem::take(&mut self.router_actions);
+        let mut resolved = Vec::new();
         for action in actions.drain(..) {
             match action {
                 RouterAction::Update(update) => {
-                    if let NetUpdate::NeighborSet { interface, addr, .. } = update {
-                        self.waiting.remove(&(interface, addr));
-                    }
                     self.broadcast(|| Command::Net(update.clone()));
+                    // After the update, so that the SYNs find the neighbour.
+                    if let NetUpdate::NeighborSet { interface, addr, .. } = update {
+                        resolved.push(((interface, addr), true));
+                    }
                 }
                 RouterAction::Probe { interface, target } => {
                     self.send(prober, Command::Probe { interface, target });
                 }
-                RouterAction::Failed { next_hop } => {
-                    let waiting = self.waiting.remove(&(next_hop.interface, next_hop.addr)).unwrap_or_default();
-                    for half_open in waiting {
-                        self.half_opens.fail(half_open, ConnectFailure::Unreachable, &mut self.actions);
-                    }
-                    self.half_opens_act();
-                }
+                RouterAction::Failed { next_hop } => resolved.push(((next_hop.interface, next_hop.addr), false)),
             }
         }
         self.router_actions = actions;
+        for (hop, is_known) in resolved {
+            self.neighbor_resolved(hop, is_known);
+        }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
         let router = self.router.next_deadline_us().map(Instant::from_micros);
-        [self.half_opens.next_deadline(), router, self.detach_deadline()].into_iter().flatten().min()
+        [self.half_opens.next_deadline(), router, self.wait_timers.next_deadline(), self.detach_deadline()].into_iter().flatten().min()
     }
 
     fn flush(&mut self) {

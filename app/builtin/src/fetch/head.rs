@@ -228,8 +228,9 @@ mod tests {
 
     #[test]
     fn lines_may_end_in_a_bare_line_feed() {
-        let (taken, head) = read("HTTP/1.1 200 OK\nContent-Length: 1\n\nx").unwrap();
-        assert_eq!((taken, head.unwrap().framing), (36, Framing::Length(1)));
+        let text = "HTTP/1.1 200 OK\nContent-Length: 1\n\nx";
+        let (taken, head) = read(text).unwrap();
+        assert_eq!((&text[taken..], head.unwrap().framing), ("x", Framing::Length(1)));
     }
 
     #[test]

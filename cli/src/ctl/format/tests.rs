@@ -1,6 +1,6 @@
 use super::super::grammar::parse;
 use super::*;
-use hoststack::SessionSummary;
+use hoststack::inspect::SessionSummary;
 
 fn worker(number: u8) -> WorkerInfo {
     WorkerInfo {
@@ -12,9 +12,7 @@ fn worker(number: u8) -> WorkerInfo {
     }
 }
 
-fn one_session() -> Answer {
-    let session = serde_json::json!({});
-    assert!(session.is_object());
+fn two_sessions() -> Answer {
     Answer {
         workers: vec![worker(0), worker(1)],
         session_summary: SessionSummary { total: 2, open: 1, closing: 1, ..SessionSummary::default() },
@@ -24,7 +22,7 @@ fn one_session() -> Answer {
 }
 
 fn shown(command: &str, format: Format) -> String {
-    answer(&parse(command).unwrap(), &one_session(), format)
+    answer(&parse(command).unwrap(), &two_sessions(), format)
 }
 
 #[test]

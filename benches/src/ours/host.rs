@@ -1,0 +1,276 @@
+//! A stack with a client and a server app, joined by the in-memory wire; and what makes it go.
+
+use std::any::Any;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use hoststack::net::{Cidr, MemoryWireConfig, PacketPool, memory_wire};
+use hoststack::net::{Device, DeviceCounters, DeviceQueue, MacAddr, Packet};
+use hoststack::{Answer, InterfaceSpec, Query, SingleThreaded, Stack, StackConfig};
+use hoststack_app::{
+    AppWorkerId, Application, AttachOptions, DomainId, Duration, Instant, ListenOptions, SessionOptions, WorkerId,
+};
+
+use super::progress::Progress;
+use crate::measure::Clock;
+
+/// The client's routing domain.
+pub(super) const CLIENT: DomainId = DomainId(0);
+/// The server's.
+const SERVER: DomainId = DomainId(1);
+/// An address on the client's link from which nothing ever comes back.
+pub(super) const BLACK_HOLE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+/// Steps between two looks at the wall clock for the time limit.
+const STEPS_PER_LOOK: u32 = 256;
+/// Jumps in a row after which nothing will ever happen again: as many as there can be timers in a round.
+const JUMPS_MAX: u32 = 10_000;
+
+/// Which threads the stack runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// None of its own: the caller's steps everything (`Stack::single_threaded`).
+    None,
+    /// Main and one worker, each its own.
+    Own,
+}
+
+/// What to build.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HostOptions {
+    pub(super) threads: Threads,
+    /// Addresses of the client's interface: connections go out from them in turn.
+    pub(super) client_addresses: u16,
+    /// Ports that the server listens on.
+    pub(super) server_ports: u16,
+    /// Fifos of both ends.
+    pub(super) fifos: SessionOptions,
+    /// Sessions, connections and TIME-WAIT records for which there is room.
+    pub(super) room: usize,
+}
+
+/// The server's address.
+pub(super) fn server_address(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)), FIRST_PORT + port)
+}
+
+/// The first of the server's ports.
+const FIRST_PORT: u16 = 7000;
+
+/// A client's address, by number.
+pub(super) fn client_address(number: u16) -> IpAddr {
+    let [high, low] = (number + 1).to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(10, 0, high, low))
+}
+
+/// The stack and its two apps.
+pub(super) struct Host {
+    kind: Kind,
+    client: AppWorkerId,
+}
+
+enum Kind {
+    Single(Box<Single>),
+    Threaded(Stack),
+}
+
+/// Time is real, except that it jumps when nothing can happen before a timer goes off: as the peer's does.
+struct Single {
+    stack: SingleThreaded,
+    clock: Clock,
+    skipped_us: u64,
+}
+
+impl Host {
+    /// Builds the stack and attaches both apps.
+    pub(super) fn new(
+        options: &HostOptions,
+        client: impl Application + 'static,
+        server: impl Application + 'static,
+    ) -> Host {
+        let mut config = StackConfig { workers: 1, seed: Some(1), ..StackConfig::default() };
+        config.tcp.connections_max = options.room;
+        config.tcp.time_wait_max = options.room;
+        config.sessions.sessions = options.room;
+        let (to_server, to_client) = memory_wire(MemoryWireConfig::default());
+        let prefix = |address: IpAddr, bits: u8| -> Cidr {
+            format!("{address}/{bits}").parse().expect("cannot fail because both parts are valid")
+        };
+        let mut near = InterfaceSpec::new(to_server)
+            .domain(CLIENT)
+            .route(prefix(IpAddr::V4(Ipv4Addr::new(10, 1, 0, 0)), 16), None);
+        for number in 0..options.client_addresses {
+            near = near.address(prefix(client_address(number), 16));
+        }
+        let far = InterfaceSpec::new(to_client)
+            .domain(SERVER)
+            .address(prefix(server_address(0).ip(), 16))
+            .route(prefix(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 0)), 16), None);
+        let nowhere = InterfaceSpec::new(BlackHole)
+            .domain(CLIENT)
+            .address(prefix(IpAddr::V4(Ipv4Addr::new(10, 99, 0, 2)), 24));
+        let builder = Stack::builder().config(config).interface(near).interface(far).interface(nowhere);
+        let listen = |port| ListenOptions {
+            domain: SERVER,
+            backlog: 1 << 20,
+            fifos: options.fifos,
+            nodelay: true,
+            ..ListenOptions::on(server_address(port))
+        };
+        const WHY: &str = "cannot fail because the stack is new and its options are valid";
+        match options.threads {
+            Threads::None => {
+                let mut stack = Stack::single_threaded(builder).expect(WHY);
+                let server = stack.attach(server, AttachOptions::named("server")).expect(WHY);
+                for port in 0..options.server_ports {
+                    stack.listen(server.app_workers[0], listen(port)).expect(WHY);
+                }
+                let client = stack.attach(client, AttachOptions::named("client")).expect(WHY).app_workers[0];
+                let mut single = Box::new(Single { stack, clock: Clock::start(), skipped_us: 0 });
+                single.skipped_us = single.stack.now().as_micros();
+                Host { kind: Kind::Single(single), client }
+            }
+            Threads::Own => {
+                let stack = builder.start().expect(WHY);
+                let handle = stack.handle();
+                let server = handle.attach(server, AttachOptions::named("server")).expect(WHY);
+                for port in 0..options.server_ports {
+                    handle.listen(server.app_workers[0], listen(port)).expect(WHY);
+                }
+                let client = handle.attach(client, AttachOptions::named("client")).expect(WHY).app_workers[0];
+                Host { kind: Kind::Threaded(stack), client }
+            }
+        }
+    }
+
+    /// Tells the client app what to do.
+    pub(super) fn tell_client(&mut self, what: Box<dyn Any + Send>) {
+        let handle = match &self.kind {
+            Kind::Single(single) => single.stack.handle(),
+            Kind::Threaded(stack) => stack.handle(),
+        };
+        handle.notify(self.client, WorkerId(0), what).expect("cannot fail because the stack runs");
+    }
+
+    /// Goes on until the apps say that they are done. After `limit_seconds` they are told to begin nothing more.
+    pub(super) fn drive(&mut self, progress: &Progress, limit_seconds: f64) {
+        match &mut self.kind {
+            Kind::Single(single) => single.drive(progress, limit_seconds),
+            Kind::Threaded(_) => {
+                if !progress.wait(limit_seconds) {
+                    progress.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+                    assert!(progress.wait(60.0), "the apps wait for what cannot come: their workload is at fault");
+                }
+            }
+        }
+    }
+
+    /// Lets `seconds` of the stack's time pass with nothing to do: by a jump, or (threads) not at all.
+    pub(super) fn pass_idle(&mut self, seconds: u64) {
+        if let Kind::Single(single) = &mut self.kind {
+            single.settle();
+            single.skipped_us += seconds * 1_000_000;
+            single.settle();
+        }
+    }
+
+    /// The stack's own figures.
+    pub(super) fn inspect(&mut self) -> Answer {
+        let answer = match &mut self.kind {
+            Kind::Single(single) => single.stack.inspect(Query::Summary),
+            Kind::Threaded(stack) => stack.handle().inspect(Query::Summary),
+        };
+        answer.expect("cannot fail because the stack runs")
+    }
+
+    /// The client's app worker.
+    pub(super) fn client(&self) -> AppWorkerId {
+        self.client
+    }
+
+    /// A handle of the running stack.
+    pub(super) fn handle(&self) -> hoststack::StackHandle {
+        match &self.kind {
+            Kind::Single(single) => single.stack.handle(),
+            Kind::Threaded(stack) => stack.handle(),
+        }
+    }
+}
+
+impl Single {
+    fn step(&mut self) -> hoststack::Step {
+        let now = Instant::from_micros(self.clock.micros() + self.skipped_us);
+        self.stack.use_virtual_time_from(now);
+        self.stack.step()
+    }
+
+    fn drive(&mut self, progress: &Progress, limit_seconds: f64) {
+        let limit = Clock::start();
+        let (mut looks, mut jumps) = (0u32, 0);
+        while !progress.is_done() {
+            looks += 1;
+            if looks % STEPS_PER_LOOK == 1 && limit.seconds() >= limit_seconds {
+                progress.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            if self.step().worked {
+                jumps = 0;
+                continue;
+            }
+            // Once more: the first step without work may have left a message for main.
+            let step = self.step();
+            if step.worked || progress.is_done() {
+                continue;
+            }
+            jumps += 1;
+            assert!(jumps < JUMPS_MAX, "the apps wait for what cannot come: their workload is at fault");
+            let now = self.stack.now();
+            let deadline = step.next_deadline.unwrap_or(now + Duration::from_millis(1));
+            self.skipped_us += deadline.since(now).as_micros();
+        }
+    }
+
+    /// Steps until there is nothing to do at the present time.
+    fn settle(&mut self) {
+        let mut idle = 0;
+        while idle < 3 {
+            idle = if self.step().worked { 0 } else { idle + 1 };
+        }
+    }
+}
+
+/// A device that swallows what it is given.
+struct BlackHole;
+
+struct BlackHoleQueue;
+
+impl Device for BlackHole {
+    fn name(&self) -> &str {
+        "nowhere0"
+    }
+
+    fn mtu(&self) -> usize {
+        1500
+    }
+
+    fn mac(&self) -> Option<MacAddr> {
+        None
+    }
+
+    fn into_queues(self: Box<Self>, count: usize) -> std::io::Result<Vec<Box<dyn DeviceQueue>>> {
+        Ok((0..count).map(|_| Box::new(BlackHoleQueue) as Box<dyn DeviceQueue>).collect())
+    }
+}
+
+impl DeviceQueue for BlackHoleQueue {
+    fn receive(&mut self, _now_us: u64, _pool: &mut PacketPool, _into: &mut Vec<Packet>, _max: usize) -> usize {
+        0
+    }
+
+    fn transmit(&mut self, _now_us: u64, pool: &mut PacketPool, packets: &mut Vec<Packet>) -> usize {
+        let count = packets.len();
+        packets.drain(..).for_each(|packet| pool.give(packet));
+        count
+    }
+
+    fn counters(&self) -> DeviceCounters {
+        DeviceCounters::default()
+    }
+}

@@ -1,0 +1,422 @@
+//! The configuration file of `hoststack run`: TOML, read strictly.
+//!
+//! Each mistake is told in one line: file, line, key, what was expected. What concerns one value is checked while it is
+//! read ([`Text`]); what concerns several (an address nobody has, two apps of one name) afterwards, by [`Config::check`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::{Deref, Range};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use hoststack::net::Cidr;
+use serde::de::{Deserialize, Deserializer, Error as _};
+use toml::Spanned;
+
+use crate::parse::{self, DeviceName};
+
+/// What the file says.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Worker threads. Default 1.
+    #[serde(default = "one")]
+    pub(crate) workers: Spanned<usize>,
+    /// Limits of the stack, where they differ from its defaults.
+    #[serde(default)]
+    pub(crate) limits: Limits,
+    /// Interfaces.
+    #[serde(default)]
+    pub(crate) device: Vec<DeviceConfig>,
+    /// Applications.
+    #[serde(default)]
+    pub(crate) app: Vec<AppConfig>,
+    /// The control socket; none without this section.
+    pub(crate) cli: Option<CliConfig>,
+}
+
+fn one() -> Spanned<usize> {
+    Spanned::new(0..0, 1)
+}
+
+/// `[limits]`: what is left out has the stack's default.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Sessions per worker.
+    pub(crate) sessions: Option<Positive>,
+    /// Fifo chunks per worker, of 4 KiB each.
+    pub(crate) fifo_chunks: Option<Positive>,
+    /// Applications.
+    pub(crate) apps: Option<Positive>,
+    /// App workers, over all applications.
+    pub(crate) app_workers: Option<Positive>,
+    /// Listeners.
+    pub(crate) listeners: Option<Positive>,
+    /// TIME-WAIT records per worker.
+    pub(crate) time_wait: Option<Positive>,
+    /// Packets taken from one device queue in a step.
+    pub(crate) rx_burst: Option<Positive>,
+    /// Segments sent for one session in a step.
+    pub(crate) tx_burst: Option<Positive>,
+}
+
+/// `[[device]]`: an interface.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeviceConfig {
+    /// `tap:NAME`, `wire:NAME` (two devices of one name are its ends) or `loopback`.
+    pub(crate) name: Spanned<Text<DeviceName>>,
+    /// Its routing domain. Default 0.
+    #[serde(default)]
+    pub(crate) domain: u16,
+    /// Its addresses with their networks.
+    #[serde(default)]
+    pub(crate) addresses: Vec<Text<Cidr>>,
+    /// Routes over it besides its own networks.
+    #[serde(default)]
+    pub(crate) routes: Vec<Spanned<RouteConfig>>,
+    /// One kernel queue per worker (`tap:` only). Default false.
+    #[serde(default)]
+    pub(crate) multi_queue: Option<Spanned<bool>>,
+    /// A file that every packet is written to, as pcapng.
+    pub(crate) pcap: Option<PathBuf>,
+}
+
+/// A route.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RouteConfig {
+    /// Where to.
+    pub(crate) to: Text<Cidr>,
+    /// Through which router; without it, on the link.
+    pub(crate) via: Option<Text<Address>>,
+}
+
+/// `[[app]]`: an application.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AppConfig {
+    /// Its name, unique.
+    pub(crate) name: Spanned<String>,
+    /// What it does.
+    pub(crate) kind: Kind,
+    /// Where it listens; `0.0.0.0:7` means every IPv4 address of its domain.
+    pub(crate) listen: Vec<Spanned<Text<SocketAddr>>>,
+    /// Its routing domain. Default 0.
+    #[serde(default)]
+    pub(crate) domain: Option<Spanned<u16>>,
+    /// Its app workers; its endpoints are dealt out to them in turn. Default 1.
+    #[serde(default)]
+    pub(crate) app_workers: Option<Spanned<u32>>,
+    /// Most connections under way to one endpoint, per worker.
+    pub(crate) backlog: Option<Spanned<u32>>,
+    /// Send small segments at once. Default false.
+    #[serde(default)]
+    pub(crate) nodelay: bool,
+    /// Bytes of a session's fifos, each way.
+    pub(crate) fifo: Option<Spanned<u32>>,
+}
+
+/// What an application does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// Sends back what it gets.
+    Echo,
+    /// Drops what it gets.
+    Discard,
+}
+
+/// `[cli]`: the control socket.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CliConfig {
+    /// Its path; without it, where `hoststack ctl` looks first.
+    pub(crate) socket: Option<PathBuf>,
+}
+
+impl AppConfig {
+    /// Its routing domain.
+    pub(crate) fn domain(&self) -> u16 {
+        self.domain.as_ref().map_or(0, |domain| *domain.get_ref())
+    }
+
+    /// The number of its app workers.
+    pub(crate) fn app_workers(&self) -> u32 {
+        self.app_workers.as_ref().map_or(1, |count| *count.get_ref())
+    }
+}
+
+/// A number that is not 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Positive(pub(crate) usize);
+
+impl<'de> Deserialize<'de> for Positive {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Positive, D::Error> {
+        match usize::deserialize(from)? {
+            0 => Err(D::Error::custom("a limit of 0 lets nothing be done: expected a positive number")),
+            number => Ok(Positive(number)),
+        }
+    }
+}
+
+/// A value that is written as a string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Text<T>(T);
+
+impl<T> Deref for Text<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<'de, T: FromStr<Err: fmt::Display> + Expected> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Text<T>, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map(Text).map_err(|error| D::Error::custom(format!("{text:?}: {error}; expected {}", T::EXPECTED)))
+    }
+}
+
+/// What a value looks like, for messages.
+pub(crate) trait Expected {
+    /// With an example.
+    const EXPECTED: &'static str;
+}
+
+impl Expected for DeviceName {
+    const EXPECTED: &'static str = "a device, like \"tap:hs0\"";
+}
+
+impl Expected for Cidr {
+    const EXPECTED: &'static str = "an address with its network, like \"10.9.0.2/24\"";
+}
+
+impl Expected for SocketAddr {
+    const EXPECTED: &'static str = "an address and a port, like \"0.0.0.0:7\" or \"[::]:7\"";
+}
+
+/// An IP address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Address(pub(crate) std::net::IpAddr);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Address, String> {
+        parse::address(text).map(Address)
+    }
+}
+
+impl Expected for Address {
+    const EXPECTED: &'static str = "a router's address, like \"10.9.0.1\"";
+}
+
+/// What is wrong with a file, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConfigError {
+    line: Option<usize>,
+    key: Option<String>,
+    what: String,
+}
+
+impl ConfigError {
+    fn at(text: &str, span: Option<Range<usize>>, what: impl fmt::Display) -> ConfigError {
+        let line = span.as_ref().map(|span| line_of(text, span.start));
+        let key = span.and_then(|span| key_at(text, span.start));
+        ConfigError { line, key, what: what.to_string() }
+    }
+
+    /// One line: `FILE:LINE: KEY: what was expected`.
+    pub(crate) fn message(&self, file: &Path) -> String {
+        let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
+        let key = self.key.as_ref().map(|key| format!(" {key}:")).unwrap_or_default();
+        format!("{}{line}:{key} {}", file.display(), self.what)
+    }
+}
+
+/// Reads and checks a configuration.
+///
+/// # Errors
+/// The first mistake.
+pub(crate) fn parse(text: &str) -> Result<Config, ConfigError> {
+    let config: Config = toml::from_str(text).map_err(|error| {
+        // One line: the parser sets what it expected on a line of its own.
+        let what = error.message().trim().replace('\n', ", ");
+        ConfigError::at(text, error.span(), what)
+    })?;
+    config.check().map_err(|(span, what)| ConfigError::at(text, Some(span), what))?;
+    Ok(config)
+}
+
+/// Where a mistake is, and what it is.
+type Mistake = (Range<usize>, String);
+
+fn mistake<T, V>(at: &Spanned<T>, what: impl Into<String>) -> Result<V, Mistake> {
+    Err((at.span(), what.into()))
+}
+
+impl Config {
+    fn check(&self) -> Result<(), Mistake> {
+        let workers = *self.workers.get_ref();
+        if !(1..=hoststack::config::WORKERS_MAX).contains(&workers) {
+            let expected = format!("expected 1 to {} workers, found {workers}", hoststack::config::WORKERS_MAX);
+            return mistake(&self.workers, expected);
+        }
+        self.check_devices()?;
+        let mut names = BTreeMap::new();
+        let mut endpoints = BTreeMap::new();
+        for app in &self.app {
+            if app.name.get_ref().is_empty() || app.name.get_ref().len() > 64 {
+                return mistake(&app.name, "expected a name of 1 to 64 bytes");
+            }
+            if names.insert(app.name.get_ref(), ()).is_some() {
+                return mistake(&app.name, format!("two apps are named {:?}: expected another name", app.name.get_ref()));
+            }
+            self.check_app(app, &mut endpoints)?;
+        }
+        Ok(())
+    }
+
+    fn check_devices(&self) -> Result<(), Mistake> {
+        let mut ends: BTreeMap<&DeviceName, Vec<&Spanned<Text<DeviceName>>>> = BTreeMap::new();
+        for device in &self.device {
+            ends.entry(device.name.get_ref()).or_default().push(&device.name);
+            if let Some(multi_queue) = &device.multi_queue
+                && *multi_queue.get_ref()
+                && !matches!(**device.name.get_ref(), DeviceName::Tap(_))
+            {
+                return mistake(multi_queue, "only a tap: device has kernel queues: expected false, or nothing");
+            }
+            for route in &device.routes {
+                let RouteConfig { to, via } = route.get_ref();
+                if via.is_some_and(|via| via.0.is_ipv4() != to.addr().is_ipv4()) {
+                    return mistake(route, "expected `to` and `via` of one family, both IPv4 or both IPv6");
+                }
+            }
+        }
+        for (name, named) in ends {
+            // Cannot fail because: an entry is made with a push.
+            let last = named[named.len() - 1];
+            match name {
+                DeviceName::Wire(_) if named.len() != 2 => {
+                    let found = format!("expected two devices named \"{name}\", the wire's ends, found {}", named.len());
+                    return mistake(last, found);
+                }
+                DeviceName::Tap(_) if named.len() != 1 => {
+                    return mistake(last, format!("two devices are named \"{name}\": expected another interface"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_app(
+        &self,
+        app: &AppConfig,
+        endpoints: &mut BTreeMap<(u16, SocketAddr), ()>,
+    ) -> Result<(), Mistake> {
+        let domain = app.domain();
+        let devices = || self.device.iter().filter(|device| device.domain == domain);
+        if devices().next().is_none() {
+            let what = format!("no device is in domain {domain}: expected a [[device]] with `domain = {domain}`");
+            return match &app.domain {
+                Some(at) => mistake(at, what),
+                None => mistake(&app.name, what),
+            };
+        }
+        for endpoint in &app.listen {
+            let at: SocketAddr = **endpoint.get_ref();
+            if at.port() == 0 {
+                return mistake(endpoint, "port 0 is none: expected 1 to 65535");
+            }
+            let has_address =
+                || devices().any(|device| device.addresses.iter().any(|address| address.addr() == at.ip()));
+            if !at.ip().is_unspecified() && !has_address() {
+                let what = format!(
+                    "{} is no address of domain {domain}: expected one of its devices' `addresses`, or 0.0.0.0 or [::]",
+                    at.ip()
+                );
+                return mistake(endpoint, what);
+            }
+            if endpoints.insert((domain, at), ()).is_some() {
+                return mistake(endpoint, format!("an app already listens on {at} in domain {domain}: expected another"));
+            }
+        }
+        let positive = [&app.app_workers, &app.backlog, &app.fifo];
+        if let Some(zero) = positive.into_iter().flatten().find(|number| *number.get_ref() == 0) {
+            return mistake(zero, "expected a positive number, found 0");
+        }
+        let fifo_max = hoststack::app::options::FIFO_MAX;
+        if let Some(fifo) = app.fifo.as_ref().filter(|fifo| *fifo.get_ref() > fifo_max) {
+            return mistake(fifo, format!("expected at most {fifo_max} bytes"));
+        }
+        Ok(())
+    }
+}
+
+/// The number of the line that `offset` is in, from 1.
+fn line_of(text: &str, offset: usize) -> usize {
+    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// The key whose name or value covers `offset`, as `app[1].listen[0]`. Found even when the file does not parse.
+fn key_at(text: &str, offset: usize) -> Option<String> {
+    let (table, _) = toml::de::DeTable::parse_recoverable(text);
+    let mut path = String::new();
+    descend_table(table.get_ref(), offset, &mut path);
+    (!path.is_empty()).then_some(path)
+}
+
+fn descend_table(table: &toml::de::DeTable<'_>, offset: usize, path: &mut String) {
+    let covers = |span: Range<usize>| span.contains(&offset);
+    let direct = table.iter().find(|(key, value)| covers(key.span()) || covers(value.span()));
+    // A [[table]]'s own span is that of its heading; what stands below it is told by the values inside.
+    let found = direct.or_else(|| table.iter().find(|(_, value)| spans_below(value, offset)));
+    let Some((key, value)) = found else { return };
+    if !path.is_empty() {
+        path.push('.');
+    }
+    path.push_str(key.get_ref());
+    if !covers(key.span()) || spans_below(value, offset) {
+        descend(value.get_ref(), offset, path);
+    }
+}
+
+fn descend(value: &toml::de::DeValue<'_>, offset: usize, path: &mut String) {
+    match value {
+        toml::de::DeValue::Table(table) => descend_table(table, offset, path),
+        toml::de::DeValue::Array(items) => {
+            let found = items
+                .iter()
+                .enumerate()
+                .find(|(_, item)| item.span().contains(&offset) || spans_below(item, offset));
+            if let Some((index, item)) = found {
+                path.push_str(&format!("[{index}]"));
+                descend(item.get_ref(), offset, path);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether something inside a value covers `offset`.
+fn spans_below(value: &Spanned<toml::de::DeValue<'_>>, offset: usize) -> bool {
+    match value.get_ref() {
+        toml::de::DeValue::Table(table) => table.iter().any(|(key, value)| {
+            key.span().contains(&offset) || value.span().contains(&offset) || spans_below(value, offset)
+        }),
+        toml::de::DeValue::Array(items) => {
+            items.iter().any(|item| item.span().contains(&offset) || spans_below(item, offset))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! `hoststack run -c FILE`: a long-running stack, with servers and a control socket.
+
+pub(crate) mod config;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use hoststack::app::{AttachOptions, DetachPolicy, DomainId, ListenOptions};
+use hoststack::net::{Capture, Device, Loopback, MemoryWire, MemoryWireConfig, memory_wire};
+use hoststack::{Builder, InterfaceSpec, Query, Stack, StackConfig, StackHandle};
+use hoststack_builtin::{Discard, EchoServer};
+use toml::Spanned;
+
+use self::config::{AppConfig, Config, DeviceConfig, Kind, Limits, RouteConfig};
+use crate::ctl::client::default_socket;
+use crate::ctl::format;
+use crate::ctl::server::BoundSocket;
+use crate::ctl::wire::Format;
+use crate::devices;
+use crate::error::CliError;
+use crate::interrupt::EndSignals;
+use crate::parse::DeviceName;
+
+/// Run a stack from a configuration file until SIGTERM or SIGINT.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The configuration file (TOML).
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Read and check the file, then end.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Runs `hoststack run`.
+///
+/// # Errors
+/// A file that is wrong, a device or an endpoint that cannot be had, something leaked at the end.
+pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
+    let file = &args.config;
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| CliError::usage(format!("cannot read {}: {error}", file.display())))?;
+    let config = config::parse(&text).map_err(|error| CliError::usage(error.message(file)))?;
+    if args.check {
+        println!("{}: good", file.display());
+        return Ok(());
+    }
+    // Caught and bound before there is anything that an end or a second stack would leave behind.
+    let mut signals = EndSignals::catch()?;
+    let socket = config
+        .cli
+        .as_ref()
+        .map(|cli| BoundSocket::bind(&cli.socket.clone().unwrap_or_else(default_socket)))
+        .transpose()?;
+    let result = start(&config).and_then(|running| {
+        let served = socket.map(|socket| socket.serve(running.stack.handle())).transpose()?;
+        let control = served.as_ref().map_or(String::new(), |served| format!(", control socket {}", served.path().display()));
+        let endpoints = config.app.iter().map(|app| app.listen.len()).sum::<usize>();
+        println!("ready: {} workers, {endpoints} endpoints{control}", config.workers.get_ref());
+        tracing::info!(signal = signals.wait(), "detaching every app");
+        // First no more commands, then no more apps.
+        drop(served);
+        running.end()
+    });
+    result
+}
+
+/// A stack with its apps.
+struct Running {
+    stack: Stack,
+    captures: Vec<Arc<Capture>>,
+}
+
+impl Running {
+    /// Detaches every app, says how that ended, and stops.
+    fn end(self) -> Result<(), CliError> {
+        let handle = self.stack.handle();
+        let stopped = |error| CliError::failed(format!("the stack stopped by itself: {error}"));
+        let mut late = false;
+        for app in handle.inspect(Query::Summary).map_err(stopped)?.apps {
+            match handle.detach(app.id, DetachPolicy::default()) {
+                Ok(report) => {
+                    late |= report.app_workers.iter().any(|report| !report.stuck.is_empty());
+                    print!("{}", format::detached(&report.name, &report.app_workers, Format::Text));
+                }
+                // A command of the control socket is detaching it: that is as good.
+                Err(error) => tracing::info!(app = app.name, %error, "not detached"),
+            }
+        }
+        let mut host = crate::host::Host::Threads(self.stack, handle);
+        let answer = host.quiescent().map_err(stopped)?;
+        print!("{}", format::leaks(&answer.leaks, answer.time_wait));
+        drop(host);
+        self.captures.iter().for_each(|capture| devices::end_capture(Some(capture)));
+        match (answer.leaks.is_clean(), late) {
+            (true, false) => Ok(()),
+            (false, _) => Err(CliError::failed("something is still held after every app was detached")),
+            (true, true) => Err(CliError::failed("a worker did not answer a detach in time: a callback hung")),
+        }
+    }
+}
+
+fn start(config: &Config) -> Result<Running, CliError> {
+    let mut captures = Vec::new();
+    let mut builder = Stack::builder().config(stack_config(&config.limits)).workers(*config.workers.get_ref());
+    builder = interfaces(builder, &config.device, &mut captures)?;
+    let stack = builder.start().map_err(CliError::failed)?;
+    let handle = stack.handle();
+    for app in &config.app {
+        attach(&handle, app).map_err(|error| CliError::failed(format!("app {:?}: {error}", app.name.get_ref())))?;
+    }
+    Ok(Running { stack, captures })
+}
+
+fn stack_config(limits: &Limits) -> StackConfig {
+    let Limits { sessions, fifo_chunks, apps, app_workers, listeners, time_wait, rx_burst, tx_burst } = *limits;
+    let mut config = StackConfig::default();
+    let fields = [
+        (&mut config.sessions.sessions, sessions),
+        (&mut config.sessions.chunks, fifo_chunks),
+        (&mut config.apps_max, apps),
+        (&mut config.app_workers_max, app_workers),
+        (&mut config.listeners_max, listeners),
+        (&mut config.tcp.time_wait_max, time_wait),
+        (&mut config.rx_burst_max, rx_burst),
+        (&mut config.tx_burst_max, tx_burst),
+    ];
+    for (field, limit) in fields {
+        if let Some(limit) = limit {
+            *field = limit.0;
+        }
+    }
+    if let Some(sessions) = sessions {
+        config.tcp.connections_max = sessions.0;
+    }
+    if let Some(listeners) = listeners {
+        config.tcp.listeners_max = listeners.0;
+    }
+    config
+}
+
+fn interfaces(
+    mut builder: Builder,
+    devices: &[DeviceConfig],
+    captures: &mut Vec<Arc<Capture>>,
+) -> Result<Builder, CliError> {
+    // A file that several devices name is one capture with several interfaces.
+    let mut files: BTreeMap<&Path, Arc<Capture>> = BTreeMap::new();
+    let mut wires: BTreeMap<&str, MemoryWire> = BTreeMap::new();
+    for (index, device) in devices.iter().enumerate() {
+        let point = match device.pcap.as_deref() {
+            None => None,
+            Some(file) => Some(match files.get(file) {
+                Some(point) => Arc::clone(point),
+                None => {
+                    let point = devices::start_capture(file)?;
+                    captures.push(Arc::clone(&point));
+                    files.insert(file, Arc::clone(&point));
+                    point
+                }
+            }),
+        };
+        let carrier: Box<dyn Device> = match &**device.name.get_ref() {
+            DeviceName::Tap(name) => {
+                let multi_queue = device.multi_queue.as_ref().is_some_and(|value| *value.get_ref());
+                devices::captured(devices::tap(name, multi_queue)?, point.as_ref())
+            }
+            DeviceName::Wire(name) => {
+                let end = wires.remove(name.as_str()).unwrap_or_else(|| {
+                    let names = [format!("{name}.0"), format!("{name}.1")];
+                    let (one, other) = memory_wire(MemoryWireConfig { names, ..MemoryWireConfig::default() });
+                    wires.insert(name, other);
+                    one
+                });
+                devices::captured(end, point.as_ref())
+            }
+            DeviceName::Loopback => {
+                let name = if index == 0 { "lo".to_owned() } else { format!("lo{index}") };
+                devices::captured(Loopback { name, ..Loopback::default() }, point.as_ref())
+            }
+        };
+        let route = |route: &Spanned<RouteConfig>| {
+            let RouteConfig { to, via } = route.get_ref();
+            (**to, via.map(|via| via.0))
+        };
+        builder = builder.interface(InterfaceSpec {
+            domain: DomainId(device.domain),
+            device: carrier,
+            addresses: device.addresses.iter().map(|address| **address).collect(),
+            routes: device.routes.iter().map(route).collect(),
+        });
+    }
+    Ok(builder)
+}
+
+/// Attaches an app, and listens for its app workers in turn.
+fn attach(handle: &StackHandle, app: &AppConfig) -> Result<(), Box<dyn std::error::Error>> {
+    let mut options = AttachOptions::named(app.name.get_ref().clone());
+    options.app_workers = app.app_workers();
+    // The endpoints are listened on below, so that each app worker has its share and each failure is known.
+    let attached = match app.kind {
+        Kind::Echo => handle.attach(EchoServer::new(Vec::new()), options)?,
+        Kind::Discard => handle.attach(Discard::new(Vec::new()), options)?,
+    };
+    for (endpoint, &app_worker) in app.listen.iter().zip(attached.app_workers.iter().cycle()) {
+        let mut options = ListenOptions::on(**endpoint.get_ref());
+        options.domain = DomainId(app.domain());
+        options.nodelay = app.nodelay;
+        if let Some(backlog) = &app.backlog {
+            options.backlog = *backlog.get_ref();
+        }
+        if let Some(fifo) = &app.fifo {
+            options.fifos.rx_capacity = *fifo.get_ref();
+            options.fifos.tx_capacity = *fifo.get_ref();
+        }
+        handle.listen(app_worker, options).map_err(|error| format!("{}: {error}", **endpoint.get_ref()))?;
+    }
+    Ok(())
+}
