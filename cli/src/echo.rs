@@ -78,7 +78,7 @@ pub(crate) struct EchoArgs {
     #[arg(long, value_name = "CIDR=GATEWAY", requires = "device")]
     route: Vec<Route>,
     /// The echo server, as ADDRESS:PORT.
-    #[arg(long, value_name = "ADDR:PORT", requires = "device")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse::endpoint, requires = "device")]
     peer: Option<SocketAddr>,
     /// Write every packet to this file (pcapng).
     #[arg(long, value_name = "FILE")]

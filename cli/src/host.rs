@@ -17,7 +17,12 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// A running stack.
 pub(crate) enum Host {
     /// Main and workers on threads.
-    Threads(Stack, StackHandle),
+    Threads {
+        /// Kept for its threads: they end when it is dropped.
+        _stack: Stack,
+        /// How they are asked.
+        handle: StackHandle,
+    },
     /// Stepped here.
     Single(Box<SingleThreaded>),
 }
@@ -26,7 +31,7 @@ pub(crate) enum Host {
 macro_rules! forward {
     ($self:ident, $stack:ident => $call:expr) => {
         match $self {
-            Host::Threads(_, $stack) => $call,
+            Host::Threads { handle: $stack, .. } => $call,
             Host::Single($stack) => $call,
         }
     };
@@ -41,9 +46,13 @@ impl Host {
         if workers == 0 {
             return Stack::single_threaded(builder.workers(1)).map(|stack| Host::Single(Box::new(stack)));
         }
-        let stack = builder.workers(workers).start()?;
+        builder.workers(workers).start().map(Host::threads)
+    }
+
+    /// A stack that runs already.
+    pub(crate) fn threads(stack: Stack) -> Host {
         let handle = stack.handle();
-        Ok(Host::Threads(stack, handle))
+        Host::Threads { _stack: stack, handle }
     }
 
     /// See [`StackHandle::attach`].
@@ -69,12 +78,15 @@ impl Host {
     pub(crate) fn run_until<T>(&mut self, wake: &crossbeam_channel::Receiver<T>, mut done: impl FnMut() -> bool) {
         while !done() {
             match self {
-                Host::Threads(..) => wait(wake, LOOK),
+                Host::Threads { .. } => wait(wake, LOOK),
                 Host::Single(stack) => {
-                    // A burst of steps between two looks, which read the workers' counters.
+                    // A burst of steps between two looks, which are not free. Only a stack that did nothing at all
+                    // since the last look may sleep.
+                    if !stack.step().worked {
+                        stack.idle_wait(LOOK);
+                    }
                     for _ in 0..64 {
                         if !stack.step().worked {
-                            stack.idle_wait(LOOK);
                             break;
                         }
                     }

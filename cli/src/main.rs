@@ -12,6 +12,7 @@ mod ctl;
 mod devices;
 mod echo;
 mod error;
+mod fetch;
 mod host;
 mod interrupt;
 mod parse;
@@ -39,6 +40,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Echo(echo::EchoArgs),
+    Fetch(fetch::FetchArgs),
     Run(run::RunArgs),
     Ctl(ctl::client::CtlArgs),
 }
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let result = match &cli.command {
         Command::Echo(args) => echo::echo(args),
+        Command::Fetch(args) => fetch::fetch(args),
         Command::Run(args) => run::run(args),
         Command::Ctl(args) => ctl::client::ctl(args),
     };

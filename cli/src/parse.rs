@@ -1,11 +1,11 @@
 //! Values on the command line and in configuration files, each with an error that says what was expected.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use hoststack::net::Cidr;
+use hoststack::net::{Cidr, CidrError};
 
 /// What carries an interface's packets, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,12 +25,12 @@ impl FromStr for DeviceName {
         let (kind, name) = text.split_once(':').unwrap_or((text, ""));
         match (kind, name.is_empty()) {
             ("tap", false) if name.len() > 15 => {
-                Err(format!("the interface name {name:?} is longer than the 15 bytes that Linux allows"))
+                Err("the interface's name is longer than the 15 bytes that Linux allows".to_owned())
             }
             ("tap", false) => Ok(DeviceName::Tap(name.to_owned())),
             ("wire", false) => Ok(DeviceName::Wire(name.to_owned())),
             ("loopback", true) => Ok(DeviceName::Loopback),
-            _ => Err(format!("expected tap:NAME, wire:NAME or loopback, found {text:?}")),
+            _ => Err("expected tap:NAME, wire:NAME or loopback".to_owned()),
         }
     }
 }
@@ -70,7 +70,7 @@ impl FromStr for Route {
             Some((to, via)) => (to, Some(via)),
             None => (text, None),
         };
-        let to: Cidr = to.parse().map_err(|error| format!("{to:?}: {error}"))?;
+        let to: Cidr = to.parse().map_err(|error: CidrError| error.to_string())?;
         let via = via.map(address).transpose()?;
         if via.is_some_and(|via| via.is_ipv4() != to.addr().is_ipv4()) {
             return Err("the network and its gateway are of different families".to_owned());
@@ -81,12 +81,17 @@ impl FromStr for Route {
 
 /// An IP address.
 pub(crate) fn address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("expected an IPv4 or IPv6 address, found {text:?}"))
+    text.parse().map_err(|_| "expected an IPv4 or IPv6 address".to_owned())
+}
+
+/// An address and a port.
+pub(crate) fn endpoint(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected an address and a port, like 10.9.0.2:7 or [fd09::2]:7".to_owned())
 }
 
 /// A span of time with its unit: `250us`, `20ms`, `5s`, `1.5s`, `2m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let expected = || format!("expected a span of time like 500ms or 5s (us, ms, s, m), found {text:?}");
+    let expected = || "expected a span of time like 500ms or 5s (us, ms, s, m)".to_owned();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(expected)?;
     let (number, unit) = text.split_at(digits);
     let scale = match unit.trim_start() {
@@ -121,13 +126,13 @@ pub(crate) fn per_cent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text);
     match number.parse::<f64>() {
         Ok(share) if (0.0..=100.0).contains(&share) => Ok(share / 100.0),
-        _ => Err(format!("expected a number of per cent from 0 to 100, found {text:?}")),
+        _ => Err("expected a number of per cent from 0 to 100".to_owned()),
     }
 }
 
 /// A number of bytes, with an optional suffix of powers of 1024: `4096`, `64k`, `1M`, `2G`.
 pub(crate) fn byte_count(text: &str) -> Result<u64, String> {
-    let expected = || format!("expected a number of bytes like 4096, 64k or 1M, found {text:?}");
+    let expected = || "expected a number of bytes like 4096, 64k or 1M".to_owned();
     let (number, shift) = match text.char_indices().next_back() {
         Some((at, 'k' | 'K')) => (&text[..at], 10),
         Some((at, 'M')) => (&text[..at], 20),

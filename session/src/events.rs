@@ -35,6 +35,11 @@ impl Pending {
         self.0 & !Pending::SILENT.0 == 0
     }
 
+    /// Whether this one thing is told before that one.
+    pub(crate) const fn is_before(self, other: Pending) -> bool {
+        self.0 < other.0
+    }
+
     /// Adds `other`.
     pub(crate) fn add(&mut self, other: Pending) {
         self.0 |= other.0;

@@ -4,17 +4,22 @@
 //! announces; what the app must be told is a set of bits per session ([`Pending`]), delivered in one fixed order, so a
 //! session is queued at most once and data always comes before the close that follows it.
 
+mod app_calls;
+mod layer;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 
-use hoststack_transport::border::{AcceptError, OooRange, RxStored, SessionLayer, TransportEvent};
+use hoststack_transport::border::TransportEvent;
 use hoststack_transport::{
-    AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId, FlowKey, Full, Instant,
-    ListenerId, Pool, SessionHandle, SessionId, WorkerId,
+    AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId, FlowKey, Full, Instant, Pool,
+    SessionHandle, SessionId, WorkerId,
 };
 use slab::Slab;
 
 use crate::events::Pending;
-use crate::fifo::{ChunkPool, RxFifo, TxFifo, relay};
+use crate::fifo::{ChunkPool, RxFifo, TxFifo};
 use crate::lookup::{AppWorkerRecords, ListenerRecords};
 use crate::state::{AppSide, TransportSide};
 
@@ -71,6 +76,8 @@ pub struct Session {
     tx_programmed: bool,
     /// The app found less room than it wanted since `writable` was last called.
     wants_room: bool,
+    /// In [`Sessions::chunk_waiters`].
+    waits_for_chunks: bool,
     establishing: u32,
     app_worker: AppWorkerId,
     opaque: u64,
@@ -189,6 +196,9 @@ pub struct Sessions {
     ready: VecDeque<SessionId>,
     /// Sessions to transmit for in this step, each once.
     tx_programmed: Vec<SessionId>,
+    /// Sessions whose app found room in its fifo but no chunk in the pool, each once, longest waiting first. No
+    /// acknowledgment need ever come for them, so freed chunks make them writable again.
+    chunk_waiters: VecDeque<SessionId>,
     now: Instant,
 }
 
@@ -204,6 +214,7 @@ impl Sessions {
             listeners: ListenerRecords::default(),
             ready: VecDeque::new(),
             tx_programmed: Vec::new(),
+            chunk_waiters: VecDeque::new(),
             now: Instant::ZERO,
         }
     }
@@ -359,6 +370,7 @@ impl Sessions {
             queued: false,
             tx_programmed: false,
             wants_room: false,
+            waits_for_chunks: false,
             establishing,
             app_worker,
             opaque,
@@ -475,12 +487,18 @@ impl Sessions {
         None
     }
 
-    /// The next thing to tell of `id`, in the order announce, readable, writable, peer closed, reset, closed.
+    /// The next thing to tell of `id`, in the order announce, readable, writable, peer closed, reset, closed; `last`
+    /// is what this visit told before. What does not come after it was caused by the app during this visit: it waits
+    /// for the next one, for which the session is queued, so that no app can keep the worker here.
     ///
     /// `closed` after a graceful end waits until the app has taken all bytes or has closed the session.
-    pub fn take_pending(&mut self, id: SessionId) -> Option<Pending> {
+    pub fn take_pending(&mut self, id: SessionId, last: Option<Pending>) -> Option<Pending> {
         let session = self.pool.get_mut(id.0)?;
         let next = session.pending.first()?;
+        if last.is_some_and(|last| !last.is_before(next)) {
+            debug_assert!(session.queued, "what was added during a visit was settled");
+            return None;
+        }
         if session.app == AppSide::Unannounced && next != Pending::ANNOUNCE {
             return None;
         }
@@ -548,162 +566,6 @@ impl Sessions {
         self.app_workers.session_died(session.app_worker);
     }
 
-    // ---- What the app does ----
-
-    /// Sets the app's value.
-    pub fn set_opaque(&mut self, id: SessionId, opaque: u64) {
-        if let Some(session) = self.pool.get_mut(id.0) {
-            session.opaque = opaque;
-        }
-    }
-
-    /// The received bytes that lie together; the app takes them with [`Sessions::consume`].
-    pub fn peek(&self, id: SessionId) -> &[u8] {
-        self.pool.get(id.0).map_or(&[], |session| session.rx.peek(&self.chunks))
-    }
-
-    /// Takes `count` received bytes away, at most what is there; says how many.
-    pub fn consume(&mut self, id: SessionId, count: usize) -> usize {
-        let Some(session) = self.pool.get_mut(id.0) else { return 0 };
-        let count = count.min(session.rx.len());
-        session.rx.consume(&mut self.chunks, count);
-        self.after_read(id, count);
-        count
-    }
-
-    /// Copies received bytes into `into` and takes them away; says how many.
-    pub fn read(&mut self, id: SessionId, into: &mut [u8]) -> usize {
-        let Some(session) = self.pool.get_mut(id.0) else { return 0 };
-        let count = session.rx.read(&mut self.chunks, into);
-        self.after_read(id, count);
-        count
-    }
-
-    fn after_read(&mut self, id: SessionId, count: usize) {
-        let Some(session) = self.pool.get_mut(id.0) else { return };
-        if count == 0 {
-            return;
-        }
-        if session.rx.len() == 0 {
-            // Nothing is left of what `readable` would have been about.
-            session.pending.remove(Pending::READABLE);
-        }
-        if session.connection.is_some() {
-            // The window may have opened: the transport decides whether that is worth a segment.
-            self.program_tx(id);
-        } else {
-            // `closed` may have waited for this.
-            self.settle(id);
-        }
-    }
-
-    /// Queues bytes for sending, as many as there is room for; says how many. After a short write `writable` follows.
-    pub fn write(&mut self, id: SessionId, bytes: &[u8]) -> usize {
-        let Some(session) = self.pool.get_mut(id.0) else { return 0 };
-        if !session.is_writable() {
-            return 0;
-        }
-        let count = session.tx.write(&mut self.chunks, bytes, session.tx_capacity as usize);
-        session.wants_room |= count < bytes.len();
-        if count > 0 {
-            self.program_tx(id);
-        }
-        count
-    }
-
-    /// Room to write in place: at most `want` bytes that lie together, none if there is no room (then `writable`
-    /// follows). [`Sessions::commit`] queues them.
-    pub fn reserve(&mut self, id: SessionId, want: usize) -> &mut [u8] {
-        let Some(session) = self.pool.get_mut(id.0).filter(|session| session.is_writable()) else {
-            return &mut [];
-        };
-        let room = session.tx.room(session.tx_capacity as usize);
-        session.wants_room |= room < want;
-        session.tx.reserve(&mut self.chunks, want.min(room))
-    }
-
-    /// Queues the first `count` bytes of what [`Sessions::reserve`] returned last.
-    pub fn commit(&mut self, id: SessionId, count: usize) {
-        let Some(session) = self.pool.get_mut(id.0) else { return };
-        session.tx.commit(count);
-        if count > 0 {
-            self.program_tx(id);
-        }
-    }
-
-    /// Moves received bytes of `from` into the send queue of `to` (which may be the same session), as many as there
-    /// is room for; says how many. If some stay, `writable` of `to` follows.
-    pub fn splice(&mut self, from: SessionId, to: SessionId) -> usize {
-        if !self.pool.get(to.0).is_some_and(Session::is_writable) {
-            return 0;
-        }
-        // Both fifos are borrowed at once with the chunk pool: take the source out for the call.
-        let Some(source) = self.pool.get_mut(from.0) else { return 0 };
-        let mut rx = std::mem::take(&mut source.rx);
-        let want = rx.len();
-        let mut moved = 0;
-        if let Some(target) = self.pool.get_mut(to.0) {
-            moved = relay(&mut self.chunks, &mut rx, &mut target.tx, want, target.tx_capacity as usize);
-            target.wants_room |= moved < want;
-        }
-        if let Some(source) = self.pool.get_mut(from.0) {
-            source.rx = rx;
-        }
-        if moved > 0 {
-            self.program_tx(to);
-            self.after_read(from, moved);
-        }
-        moved
-    }
-
-    /// Bytes that a write would take now.
-    pub fn tx_room(&self, id: SessionId) -> usize {
-        self.pool
-            .get(id.0)
-            .filter(|session| session.is_writable())
-            .map_or(0, |session| session.tx.room(session.tx_capacity as usize))
-    }
-
-    /// Asks for `writable` once there is room again, as a short write does.
-    pub fn want_room(&mut self, id: SessionId) {
-        if let Some(session) = self.pool.get_mut(id.0) {
-            session.wants_room = true;
-            if session.is_writable() && has_worthwhile_room(session) {
-                session.pending.add(Pending::WRITABLE);
-                self.settle(id);
-            }
-        }
-    }
-
-    /// The app closes or resets the session: it gets `closed` and nothing else from now on.
-    pub fn app_closes(&mut self, id: SessionId) -> CloseAction {
-        let Some(session) = self.pool.get_mut(id.0) else { return CloseAction::Nothing };
-        if session.app == AppSide::Unannounced || !session.app.advance(AppSide::Closed) {
-            return CloseAction::Nothing;
-        }
-        session.pending.remove(Pending::READABLE | Pending::WRITABLE | Pending::PEER_CLOSED | Pending::RESET);
-        let action = session.connection.map_or(CloseAction::Nothing, CloseAction::Ask);
-        self.settle(id);
-        action
-    }
-
-    /// The app asks for a reset of a session that it may have closed before.
-    pub fn app_resets(&mut self, id: SessionId) -> CloseAction {
-        let _ = self.app_closes(id);
-        let connection = self.pool.get(id.0).filter(|s| s.app == AppSide::Closed).and_then(|s| s.connection);
-        connection.map_or(CloseAction::Nothing, CloseAction::Ask)
-    }
-
-    /// The app has sent all it will.
-    pub fn app_half_closes(&mut self, id: SessionId) -> CloseAction {
-        let Some(session) = self.pool.get_mut(id.0) else { return CloseAction::Nothing };
-        if session.app == AppSide::Unannounced || !session.app.advance(AppSide::HalfClosed) {
-            return CloseAction::Nothing;
-        }
-        session.pending.remove(Pending::WRITABLE);
-        session.connection.map_or(CloseAction::Nothing, CloseAction::Ask)
-    }
-
     // ---- The transmit schedule ----
 
     /// Sessions to transmit for in this step, each once; the vector is given back with
@@ -765,76 +627,5 @@ fn failure_of(reason: CloseReason) -> ConnectFailure {
         CloseReason::TimedOut => ConnectFailure::TimedOut,
         CloseReason::Unreachable => ConnectFailure::Unreachable,
         CloseReason::NoRoom => ConnectFailure::NoRoom,
-    }
-}
-
-impl SessionLayer for Sessions {
-    fn accept(
-        &mut self,
-        listener: ListenerId,
-        connection: ConnectionId,
-        flow: &FlowKey,
-    ) -> Result<SessionId, AcceptError> {
-        let record = self.listeners.get(listener).ok_or(AcceptError::NoListener)?;
-        if !self.app_workers.takes_sessions(record.app_worker) {
-            return Err(AcceptError::NoListener);
-        }
-        let (app_worker, opaque, options) = (record.app_worker, record.opaque, record.options);
-        let id = self
-            .new_session(*flow, app_worker, opaque, NOT_ESTABLISHING, TransportSide::Open, options)
-            .map_err(|Full| AcceptError::NoRoom)?;
-        self.bind(id, connection);
-        Ok(id)
-    }
-
-    #[inline]
-    fn rx_room(&self, session: SessionId) -> u32 {
-        self.pool.get(session.0).map_or(0, |s| s.rx.room(s.rx_capacity as usize) as u32)
-    }
-
-    #[inline]
-    fn rx_store(&mut self, session: SessionId, offset: u32, data: &[u8]) -> RxStored {
-        match self.pool.get_mut(session.0) {
-            Some(s) => {
-                let room = s.rx.room(s.rx_capacity as usize);
-                s.rx.store(&mut self.chunks, offset, data, room)
-            }
-            None => RxStored::default(),
-        }
-    }
-
-    #[inline]
-    fn rx_ranges(&self, session: SessionId) -> &[OooRange] {
-        self.pool.get(session.0).map_or(&[], |s| s.rx.ranges())
-    }
-
-    #[inline]
-    fn tx_len(&self, session: SessionId) -> u32 {
-        self.pool.get(session.0).map_or(0, |s| s.tx.len() as u32)
-    }
-
-    #[inline]
-    fn tx_copy(&self, session: SessionId, offset: u32, into: &mut [u8]) {
-        if let Some(s) = self.pool.get(session.0) {
-            s.tx.copy(&self.chunks, offset as usize, into);
-        }
-    }
-
-    #[inline]
-    fn tx_acknowledge(&mut self, session: SessionId, count: u32) {
-        if let Some(s) = self.pool.get_mut(session.0) {
-            s.tx.acknowledge(&mut self.chunks, count as usize);
-        }
-    }
-
-    #[inline]
-    fn program_tx(&mut self, session: SessionId) {
-        if let Some(s) = self.pool.get_mut(session.0)
-            && !s.tx_programmed
-            && s.connection.is_some()
-        {
-            s.tx_programmed = true;
-            self.tx_programmed.push(session);
-        }
     }
 }

@@ -85,7 +85,12 @@ pub(crate) enum Mode {
 
 impl Recovery {
     pub(crate) fn new() -> Recovery {
-        Recovery { mode: Mode::Open, must_retransmit: false, board: Scoreboard::new(), duplicates: DuplicateAcks::new() }
+        Recovery {
+            mode: Mode::Open,
+            must_retransmit: false,
+            board: Scoreboard::new(),
+            duplicates: DuplicateAcks::new(),
+        }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -200,7 +205,13 @@ struct Agreed {
 
 impl Connection {
     /// A connection that main hands over.
-    pub(crate) fn from_seed(seed: &ConnectionSeed, session: SessionId, now: Instant, path_mtu: u16, shared: &Shared) -> Connection {
+    pub(crate) fn from_seed(
+        seed: &ConnectionSeed,
+        session: SessionId,
+        now: Instant,
+        path_mtu: u16,
+        shared: &Shared,
+    ) -> Connection {
         let agreed = Agreed {
             options: seed.options,
             iss: seed.iss,
@@ -254,7 +265,14 @@ impl Connection {
         connection
     }
 
-    fn new(flow: FlowKey, session: SessionId, now: Instant, path_mtu: u16, agreed: &Agreed, shared: &Shared) -> Connection {
+    fn new(
+        flow: FlowKey,
+        session: SessionId,
+        now: Instant,
+        path_mtu: u16,
+        agreed: &Agreed,
+        shared: &Shared,
+    ) -> Connection {
         let (snd_scale, rcv_scale) = agreed.scales.unwrap_or((0, 0));
         let has_timestamps = agreed.timestamps.is_some();
         let mss_max = agreed.options.mss_max.unwrap_or(u16::MAX);
@@ -439,7 +457,9 @@ impl Connection {
     /// The path's MTU shrank: smaller segments from now on.
     fn on_path_mtu(&mut self, mtu: u16) -> bool {
         let options = if self.has_timestamps { TIMESTAMPS_LEN } else { 0 };
-        let mss = crate::output::local_mss(&self.flow, mtu, Some(self.mss_max)).saturating_sub(options).max(MSS_LEAST);
+        let mss = crate::output::local_mss(&self.flow, mtu, Some(self.mss_max))
+            .saturating_sub(options)
+            .max(MSS_LEAST);
         if mss >= self.mss {
             return false;
         }
@@ -495,20 +515,28 @@ impl Connection {
     pub(crate) fn check_consistency(&self, id: Key) {
         assert!(self.snd.una.at_or_before(self.snd.nxt), "{id}: SND.UNA is beyond SND.NXT");
         assert!(self.rcv.nxt.at_or_before(self.rcv.edge), "{id}: RCV.NXT is beyond the announced window");
-        assert!(self.rcv.last_ack_sent.at_or_before(self.rcv.nxt), "{id}: acknowledged more than was received");
+        assert!(
+            self.rcv.last_ack_sent.at_or_before(self.rcv.nxt),
+            "{id}: acknowledged more than was received"
+        );
         assert!(!self.is_fin_sent || self.is_fin_wanted, "{id}: sent a FIN that nobody wanted");
-        assert_eq!(self.purpose == Purpose::None, self.retransmit_at == Instant::FAR, "{id}: a timer without a purpose");
+        assert_eq!(
+            self.purpose == Purpose::None,
+            self.retransmit_at == Instant::FAR,
+            "{id}: a timer without a purpose"
+        );
         assert!(self.wheel.covers(self.timer()), "{id}: a deadline that no wheel entry will fire");
-        assert!(self.mss >= MSS_LEAST && self.cc.window() >= u32::from(MSS_LEAST), "{id}: a window below a segment");
+        assert!(
+            self.mss >= MSS_LEAST && self.cc.window() >= u32::from(MSS_LEAST),
+            "{id}: a window below a segment"
+        );
         let flight = self.flight_size();
         assert!(
             flight == 0 || matches!(self.purpose, Purpose::Retransmit | Purpose::Persist),
             "{id}: {flight} bytes in flight and no timer for them"
         );
-        let fin_states = matches!(
-            self.state,
-            State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck
-        );
+        let fin_states =
+            matches!(self.state, State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck);
         assert_eq!(fin_states, self.is_fin_sent, "{id}: state {} does not fit the FIN", self.state);
         assert!(
             !matches!(self.state, State::Closed | State::Listen | State::SynSent | State::TimeWait),

@@ -30,8 +30,15 @@ pub struct EngineCounts {
 impl EngineCounts {
     /// Adds another worker's.
     pub fn merge(&mut self, other: &EngineCounts) {
-        let EngineCounts { connections, half_open_entries, syn_received, time_wait, listeners, armed_timers, flows } =
-            *other;
+        let EngineCounts {
+            connections,
+            half_open_entries,
+            syn_received,
+            time_wait,
+            listeners,
+            armed_timers,
+            flows,
+        } = *other;
         self.connections += connections;
         self.half_open_entries += half_open_entries;
         self.syn_received += syn_received;

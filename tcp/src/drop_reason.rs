@@ -124,7 +124,11 @@ mod tests {
     fn names_are_kebab_case_and_unique_and_count_where_they_should() {
         let names: BTreeSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
         assert_eq!(names.len(), DropReason::ALL.len());
-        assert!(names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')));
+        assert!(
+            names
+                .iter()
+                .all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'))
+        );
         assert!(DropReason::ALL.iter().all(|reason| reason.help().ends_with('.')));
         let mut counters = DropCounters::default();
         for (n, &reason) in DropReason::ALL.iter().enumerate() {

@@ -8,8 +8,8 @@ use core::fmt;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use hoststack_transport::{
-    AcceptError, CloseReason, ConnectionId, DomainId, Endpoint, FlowKey, HalfOpenId, Instant, Key, ListenerId, Pool,
-    SessionId, SessionLayer, TimerWheel, Transmitted, Transport, TransportEvent,
+    AcceptError, CloseReason, ConnectionId, DomainId, Endpoint, FlowKey, HalfOpenId, Instant, Key,
+    ListenerId, Pool, SessionId, SessionLayer, TimerWheel, Transmitted, Transport, TransportEvent,
 };
 use hoststack_wire::{Flags, FlowHasher, Segment, SegmentHeader, SeqNum};
 
@@ -36,7 +36,13 @@ pub trait Output {
     fn path_mtu(&mut self, flow: &FlowKey) -> u16;
 
     /// Sends a segment; `fill` writes all `payload_len` bytes of its payload in place.
-    fn send(&mut self, flow: &FlowKey, header: &SegmentHeader, payload_len: usize, fill: impl FnOnce(&mut [u8]));
+    fn send(
+        &mut self,
+        flow: &FlowKey,
+        header: &SegmentHeader,
+        payload_len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    );
 }
 
 /// What became of a segment.
@@ -83,6 +89,7 @@ pub(crate) struct Shared {
     /// Connections with a programmed acknowledgment.
     pub(crate) acks: Vec<Key>,
     /// Recovery states that were given back: never more than its capacity.
+    #[allow(clippy::vec_box)] // they go from here into connections without being copied
     pub(crate) spare: Vec<Box<Recovery>>,
     /// Resets for segments of no flow that this step may still send, and the step.
     resets: (Instant, u32),
@@ -104,7 +111,11 @@ impl Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FlowTarget {
     /// Main's half-open, with what SYN-SENT judges by. Handing over: main decides, segments wait.
-    HalfOpen { id: HalfOpenId, iss: SeqNum, is_handing_over: bool },
+    HalfOpen {
+        id: HalfOpenId,
+        iss: SeqNum,
+        is_handing_over: bool,
+    },
     SynReceived(Key),
     Connection(Key),
     TimeWait(Key),
@@ -143,7 +154,8 @@ pub struct Engine {
 impl Engine {
     /// An empty engine. `secrets` and `hasher` are the same on main and all workers.
     pub fn new(config: TcpConfig, secrets: Secrets, hasher: FlowHasher) -> Engine {
-        let micros = |duration: hoststack_transport::Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+        let micros =
+            |duration: hoststack_transport::Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
         Engine {
             hasher,
             flows: HashTable::with_capacity(config.flows_reserved),
@@ -247,7 +259,8 @@ impl Engine {
     ) {
         if self.forget_half_open(&seed.flow, seed.half_open, events) {
             let nobody = SessionId(hoststack_transport::Key { slot: 0, generation: 0 });
-            let mut connection = Connection::from_seed(seed, nobody, now, out.path_mtu(&seed.flow), &self.shared);
+            let mut connection =
+                Connection::from_seed(seed, nobody, now, out.path_mtu(&seed.flow), &self.shared);
             connection.send_reset(&mut self.shared, now, out);
         }
     }
@@ -275,21 +288,24 @@ impl Engine {
         let flow = seed.flow;
         let hash = self.table_hash(&flow);
         let is_it = |entry: &FlowEntry| {
-            entry.flow == flow && matches!(entry.target, FlowTarget::HalfOpen { id, .. } if id == seed.half_open)
+            entry.flow == flow
+                && matches!(entry.target, FlowTarget::HalfOpen { id, .. } if id == seed.half_open)
         };
         let Ok(mut entry) = self.flows.find_entry(hash, is_it) else { return Err(EstablishError::NoFlow) };
         self.half_open_entries -= 1;
         let connection = Connection::from_seed(&seed, session, now, out.path_mtu(&flow), &self.shared);
         let Ok(key) = self.connections.insert_with(|_| connection) else {
             entry.remove();
-            let mut connection = Connection::from_seed(&seed, session, now, out.path_mtu(&flow), &self.shared);
+            let mut connection =
+                Connection::from_seed(&seed, session, now, out.path_mtu(&flow), &self.shared);
             connection.send_reset(&mut self.shared, now, out);
             events.push(TransportEvent::FlowGone { flow });
             return Err(EstablishError::Full);
         };
         entry.get_mut().target = FlowTarget::Connection(key);
         self.shared.counters.established_active += 1;
-        let connection = self.connections.get_mut(key).unwrap_or_else(|| unreachable!("it was inserted just now"));
+        let connection =
+            self.connections.get_mut(key).unwrap_or_else(|| unreachable!("it was inserted just now"));
         match seed.state {
             SeedState::Established => {
                 events.push(TransportEvent::Connected { session });
@@ -351,8 +367,12 @@ impl Engine {
     ) {
         let _ = (now, events);
         while let Some(gone) = self.listeners.remove(listener) {
-            let records: Vec<Key> =
-                self.syn_received.iter().filter(|(_, record)| record.listener == gone).map(|(key, _)| key).collect();
+            let records: Vec<Key> = self
+                .syn_received
+                .iter()
+                .filter(|(_, record)| record.listener == gone)
+                .map(|(key, _)| key)
+                .collect();
             for key in records {
                 if let Some(record) = self.remove_syn_received(key) {
                     send_bare(&mut self.shared, &record.flow, &record.reset(), out);
@@ -397,7 +417,9 @@ impl Engine {
                     });
                 }
             }
-            Some(FlowTarget::SynReceived(key)) => self.input_syn_received(now, key, segment, layer, out, events),
+            Some(FlowTarget::SynReceived(key)) => {
+                self.input_syn_received(now, key, segment, layer, out, events)
+            }
             Some(FlowTarget::TimeWait(key)) => self.input_time_wait(now, &flow, key, segment, out, events),
             None => self.input_no_flow(now, &flow, segment, out),
         }
@@ -413,8 +435,10 @@ impl Engine {
         out: &mut O,
         events: &mut Vec<TransportEvent>,
     ) {
-        let connection =
-            self.connections.get_mut(key).unwrap_or_else(|| unreachable!("the flow table names a connection that is gone"));
+        let connection = self
+            .connections
+            .get_mut(key)
+            .unwrap_or_else(|| unreachable!("the flow table names a connection that is gone"));
         let fate = connection.on_segment(key, &mut self.shared, now, segment, layer, out, events);
         connection.arm(key, &mut self.shared);
         self.dispose(now, key, fate, layer, out, events);
@@ -466,8 +490,10 @@ impl Engine {
         out: &mut O,
         events: &mut Vec<TransportEvent>,
     ) {
-        let record =
-            self.syn_received.get_mut(key).unwrap_or_else(|| unreachable!("the flow table names a record that is gone"));
+        let record = self
+            .syn_received
+            .get_mut(key)
+            .unwrap_or_else(|| unreachable!("the flow table names a record that is gone"));
         let shared = &mut self.shared;
         match record.judge(&segment.header, segment.len()) {
             SynReceivedVerdict::Establish => self.accept(now, key, segment, layer, out, events),
@@ -516,7 +542,8 @@ impl Engine {
         };
         let path_mtu = out.path_mtu(&record.flow);
         let no_session = SessionId(Key { slot: 0, generation: u32::MAX });
-        let connection = Connection::from_syn_received(&record, options, no_session, now, path_mtu, &self.shared);
+        let connection =
+            Connection::from_syn_received(&record, options, no_session, now, path_mtu, &self.shared);
         let accepted = match self.connections.insert(connection) {
             Err(_) => Err(AcceptError::NoRoom),
             Ok(new) => layer
@@ -578,12 +605,16 @@ impl Engine {
             verdict = TimeWaitVerdict::Ack;
         }
         match verdict {
-            TimeWaitVerdict::AckAndRestart => self.time_waits.restart(key, now + self.shared.config.time_wait),
+            TimeWaitVerdict::AckAndRestart => {
+                self.time_waits.restart(key, now + self.shared.config.time_wait)
+            }
             TimeWaitVerdict::IgnoreReset => {
                 return self.shared.drops.count(DropReason::TimeWaitReset);
             }
             TimeWaitVerdict::Drop => return self.shared.drops.count(DropReason::TimeWaitDuplicate),
-            TimeWaitVerdict::Ack | TimeWaitVerdict::Reuse => self.shared.drops.count(DropReason::TimeWaitDuplicate),
+            TimeWaitVerdict::Ack | TimeWaitVerdict::Reuse => {
+                self.shared.drops.count(DropReason::TimeWaitDuplicate)
+            }
         }
         let header = record.ack(now, &self.shared.secrets);
         send_bare(&mut self.shared, flow, &header, out);
@@ -654,7 +685,13 @@ impl Engine {
     }
 
     /// A reset for a segment that has no connection here, within the step's limit.
-    fn send_reset_for<O: Output>(&mut self, now: Instant, flow: &FlowKey, segment: &Segment<'_>, out: &mut O) {
+    fn send_reset_for<O: Output>(
+        &mut self,
+        now: Instant,
+        flow: &FlowKey,
+        segment: &Segment<'_>,
+        out: &mut O,
+    ) {
         if self.shared.may_reset(now) {
             send_bare(&mut self.shared, flow, &reset_for(&segment.header, segment.len()), out);
         } else {
@@ -662,7 +699,8 @@ impl Engine {
         }
     }
 
-    /// An ICMP error that quotes a segment of `flow` with sequence number `seq`; `hash` as for [`Engine::input`].
+    /// An ICMP error that quotes a segment of `flow` with sequence number `seq`; `hash` as for [`Engine::input`]. Says
+    /// whether it quotes something that is in flight, so that it may be believed (RFC 5927 §4.1).
     pub fn on_icmp_error<L: SessionLayer, O: Output>(
         &mut self,
         now: Instant,
@@ -674,7 +712,7 @@ impl Engine {
         out: &mut O,
         events: &mut Vec<TransportEvent>,
         half_open_errors: &mut Vec<HalfOpenError>,
-    ) {
+    ) -> bool {
         let _ = (&out, &events);
         let hash = mix(hash, flow.domain);
         let target = self.flows.find(hash, |entry| entry.flow == flow).map(|entry| entry.target);
@@ -686,17 +724,22 @@ impl Engine {
                 seq == iss
             }
             Some(FlowTarget::Connection(key)) => {
-                let Some(connection) = self.connections.get_mut(key) else { return };
+                let Some(connection) = self.connections.get_mut(key) else { return false };
                 let is_ours = connection.on_icmp_error(now, seq, error, layer, &mut self.shared);
                 connection.arm(key, &mut self.shared);
                 is_ours
             }
-            Some(FlowTarget::SynReceived(_) | FlowTarget::TimeWait(_)) => true,
-            None => return self.shared.drops.count(DropReason::IcmpNoFlow),
+            // Nothing of theirs is worth acting upon, and nothing was checked.
+            Some(FlowTarget::SynReceived(_) | FlowTarget::TimeWait(_)) => return false,
+            None => {
+                self.shared.drops.count(DropReason::IcmpNoFlow);
+                return false;
+            }
         };
         if !in_flight {
             self.shared.drops.count(DropReason::IcmpOutOfWindow);
         }
+        in_flight
     }
 
     // ---- time ----
@@ -1001,14 +1044,19 @@ impl Engine {
     /// # Panics
     /// When an invariant is broken.
     pub fn check_consistency(&self) {
-        let EngineCounts { connections, half_open_entries, syn_received, time_wait, flows, .. } = self.counts();
+        let EngineCounts { connections, half_open_entries, syn_received, time_wait, flows, .. } =
+            self.counts();
         assert_eq!(
             flows,
             connections + half_open_entries + syn_received + time_wait,
             "the flow table and the pools do not agree"
         );
         for (key, connection) in self.connections.iter() {
-            assert_eq!(self.target_of(&connection.flow), Some(FlowTarget::Connection(key)), "{key}: its flow is not its own");
+            assert_eq!(
+                self.target_of(&connection.flow),
+                Some(FlowTarget::Connection(key)),
+                "{key}: its flow is not its own"
+            );
             assert!(
                 !connection.is_ack_programmed || connection.is_ack_listed,
                 "{key}: an acknowledgment is programmed and nobody will send it"
@@ -1016,14 +1064,28 @@ impl Engine {
             connection.check_consistency(key);
         }
         for (key, record) in self.syn_received.iter() {
-            assert_eq!(self.target_of(&record.flow), Some(FlowTarget::SynReceived(key)), "{key}: its flow is not its own");
-            assert!(record.wheel.covers(record.retransmit_at), "{key}: a deadline that no wheel entry will fire");
+            assert_eq!(
+                self.target_of(&record.flow),
+                Some(FlowTarget::SynReceived(key)),
+                "{key}: its flow is not its own"
+            );
+            assert!(
+                record.wheel.covers(record.retransmit_at),
+                "{key}: a deadline that no wheel entry will fire"
+            );
         }
         for (key, record) in self.time_waits.iter() {
-            assert_eq!(self.target_of(&record.flow), Some(FlowTarget::TimeWait(key)), "{key}: its flow is not its own");
+            assert_eq!(
+                self.target_of(&record.flow),
+                Some(FlowTarget::TimeWait(key)),
+                "{key}: its flow is not its own"
+            );
         }
         let of_listeners: u32 = self.listeners.iter().map(|(_, listener)| listener.syn_received).sum();
-        assert_eq!(of_listeners as usize, syn_received, "the listeners' counts of SYN-RECEIVED do not add up");
+        assert_eq!(
+            of_listeners as usize, syn_received,
+            "the listeners' counts of SYN-RECEIVED do not add up"
+        );
     }
 }
 
@@ -1108,7 +1170,9 @@ impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ListenError::InUse => "something listens on this address and port already",
-            ListenError::Full => "the limit of listeners is reached: raise `listeners_max` or stop listening elsewhere",
+            ListenError::Full => {
+                "the limit of listeners is reached: raise `listeners_max` or stop listening elsewhere"
+            }
         })
     }
 }

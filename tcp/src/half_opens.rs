@@ -11,7 +11,9 @@ use hoststack_wire::{Flags, Options, SackBlocks, SegmentHeader, SeqNum, Timestam
 use crate::config::{SocketOptions, TcpConfig};
 use crate::describe::{HalfOpenInfo, HalfOpenState};
 use crate::isn::{Secrets, timestamp_clock};
-use crate::seed::{ConnectionSeed, HalfOpenError, HalfOpenSegment, HalfOpenUser, IcmpError, SeedState, SeedTimestamps, Syn};
+use crate::seed::{
+    ConnectionSeed, HalfOpenError, HalfOpenSegment, HalfOpenUser, IcmpError, SeedState, SeedTimestamps, Syn,
+};
 use crate::state::{State, StateEvent};
 
 /// What main is to do for a half-open, in order.
@@ -277,7 +279,8 @@ impl HalfOpens {
     /// The network said something about its SYN: remembered as the cause of a time-out, or the end of the open if its
     /// options say so (RFC 9293 §3.9.2.2).
     pub fn on_icmp_error(&mut self, error: &HalfOpenError, actions: &mut Vec<HalfOpenAction>) {
-        let Some(half_open) = self.pool.get_mut(error.half_open.0).filter(|h| h.state == HalfOpenState::SynSent)
+        let Some(half_open) =
+            self.pool.get_mut(error.half_open.0).filter(|h| h.state == HalfOpenState::SynSent)
         else {
             self.counters.stale += 1;
             return;

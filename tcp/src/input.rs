@@ -89,7 +89,13 @@ impl Connection {
     }
 
     /// RFC 7323 §5.3 (R1), before everything else; a reset is not tested, and a SYN gets its challenge.
-    fn check_timestamps(&mut self, id: Key, shared: &mut Shared, now: Instant, segment: &Segment<'_>) -> Verdict {
+    fn check_timestamps(
+        &mut self,
+        id: Key,
+        shared: &mut Shared,
+        now: Instant,
+        segment: &Segment<'_>,
+    ) -> Verdict {
         let header = &segment.header;
         if !self.has_timestamps || header.flags.has_any(Flags::RST | Flags::SYN) {
             return Verdict::Goes;
@@ -181,7 +187,9 @@ impl Connection {
         now: Instant,
         segment: &Segment<'a>,
     ) -> Option<Text<'a>> {
-        if segment.header.flags.has(Flags::RST) && !segment.header.seq.is_within(self.rcv.nxt, self.rcv_wnd().max(1)) {
+        if segment.header.flags.has(Flags::RST)
+            && !segment.header.seq.is_within(self.rcv.nxt, self.rcv_wnd().max(1))
+        {
             self.on_unacceptable(id, segment, shared, now);
             return None;
         }
@@ -204,7 +212,13 @@ impl Connection {
 
     /// Data is always acknowledged; what carries none is limited, so that two ends that disagree do not answer each
     /// other for ever.
-    fn program_unacceptable_ack(&mut self, id: Key, segment: &Segment<'_>, shared: &mut Shared, now: Instant) {
+    fn program_unacceptable_ack(
+        &mut self,
+        id: Key,
+        segment: &Segment<'_>,
+        shared: &mut Shared,
+        now: Instant,
+    ) {
         if segment.payload.is_empty() && !segment.header.flags.has(Flags::FIN) {
             self.program_challenge_ack(id, shared, now);
         } else {
@@ -263,7 +277,8 @@ impl Connection {
         }
         self.snd.una = header.ack;
         // The window of a SYN is never scaled; this one may carry the SYN bit again.
-        self.snd.wnd = if header.flags.has(Flags::SYN) { u32::from(header.wnd) } else { self.scaled_wnd(header) };
+        self.snd.wnd =
+            if header.flags.has(Flags::SYN) { u32::from(header.wnd) } else { self.scaled_wnd(header) };
         self.snd.wnd_max = self.snd.wnd;
         self.snd.wl1 = header.seq;
         self.snd.wl2 = header.ack;
@@ -477,7 +492,8 @@ impl Connection {
             delivered -= recovery.board.advance(una);
         }
         if has_sack && !header.options.sack.is_empty() {
-            newly_sacked = self.recovery_mut(shared).board.update(una, header.options.sack.as_slice(), nxt).newly_sacked;
+            newly_sacked =
+                self.recovery_mut(shared).board.update(una, header.options.sack.as_slice(), nxt).newly_sacked;
             delivered += newly_sacked;
             if acked == 0 && newly_sacked > 0 {
                 shared.counters.duplicate_acks_in += 1;
@@ -505,13 +521,17 @@ impl Connection {
                 if acked > 0 {
                     recovery.duplicates.clear();
                 }
-                let is_lost = dup_acks >= DUP_THRESH
-                    || (newly_sacked > 0 && recovery.board.is_lost(una, mss));
+                let is_lost =
+                    dup_acks >= DUP_THRESH || (newly_sacked > 0 && recovery.board.is_lost(una, mss));
                 if is_lost && una != nxt {
                     recovery.mode = Mode::Fast;
                     recovery.must_retransmit = true;
                     recovery.board.begin_recovery(una, nxt);
                     recovery.board.mark_lost((una + mss).min(nxt));
+                    if !has_sack {
+                        // Nothing tells which segment a rescue (RFC 6675 §4, NextSeg 4) would be for.
+                        recovery.board.on_rescued();
+                    }
                     self.cc.on_congestion_event(now, flight_before, CongestionKind::Loss);
                     shared.counters.fast_retransmits += 1;
                     self.restart_timer(now, shared);
@@ -574,7 +594,7 @@ impl Connection {
         }
         if !text.data.is_empty() {
             if self.is_app_closed {
-                // RFC 9293 §3.6.1 (MUST-14): data for an app that cannot read any more is answered with a reset.
+                // RFC 9293 §3.6.1 (SHLD-3): data for an app that cannot read any more is answered with a reset.
                 shared.drops.count(DropReason::DataAfterClose);
                 self.send_reset(shared, now, out);
                 self.enter(id, StateEvent::Abort);
@@ -582,7 +602,11 @@ impl Connection {
             }
             self.on_data(id, text, shared, now, layer, out, events);
         }
-        if self.has_fin && self.rcv.nxt == self.rcv.fin { self.on_fin(id, shared, events) } else { Fate::Lives }
+        if self.has_fin && self.rcv.nxt == self.rcv.fin {
+            self.on_fin(id, shared, events)
+        } else {
+            Fate::Lives
+        }
     }
 
     fn on_data<L: SessionLayer, O: Output>(
@@ -637,7 +661,7 @@ impl Connection {
             self.quick_acks -= 1;
             self.program_ack(id, shared);
         } else if self.rcv.nxt.since(self.rcv.last_ack_sent) > u32::from(self.peer_segment) {
-            // RFC 9293 MUST-41: every second full segment at least.
+            // RFC 9293 §3.8.6.3 (SHLD-19): every second full segment at least.
             self.program_ack(id, shared);
         } else if self.ack_at == Instant::FAR {
             self.ack_at = now + shared.config.ack_delay;

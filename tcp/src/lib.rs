@@ -30,10 +30,10 @@ pub mod rtt;
 pub mod seed;
 pub mod state;
 mod syn_received;
-#[cfg(test)]
-mod tests;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 mod time_wait;
 mod timers;
 

@@ -69,7 +69,9 @@ impl Listeners {
     pub(crate) fn remove(&mut self, id: ListenerId) -> Option<Key> {
         let key = self.pool.iter().find(|(_, listener)| listener.id == id)?.0;
         let listener = self.pool.remove(key)?;
-        if let Ok(entry) = self.table.find_entry(hash(&self.hasher, listener.domain, listener.local), |&k| k == key) {
+        if let Ok(entry) =
+            self.table.find_entry(hash(&self.hasher, listener.domain, listener.local), |&k| k == key)
+        {
             entry.remove();
         }
         Some(key)

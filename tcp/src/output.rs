@@ -200,10 +200,13 @@ impl Connection {
         }
         match (board.next_seg(self.snd.una, self.snd.nxt, mss, new.is_ok()), new) {
             (Some(NextSeg::Retransmit { seq, len }), _) => Next::Again { seq, len, is_rescue: false },
-            (Some(NextSeg::Rescue { seq, len }), _) => Next::Again { seq, len, is_rescue: true },
+            // What was sent again in this recovery already is no rescue.
+            (Some(NextSeg::Rescue { seq, len }), _) if seq.at_or_after(board.high_rxt) => {
+                Next::Again { seq, len, is_rescue: true }
+            }
             (Some(NextSeg::New), Ok((len, fin))) => Next::New { len, fin },
             (_, Err(limit)) => Next::Wait(limit),
-            (None, Ok(_)) => Next::Wait(Limit::Congestion),
+            (_, Ok(_)) => Next::Wait(Limit::Congestion),
         }
     }
 
@@ -388,7 +391,11 @@ impl Connection {
             return blocks;
         }
         let space = if self.has_timestamps { 40 - u32::from(TIMESTAMPS_LEN) } else { 40 };
-        let room = space.min(u32::from(self.mss).saturating_sub(payload_len).max(if payload_len == 0 { space } else { 0 }));
+        let room = space.min(u32::from(self.mss).saturating_sub(payload_len).max(if payload_len == 0 {
+            space
+        } else {
+            0
+        }));
         let most = (room.saturating_sub(4) / 8).min(4);
         let mut push = |range: &hoststack_transport::OooRange| {
             let block = (self.rcv.nxt + range.start, self.rcv.nxt + range.end);
@@ -575,7 +582,11 @@ impl Connection {
             // RFC 9293 §3.8.3 (MUST-20): R2 is reached.
             Purpose::Retransmit | Purpose::Persist if is_exhausted => {
                 self.enter(id, StateEvent::Expire);
-                return Fate::Closed(if self.is_unreachable { CloseReason::Unreachable } else { CloseReason::TimedOut });
+                return Fate::Closed(if self.is_unreachable {
+                    CloseReason::Unreachable
+                } else {
+                    CloseReason::TimedOut
+                });
             }
             Purpose::Retransmit | Purpose::Persist => {}
         }

@@ -97,7 +97,8 @@ impl State {
             (Closing, RcvAckOfFin) => TimeWait,
             (LastAck, RcvAckOfFin) => Closed,
             (
-                SynSent | SynReceived | Established | FinWait1 | FinWait2 | CloseWait | Closing | LastAck | TimeWait,
+                SynSent | SynReceived | Established | FinWait1 | FinWait2 | CloseWait | Closing | LastAck
+                | TimeWait,
                 RcvRst | Abort | Expire,
             ) => Closed,
             _ => return None,

@@ -78,7 +78,8 @@ impl SynReceived {
         // First, the sequence number.
         let (nxt, wnd) = (self.rcv_nxt(), u32::from(self.wnd));
         let last = header.seq + len.saturating_sub(1);
-        if !header.seq.is_within(nxt, wnd.max(1)) && !(len > 0 && last.is_within(nxt, wnd)) {
+        let is_acceptable = header.seq.is_within(nxt, wnd.max(1)) || (len > 0 && last.is_within(nxt, wnd));
+        if !is_acceptable {
             return if flags.has(Flags::RST) {
                 Drop(DropReason::ResetOutOfWindow)
             } else {
@@ -143,7 +144,10 @@ impl SynReceived {
             peer_mss: theirs.mss,
             local_mss,
             wnd: u16::try_from(options.rx_window).unwrap_or(u16::MAX),
-            scales: theirs.window_scale.filter(|_| options.window_scale).map(|peer| (peer.min(14), options.rx_scale())),
+            scales: theirs
+                .window_scale
+                .filter(|_| options.window_scale)
+                .map(|peer| (peer.min(14), options.rx_scale())),
             sack: theirs.sack_permitted && options.sack,
             timestamps: theirs.timestamps.is_some() && options.timestamps,
             retransmits: 0,

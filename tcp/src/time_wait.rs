@@ -152,7 +152,9 @@ impl TimeWaits {
     /// Puts a record in; the caller made room with [`TimeWaits::take_oldest`].
     pub(crate) fn insert(&mut self, mut record: TimeWait, ends: Instant) -> Key {
         record.ends_ms = millis(ends);
-        let Ok(key) = self.pool.insert(record) else { unreachable!("the caller took the oldest out of a full pool") };
+        let Ok(key) = self.pool.insert(record) else {
+            unreachable!("the caller took the oldest out of a full pool")
+        };
         self.queue.push_back((ends, key));
         key
     }

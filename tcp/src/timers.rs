@@ -33,7 +33,9 @@ impl From<TimerOwner> for TimerKey {
     fn from(owner: TimerOwner) -> TimerKey {
         match owner {
             TimerOwner::Connection(key) => TimerKey { slot: key.slot, generation: key.generation },
-            TimerOwner::SynReceived(key) => TimerKey { slot: key.slot | SYN_RECEIVED, generation: key.generation },
+            TimerOwner::SynReceived(key) => {
+                TimerKey { slot: key.slot | SYN_RECEIVED, generation: key.generation }
+            }
         }
     }
 }

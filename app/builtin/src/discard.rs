@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 use hoststack_app::{
-    AppWorker, Application, CloseReason, Context, Endpoint, ListenError, ListenOptions, ListenerId, MainContext,
-    SessionHandle, WorkerId,
+    AppWorker, Application, CloseReason, Context, Endpoint, ListenError, ListenOptions, ListenerId,
+    MainContext, SessionHandle, WorkerId,
 };
 
 use crate::server::{Listeners, Listening, ServerCell, ServerStats};

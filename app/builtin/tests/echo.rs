@@ -7,7 +7,8 @@ use hoststack::app::*;
 use hoststack::net::{Impairments, LinkState};
 use hoststack::{Leaks, Query};
 use hoststack_builtin::{
-    Discard, EchoClient, EchoClientError, EchoClientEvent, EchoClientHandle, EchoClientOptions, EchoServer, Release,
+    Discard, EchoClient, EchoClientError, EchoClientEvent, EchoClientHandle, EchoClientOptions, EchoServer,
+    Release,
 };
 
 const PEER: &str = "10.0.0.2:7";
@@ -62,7 +63,14 @@ fn sessions_larger_than_the_fifos_and_of_odd_sizes_come_back_whole() {
 
 #[test]
 fn bytes_come_back_whole_over_a_wire_that_loses_reorders_and_duplicates() {
-    let faults = Impairments { seed: 11, loss: 0.02, reorder: 0.02, duplicate: 0.01, delay_us: 500, ..Default::default() };
+    let faults = Impairments {
+        seed: 11,
+        loss: 0.02,
+        reorder: 0.02,
+        duplicate: 0.01,
+        delay_us: 500,
+        ..Default::default()
+    };
     let (mut stack, wire) = stack_over(2, faults);
     let server = stack.attach(EchoServer::new(vec![on(PEER)]), named("server")).unwrap();
     let (client, handle) = client(EchoClientOptions { waves: 2, ..echo_options(60, 20_000) });
@@ -167,7 +175,10 @@ fn refused_connects_are_counted_and_the_list_goes_on() {
     run(&mut stack, Duration::from_secs(30), || handle.is_done());
     end(stack, &[&client]);
     let totals = handle.stats().totals();
-    assert_eq!((totals.requested, totals.refused, totals.connected, totals.half_opens_cleaned), (100, 100, 0, 100));
+    assert_eq!(
+        (totals.requested, totals.refused, totals.connected, totals.half_opens_cleaned),
+        (100, 100, 0, 100)
+    );
     assert!(!totals.is_clean(100));
 }
 
@@ -199,6 +210,22 @@ fn a_thread_at_its_limit_of_pending_connects_tries_again() {
 }
 
 #[test]
+fn connects_that_are_not_taken_are_counted_and_the_list_goes_on() {
+    let mut stack = stack(2);
+    let server = stack.attach(EchoServer::new(vec![on(PEER)]), named("server")).unwrap();
+    // Worker 9 does not exist; only the thread that connects knows.
+    let nowhere = ConnectOptions { worker: Some(WorkerId(9)), ..to(PEER) };
+    let remotes = vec![nowhere, nowhere, to(PEER)];
+    let options = EchoClientOptions { remotes, waves: 7, pending_max: 1, ..echo_options(30, 100) };
+    let (client, handle) = client(options);
+    let client = stack.attach(client, named("client")).unwrap();
+    run(&mut stack, Duration::from_secs(30), || handle.is_done());
+    end(stack, &[&client, &server]);
+    let totals = handle.stats().totals();
+    assert_eq!((totals.closed_ok, totals.not_issued, totals.failed, totals.requested), (10, 20, 20, 10));
+}
+
+#[test]
 fn app_workers_share_the_sessions_and_one_goes_on_for_a_detached_other() {
     let mut stack = stack(2);
     let server = stack.attach(EchoServer::new(vec![on(PEER)]), named("server")).unwrap();
@@ -207,7 +234,7 @@ fn app_workers_share_the_sessions_and_one_goes_on_for_a_detached_other() {
     let client = stack.attach(client, AttachOptions { app_workers: 2, ..named("client") }).unwrap();
     run(&mut stack, Duration::from_secs(30), || handle.progress().0 >= 60);
     let report = stack.detach_worker(client.app_workers[1], DetachPolicy::Reset).unwrap();
-    assert!(report.outcomes.connected > 0, "both app workers connect");
+    assert!(report.outcomes.established > 0, "both app workers connect");
     run(&mut stack, Duration::from_secs(30), || handle.is_done());
     end(stack, &[&client, &server]);
     let totals = handle.stats().totals();

@@ -3,8 +3,7 @@
 use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use hoststack::net::{Cidr, MemoryWireConfig, PacketPool, memory_wire};
-use hoststack::net::{Device, DeviceCounters, DeviceQueue, MacAddr, Packet};
+use hoststack::net::{Cidr, MemoryWireConfig, memory_wire};
 use hoststack::{Answer, InterfaceSpec, Query, SingleThreaded, Stack, StackConfig};
 use hoststack_app::{
     AppWorkerId, Application, AttachOptions, DomainId, Duration, Instant, ListenOptions, SessionOptions, WorkerId,
@@ -17,7 +16,9 @@ use crate::measure::Clock;
 pub(super) const CLIENT: DomainId = DomainId(0);
 /// The server's.
 const SERVER: DomainId = DomainId(1);
-/// An address on the client's link from which nothing ever comes back.
+/// Where packets are lost.
+const NOWHERE: DomainId = DomainId(2);
+/// An address on a link of the client's from which nothing ever comes back.
 pub(super) const BLACK_HOLE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// Steps between two looks at the wall clock for the time limit.
 const STEPS_PER_LOOK: u32 = 256;
@@ -104,10 +105,14 @@ impl Host {
             .domain(SERVER)
             .address(prefix(server_address(0).ip(), 16))
             .route(prefix(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 0)), 16), None);
-        let nowhere = InterfaceSpec::new(BlackHole)
+        // A link whose other end has no address, so that whatever arrives there is dropped.
+        let names = ["nowhere0".to_owned(), "nowhere1".to_owned()];
+        let (to_nowhere, nowhere) = memory_wire(MemoryWireConfig { names, ..MemoryWireConfig::default() });
+        let lost = InterfaceSpec::new(to_nowhere)
             .domain(CLIENT)
             .address(prefix(IpAddr::V4(Ipv4Addr::new(10, 99, 0, 2)), 24));
-        let builder = Stack::builder().config(config).interface(near).interface(far).interface(nowhere);
+        let hole = InterfaceSpec::new(nowhere).domain(NOWHERE);
+        let builder = Stack::builder().config(config).interface(near).interface(far).interface(lost).interface(hole);
         let listen = |port| ListenOptions {
             domain: SERVER,
             backlog: 1 << 20,
@@ -223,7 +228,7 @@ impl Single {
             assert!(jumps < JUMPS_MAX, "the apps wait for what cannot come: their workload is at fault");
             let now = self.stack.now();
             let deadline = step.next_deadline.unwrap_or(now + Duration::from_millis(1));
-            self.skipped_us += deadline.since(now).as_micros();
+            self.skipped_us += deadline.as_micros().saturating_sub(now.as_micros());
         }
     }
 
@@ -233,44 +238,5 @@ impl Single {
         while idle < 3 {
             idle = if self.step().worked { 0 } else { idle + 1 };
         }
-    }
-}
-
-/// A device that swallows what it is given.
-struct BlackHole;
-
-struct BlackHoleQueue;
-
-impl Device for BlackHole {
-    fn name(&self) -> &str {
-        "nowhere0"
-    }
-
-    fn mtu(&self) -> usize {
-        1500
-    }
-
-    fn mac(&self) -> Option<MacAddr> {
-        None
-    }
-
-    fn into_queues(self: Box<Self>, count: usize) -> std::io::Result<Vec<Box<dyn DeviceQueue>>> {
-        Ok((0..count).map(|_| Box::new(BlackHoleQueue) as Box<dyn DeviceQueue>).collect())
-    }
-}
-
-impl DeviceQueue for BlackHoleQueue {
-    fn receive(&mut self, _now_us: u64, _pool: &mut PacketPool, _into: &mut Vec<Packet>, _max: usize) -> usize {
-        0
-    }
-
-    fn transmit(&mut self, _now_us: u64, pool: &mut PacketPool, packets: &mut Vec<Packet>) -> usize {
-        let count = packets.len();
-        packets.drain(..).for_each(|packet| pool.give(packet));
-        count
-    }
-
-    fn counters(&self) -> DeviceCounters {
-        DeviceCounters::default()
     }
 }

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use hoststack::net::Cidr;
+use hoststack::net::{Cidr, CidrError};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use toml::Spanned;
 
@@ -73,7 +73,7 @@ pub(crate) struct DeviceConfig {
     pub(crate) domain: u16,
     /// Its addresses with their networks.
     #[serde(default)]
-    pub(crate) addresses: Vec<Text<Cidr>>,
+    addresses: Vec<Spanned<String>>,
     /// Routes over it besides its own networks.
     #[serde(default)]
     pub(crate) routes: Vec<Spanned<RouteConfig>>,
@@ -103,7 +103,7 @@ pub(crate) struct AppConfig {
     /// What it does.
     pub(crate) kind: Kind,
     /// Where it listens; `0.0.0.0:7` means every IPv4 address of its domain.
-    pub(crate) listen: Vec<Spanned<Text<SocketAddr>>>,
+    pub(crate) listen: Vec<Spanned<String>>,
     /// Its routing domain. Default 0.
     #[serde(default)]
     pub(crate) domain: Option<Spanned<u16>>,
@@ -137,7 +137,31 @@ pub(crate) struct CliConfig {
     pub(crate) socket: Option<PathBuf>,
 }
 
+impl DeviceConfig {
+    /// Its addresses, read.
+    ///
+    /// # Errors
+    /// The first that is none.
+    pub(crate) fn addresses(&self) -> Result<Vec<Cidr>, Mistake> {
+        let cidr = |text: &str| text.parse().map_err(|error: CidrError| error.to_string());
+        self.addresses.iter().map(|text| read(text, cidr)).collect()
+    }
+}
+
+/// Reads an item of a list. Not while the list is read: a mistake would be told to be where the list begins.
+fn read<T>(text: &Spanned<String>, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Mistake> {
+    parse(text.get_ref()).or_else(|error| mistake(text, format!("{error}, found {:?}", text.get_ref())))
+}
+
 impl AppConfig {
+    /// Where it listens, read.
+    ///
+    /// # Errors
+    /// The first that is no endpoint.
+    pub(crate) fn endpoints(&self) -> Result<Vec<SocketAddr>, Mistake> {
+        self.listen.iter().map(|text| read(text, parse::endpoint)).collect()
+    }
+
     /// Its routing domain.
     pub(crate) fn domain(&self) -> u16 {
         self.domain.as_ref().map_or(0, |domain| *domain.get_ref())
@@ -174,34 +198,23 @@ impl<T> Deref for Text<T> {
     }
 }
 
-impl<'de, T: FromStr<Err: fmt::Display> + Expected> Deserialize<'de> for Text<T> {
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Text<T>, D::Error> {
         let text = String::deserialize(from)?;
-        text.parse().map(Text).map_err(|error| D::Error::custom(format!("{text:?}: {error}; expected {}", T::EXPECTED)))
+        text.parse().map(Text).map_err(|error| D::Error::custom(format!("{error}, found {text:?}")))
     }
 }
 
-/// What a value looks like, for messages.
-pub(crate) trait Expected {
-    /// With an example.
-    const EXPECTED: &'static str;
-}
-
-impl Expected for DeviceName {
-    const EXPECTED: &'static str = "a device, like \"tap:hs0\"";
-}
-
-impl Expected for Cidr {
-    const EXPECTED: &'static str = "an address with its network, like \"10.9.0.2/24\"";
-}
-
-impl Expected for SocketAddr {
-    const EXPECTED: &'static str = "an address and a port, like \"0.0.0.0:7\" or \"[::]:7\"";
-}
-
-/// An IP address.
+/// A router's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Address(pub(crate) std::net::IpAddr);
+pub(crate) struct Address(IpAddr);
+
+impl Address {
+    /// As it is.
+    pub(crate) fn ip(self) -> IpAddr {
+        self.0
+    }
+}
 
 impl FromStr for Address {
     type Err = String;
@@ -209,10 +222,6 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Address, String> {
         parse::address(text).map(Address)
     }
-}
-
-impl Expected for Address {
-    const EXPECTED: &'static str = "a router's address, like \"10.9.0.1\"";
 }
 
 /// What is wrong with a file, and where.
@@ -226,7 +235,7 @@ pub(crate) struct ConfigError {
 impl ConfigError {
     fn at(text: &str, span: Option<Range<usize>>, what: impl fmt::Display) -> ConfigError {
         let line = span.as_ref().map(|span| line_of(text, span.start));
-        let key = span.and_then(|span| key_at(text, span.start));
+        let key = span.and_then(|span| key_at(text, span.start).or_else(|| key_before(text, span.start)));
         ConfigError { line, key, what: what.to_string() }
     }
 
@@ -245,18 +254,35 @@ impl ConfigError {
 pub(crate) fn parse(text: &str) -> Result<Config, ConfigError> {
     let config: Config = toml::from_str(text).map_err(|error| {
         // One line: the parser sets what it expected on a line of its own.
-        let what = error.message().trim().replace('\n', ", ");
+        let mut what = error.message().trim().replace('\n', ", ");
+        for (rust, words) in [
+            ("expected usize", "expected a number, 0 or above"),
+            ("expected u32", "expected a number from 0 to 4294967295"),
+            ("expected u16", "expected a number from 0 to 65535"),
+        ] {
+            what = what.replace(rust, words);
+        }
         ConfigError::at(text, error.span(), what)
     })?;
-    config.check().map_err(|(span, what)| ConfigError::at(text, Some(span), what))?;
+    config.check().map_err(|Mistake { at, what }| ConfigError::at(text, Some(at), what))?;
     Ok(config)
 }
 
-/// Where a mistake is, and what it is.
-type Mistake = (Range<usize>, String);
+/// Where a mistake is in the file's text, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    at: Range<usize>,
+    what: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
 
 fn mistake<T, V>(at: &Spanned<T>, what: impl Into<String>) -> Result<V, Mistake> {
-    Err((at.span(), what.into()))
+    Err(Mistake { at: at.span(), what: what.into() })
 }
 
 impl Config {
@@ -284,6 +310,7 @@ impl Config {
     fn check_devices(&self) -> Result<(), Mistake> {
         let mut ends: BTreeMap<&DeviceName, Vec<&Spanned<Text<DeviceName>>>> = BTreeMap::new();
         for device in &self.device {
+            device.addresses()?;
             ends.entry(device.name.get_ref()).or_default().push(&device.name);
             if let Some(multi_queue) = &device.multi_queue
                 && *multi_queue.get_ref()
@@ -293,7 +320,7 @@ impl Config {
             }
             for route in &device.routes {
                 let RouteConfig { to, via } = route.get_ref();
-                if via.is_some_and(|via| via.0.is_ipv4() != to.addr().is_ipv4()) {
+                if via.is_some_and(|via| via.ip().is_ipv4() != to.addr().is_ipv4()) {
                     return mistake(route, "expected `to` and `via` of one family, both IPv4 or both IPv6");
                 }
             }
@@ -321,22 +348,24 @@ impl Config {
         endpoints: &mut BTreeMap<(u16, SocketAddr), ()>,
     ) -> Result<(), Mistake> {
         let domain = app.domain();
-        let devices = || self.device.iter().filter(|device| device.domain == domain);
-        if devices().next().is_none() {
+        let mut addresses = Vec::new();
+        let mut has_device = false;
+        for device in self.device.iter().filter(|device| device.domain == domain) {
+            has_device = true;
+            addresses.extend(device.addresses()?.iter().map(Cidr::addr));
+        }
+        if !has_device {
             let what = format!("no device is in domain {domain}: expected a [[device]] with `domain = {domain}`");
             return match &app.domain {
                 Some(at) => mistake(at, what),
                 None => mistake(&app.name, what),
             };
         }
-        for endpoint in &app.listen {
-            let at: SocketAddr = **endpoint.get_ref();
+        for (endpoint, at) in app.listen.iter().zip(app.endpoints()?) {
             if at.port() == 0 {
                 return mistake(endpoint, "port 0 is none: expected 1 to 65535");
             }
-            let has_address =
-                || devices().any(|device| device.addresses.iter().any(|address| address.addr() == at.ip()));
-            if !at.ip().is_unspecified() && !has_address() {
+            if !at.ip().is_unspecified() && !addresses.contains(&at.ip()) {
                 let what = format!(
                     "{} is no address of domain {domain}: expected one of its devices' `addresses`, or 0.0.0.0 or [::]",
                     at.ip()
@@ -371,6 +400,14 @@ fn key_at(text: &str, offset: usize) -> Option<String> {
     let mut path = String::new();
     descend_table(table.get_ref(), offset, &mut path);
     (!path.is_empty()).then_some(path)
+}
+
+/// What stands before the `=` of the line, for a file that does not parse.
+fn key_before(text: &str, offset: usize) -> Option<String> {
+    let line = text.get(..offset)?.lines().next_back()?;
+    let key = line.split_once('=').map_or(line, |(key, _)| key).trim();
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (!key.is_empty() && key.bytes().all(bare)).then(|| key.to_owned())
 }
 
 fn descend_table(table: &toml::de::DeTable<'_>, offset: usize, path: &mut String) {

@@ -20,6 +20,7 @@ use crate::ctl::server::BoundSocket;
 use crate::ctl::wire::Format;
 use crate::devices;
 use crate::error::CliError;
+use crate::host::Host;
 use crate::interrupt::EndSignals;
 use crate::parse::DeviceName;
 
@@ -59,7 +60,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
         let control = served.as_ref().map_or(String::new(), |served| format!(", control socket {}", served.path().display()));
         let endpoints = config.app.iter().map(|app| app.listen.len()).sum::<usize>();
         println!("ready: {} workers, {endpoints} endpoints{control}", config.workers.get_ref());
-        tracing::info!(signal = signals.wait(), "detaching every app");
+        // Outside the event: what an event is made of is not looked at when nobody listens.
+        let signal = signals.wait();
+        tracing::info!(signal, "detaching every app");
         // First no more commands, then no more apps.
         drop(served);
         running.end()
@@ -89,7 +92,7 @@ impl Running {
                 Err(error) => tracing::info!(app = app.name, %error, "not detached"),
             }
         }
-        let mut host = crate::host::Host::Threads(self.stack, handle);
+        let mut host = Host::threads(self.stack);
         let answer = host.quiescent().map_err(stopped)?;
         print!("{}", format::leaks(&answer.leaks, answer.time_wait));
         drop(host);
@@ -183,12 +186,12 @@ fn interfaces(
         };
         let route = |route: &Spanned<RouteConfig>| {
             let RouteConfig { to, via } = route.get_ref();
-            (**to, via.map(|via| via.0))
+            (**to, via.map(|via| via.ip()))
         };
         builder = builder.interface(InterfaceSpec {
             domain: DomainId(device.domain),
             device: carrier,
-            addresses: device.addresses.iter().map(|address| **address).collect(),
+            addresses: device.addresses().map_err(CliError::usage)?,
             routes: device.routes.iter().map(route).collect(),
         });
     }
@@ -204,8 +207,9 @@ fn attach(handle: &StackHandle, app: &AppConfig) -> Result<(), Box<dyn std::erro
         Kind::Echo => handle.attach(EchoServer::new(Vec::new()), options)?,
         Kind::Discard => handle.attach(Discard::new(Vec::new()), options)?,
     };
-    for (endpoint, &app_worker) in app.listen.iter().zip(attached.app_workers.iter().cycle()) {
-        let mut options = ListenOptions::on(**endpoint.get_ref());
+    let endpoints = app.endpoints().map_err(|mistake| mistake.to_string())?;
+    for (local, &app_worker) in endpoints.into_iter().zip(attached.app_workers.iter().cycle()) {
+        let mut options = ListenOptions::on(local);
         options.domain = DomainId(app.domain());
         options.nodelay = app.nodelay;
         if let Some(backlog) = &app.backlog {
@@ -215,7 +219,7 @@ fn attach(handle: &StackHandle, app: &AppConfig) -> Result<(), Box<dyn std::erro
             options.fifos.rx_capacity = *fifo.get_ref();
             options.fifos.tx_capacity = *fifo.get_ref();
         }
-        handle.listen(app_worker, options).map_err(|error| format!("{}: {error}", **endpoint.get_ref()))?;
+        handle.listen(app_worker, options).map_err(|error| format!("{local}: {error}"))?;
     }
     Ok(())
 }

@@ -87,6 +87,7 @@ impl Worker {
             worked = true;
             self.call(app_worker, |app, ctx| app.notified(ctx, message));
         }
+        self.sessions.serve_chunk_waiters();
         for _ in 0..self.sessions.ready_len() {
             let Some((session, app_worker)) = self.sessions.next_ready() else { break };
             worked = true;
@@ -105,7 +106,9 @@ impl Worker {
     /// Tells an app what is pending of one session, in order.
     fn deliver_session(&mut self, id: SessionId, app_worker: AppWorkerId) {
         let handle = self.sessions.handle(id);
-        while let Some(pending) = self.sessions.take_pending(id) {
+        let mut last = None;
+        while let Some(pending) = self.sessions.take_pending(id, last) {
+            last = Some(pending);
             match pending {
                 Pending::ANNOUNCE => match self.sessions.announce(id) {
                     Some(Announcement::Accepted) => {

@@ -207,6 +207,7 @@ impl Worker {
             || self.handover_in.iter().any(|inbox| !inbox.is_empty())
             || self.sessions.ready_len() > 0
             || self.sessions.has_programmed()
+            || self.sessions.has_chunks_to_give()
             || !self.requests.is_empty()
             || !self.outcomes.is_empty()
             || !self.notices.is_empty()

@@ -160,17 +160,22 @@ impl Worker {
             domain: DomainId(error.domain),
             protocol: Protocol::Tcp,
         };
-        self.tcp.on_icmp_error(
+        let said = icmp_error(error);
+        let is_ours = self.tcp.on_icmp_error(
             self.now,
             flow,
             error.hash,
             error.seq,
-            icmp_error(error),
+            said,
             &mut self.sessions,
             &mut out!(self),
             &mut self.events,
             &mut self.half_open_errors,
         );
+        // Only what TCP believes teaches a path MTU (RFC 5927 §7): later connections to the same host start with it.
+        if is_ours && matches!(said, hoststack_tcp::IcmpError::PacketTooBig { .. }) {
+            self.path.learn_path_mtu(self.now.as_micros(), error.domain, error.remote, error.mtu);
+        }
     }
 
     /// Gives the segments that waited for a hand-over to TCP again, in order of arrival.

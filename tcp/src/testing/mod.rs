@@ -18,8 +18,8 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
 use hoststack_transport::{
-    AppWorkerId, ConnectFailure, ConnectionId, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Instant, Key,
-    ListenerId, Protocol, Rng, SessionId, Transmitted, Transport, TransportEvent,
+    AppWorkerId, ConnectFailure, ConnectionId, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Instant,
+    Key, ListenerId, Protocol, Rng, SessionId, Transmitted, Transport, TransportEvent,
 };
 use hoststack_wire::{
     Flags, FlowHasher, NotedSegment, Options, Segment, SegmentHeader, SeqNum, Timestamps, parse_notation,
@@ -71,7 +71,13 @@ impl Output for FakeOutput {
         self.mtu
     }
 
-    fn send(&mut self, flow: &FlowKey, header: &SegmentHeader, payload_len: usize, fill: impl FnOnce(&mut [u8])) {
+    fn send(
+        &mut self,
+        flow: &FlowKey,
+        header: &SegmentHeader,
+        payload_len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) {
         let mut payload = alloc::vec![0; payload_len];
         fill(&mut payload);
         self.room = self.room.saturating_sub(1);
@@ -353,11 +359,14 @@ impl Exchange {
             _ => {
                 let local = Endpoint::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.flow.local.port);
                 let (backlog, options) = (self.setup.backlog, self.setup.options);
-                self.engine.listen(listener(), DomainId(0), local, backlog, options).expect("nothing listens yet");
+                self.engine
+                    .listen(listener(), DomainId(0), local, backlog, options)
+                    .expect("nothing listens yet");
                 self.reach_passively(reach);
             }
         }
         self.events.clear();
+        self.outcomes.clear();
         self.out.sent.clear();
     }
 
@@ -442,6 +451,13 @@ impl Exchange {
 
     fn peer_tsval(&self) -> u32 {
         self.peer_ts.wrapping_add(self.now.since(self.start).as_millis() as u32)
+    }
+
+    /// Another peer speaks from now on, from this port.
+    pub fn peer_is_at(&mut self, port: u16) -> &mut Exchange {
+        self.flow.remote.port = port;
+        self.session = None;
+        self
     }
 
     /// The peer's clock jumps: TSvals go on from there.

@@ -1,3 +1,10 @@
 //! The engine under test through exchanges of segments, and two engines joined by a bad link.
 
+mod closing;
+mod half_opens;
+mod handshake;
+mod loss;
+mod receiving;
+mod sending;
+mod states;
 mod two_ends;

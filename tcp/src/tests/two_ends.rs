@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
 use hoststack_transport::{
-    AppWorkerId, CloseReason, ConnectFailure, DomainId, Duration, Endpoint, FlowKey, Instant, Key, ListenerId,
-    Protocol, Rng, SessionId, Transmitted, Transport, TransportEvent,
+    AppWorkerId, CloseReason, ConnectFailure, DomainId, Duration, Endpoint, FlowKey, Instant, Key,
+    ListenerId, Protocol, Rng, SessionId, Transmitted, Transport, TransportEvent,
 };
 use hoststack_wire::{FlowHasher, Segment};
 use proptest::prelude::*;
@@ -142,13 +142,26 @@ impl End {
         while let Some(session) = self.layer.programmed.pop() {
             let Some(connection) = self.layer.connection_of(session) else { continue };
             let burst = 1 + rng.below(20) as usize;
-            if self.engine.transmit(now, connection, burst, &mut self.layer, &mut self.out) == Transmitted::More {
+            if self.engine.transmit(now, connection, burst, &mut self.layer, &mut self.out)
+                == Transmitted::More
+            {
                 self.layer.programmed.push(session);
             }
         }
         self.engine.flush_acks(now, &mut self.layer, &mut self.out);
         self.engine.check_consistency();
         self.half_opens.check_consistency();
+    }
+
+    /// Whether the app would act without anything happening.
+    fn has_something_to_do(&self) -> bool {
+        let Some(session) = self.session.and_then(|session| self.layer.get(session)) else { return false };
+        self.closed.is_none()
+            && (self.to_write > 0
+                || session.read < session.received
+                || (!self.has_closed
+                    && (self.closes_first || self.peer_closed)
+                    && session.read == self.expects))
     }
 
     fn app(&mut self, now: Instant, rng: &mut Rng, reads: f64) {
@@ -197,7 +210,16 @@ fn ends(world: &World, rng: &mut Rng) -> [End; 2] {
     let address = |n: u8| Endpoint::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, n)), 1000 + u16::from(n));
     [0, 1].map(|n: usize| {
         let secrets = Secrets::new(rng);
-        let config = TcpConfig { retransmits_max: 200, syn_retries: 200, syn_ack_retries: 200, ..TcpConfig::default() };
+        // Nobody gives up, and nobody forgets before the other's last FIN came: TIME-WAIT outlasts many RTOs.
+        let config = TcpConfig {
+            retransmits_max: 200,
+            syn_retries: 200,
+            syn_ack_retries: 200,
+            rto_max: Duration::from_secs(10),
+            time_wait: Duration::from_secs(3600),
+            fin_wait_2: Duration::from_secs(3600),
+            ..TcpConfig::default()
+        };
         let mut layer = FakeLayer::new();
         layer.rx_capacity = world.options[n].rx_window;
         let mut engine = Engine::new(config, secrets.clone(), FlowHasher::new([rng.u64(), rng.u64()]));
@@ -208,7 +230,12 @@ fn ends(world: &World, rng: &mut Rng) -> [End; 2] {
             engine,
             half_opens: HalfOpens::new(config, secrets),
             layer,
-            out: FakeOutput { now: Instant::ZERO, mtu: world.mtu, room: usize::MAX, sent: Default::default() },
+            out: FakeOutput {
+                now: Instant::ZERO,
+                mtu: world.mtu,
+                room: usize::MAX,
+                sent: Default::default(),
+            },
             events: Vec::new(),
             actions: Vec::new(),
             parked: Vec::new(),
@@ -252,7 +279,16 @@ fn run(world: &World) -> Duration {
         assert!(
             step < 200_000,
             "no end in sight at {now}: {:#?}",
-            ends.each_ref().map(|e| (e.closed, e.to_write, e.has_closed, e.peer_closed, e.expects, e.session.and_then(|s| e.layer.get(s)), e.engine.connection_at_slot(now, 0).map(|i| i.to_string()), e.engine.counts()))
+            ends.each_ref().map(|e| (
+                e.closed,
+                e.to_write,
+                e.has_closed,
+                e.peer_closed,
+                e.expects,
+                e.session.and_then(|s| e.layer.get(s)),
+                e.engine.connection_at_slot(now, 0).map(|i| i.to_string()),
+                e.engine.counts()
+            ))
         );
         while let Some(entry) = link.first_entry() {
             if entry.key().0 > now {
@@ -269,7 +305,11 @@ fn run(world: &World) -> Duration {
                     if rng.chance(world.loss) {
                         continue;
                     }
-                    let extra = if rng.chance(world.reorder) { u64::from(rng.below(5 * world.delay_us as u32)) } else { 0 };
+                    let extra = if rng.chance(world.reorder) {
+                        u64::from(rng.below(5 * world.delay_us as u32))
+                    } else {
+                        0
+                    };
                     count += 1;
                     link.insert((now.plus_micros(world.delay_us + extra), count), (1 - n, sent.clone()));
                 }
@@ -286,7 +326,10 @@ fn run(world: &World) -> Duration {
             break;
         }
         // The apps act at their own pace while there is something left to do.
-        let pace = (!is_done).then(|| now.plus_micros(1 + u64::from(rng.below(3000))));
+        let pace = ends
+            .iter()
+            .any(End::has_something_to_do)
+            .then(|| now.plus_micros(1 + u64::from(rng.below(3000))));
         let next = link.keys().next().map(|&(at, _)| at);
         let timers = ends.iter().flat_map(|e| [e.engine.next_deadline(), e.half_opens.next_deadline()]);
         now = timers.chain([next, pace]).flatten().min().expect("something is due").max(now);
@@ -298,7 +341,11 @@ fn run(world: &World) -> Duration {
         assert!(!session.is_corrupt, "end {n}: bytes differ");
         assert_eq!((session.received, session.acknowledged), (end.expects, session.written), "end {n}");
         let was_active = n == 0 || world.is_simultaneous;
-        assert_eq!((end.deleted, end.flows_gone), (usize::from(was_active), usize::from(was_active)), "end {n}");
+        assert_eq!(
+            (end.deleted, end.flows_gone),
+            (usize::from(was_active), usize::from(was_active)),
+            "end {n}"
+        );
         assert!(end.half_opens.is_empty());
     }
     finished_at.expect("it finished") - start
@@ -328,25 +375,35 @@ fn world() -> impl Strategy<Value = World> {
         any::<[bool; 2]>(),
         0.05..1.0f64,
     )
-        .prop_map(|((seed, loss, duplicate, reorder, delay_us, mtu), bytes, options, sim, first, half_closes, reads)| World {
-            seed,
-            loss,
-            duplicate,
-            reorder,
-            delay_us,
-            mtu,
-            // What a tiny window or a terrible link takes weeks for teaches no more.
-            bytes: [0, 1].map(|n: usize| {
-                let most = options[1 - n].rx_window.saturating_mul(if loss > 0.1 { 5 } else { 20 });
-                bytes[n].min(most)
-            }),
-            options,
-            is_simultaneous: sim,
-            // Someone must begin.
-            closes_first: if first == [false; 2] { [true, false] } else { first },
-            half_closes,
-            reads,
-        })
+        .prop_map(
+            |(
+                (seed, loss, duplicate, reorder, delay_us, mtu),
+                bytes,
+                options,
+                sim,
+                first,
+                half_closes,
+                reads,
+            )| World {
+                seed,
+                loss,
+                duplicate,
+                reorder,
+                delay_us,
+                mtu,
+                // What a tiny window or a terrible link takes weeks for teaches no more.
+                bytes: [0, 1].map(|n: usize| {
+                    let most = options[1 - n].rx_window.saturating_mul(if loss > 0.1 { 5 } else { 20 });
+                    bytes[n].min(most)
+                }),
+                options,
+                is_simultaneous: sim,
+                // Someone must begin.
+                closes_first: if first == [false; 2] { [true, false] } else { first },
+                half_closes,
+                reads,
+            },
+        )
 }
 
 /// A world without faults.

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use hoststack_app::report::WorkerDetachReport;
 use hoststack_app::{
-    AppWorker, AppWorkerId, Application, CloseReason, ConnectError, ConnectFailure, ConnectId, ConnectOptions,
-    Context, Duration, Instant, MainContext, SessionHandle, WorkerId,
+    AppWorker, AppWorkerId, Application, CloseReason, ConnectError, ConnectFailure, ConnectId,
+    ConnectOptions, Context, Duration, Instant, MainContext, SessionHandle, WorkerId,
 };
 
 use crate::echo::client_stats::{ClientCell, EchoClientStats};
@@ -296,6 +296,7 @@ impl Application for EchoClient {
             shared: self.shared.clone(),
             flows: Vec::new(),
             held: Vec::new(),
+            releasing: 0,
             deferred: Vec::new(),
             is_polling: false,
             is_detaching: false,
@@ -343,14 +344,16 @@ const NO_FLOW: Flow = Flow { sent: 0, echoed: 0, number: NOBODY, was_held: false
 
 /// Timer: look whether held sessions were released, or a connect can be made that could not.
 const TIMER_POLL: u64 = 0;
-/// Timer: close more of the released sessions.
+/// Timer: close more of the released sessions although those before have not ended.
 const TIMER_RELEASE: u64 = 1;
 /// How often a release is looked for.
 const POLL_HELD: Duration = Duration::from_millis(10);
 /// How soon a connect is tried again that found too many pending.
 const POLL_DEFERRED: Duration = Duration::from_millis(1);
-/// Sessions closed in one callback: bounds the step.
+/// Released sessions that are closing at a time: bounds the step, and the burst of FINs.
 const RELEASE_BURST: usize = 512;
+/// When so much time has passed without them closing, more are released all the same: a peer may never close its end.
+const RELEASE_EVERY: Duration = Duration::from_millis(100);
 /// Bytes written in place at a time.
 const WRITE_RUN: u64 = 1 << 16;
 
@@ -360,6 +363,8 @@ struct EchoClientWorker {
     /// By session slot.
     flows: Vec<Flow>,
     held: Vec<SessionHandle>,
+    /// Released sessions that have not ended, since the last burst.
+    releasing: usize,
     /// Numbers claimed whose connect was not taken because too many were pending on this thread.
     deferred: Vec<u32>,
     is_polling: bool,
@@ -369,36 +374,24 @@ struct EchoClientWorker {
 impl EchoClientWorker {
     // ---- Connects ----
 
-    /// Makes connects as far as the plan allows, at most `limit`.
-    fn pump(&mut self, ctx: &mut Context<'_>, limit: u32) {
-        if self.is_detaching {
-            return;
-        }
-        while let Some(number) = self.deferred.pop() {
-            if !self.connect(ctx, number) {
-                return;
+    /// Makes connects as far as the plan allows, at most `limit`. One that is not taken does not count: nothing would
+    /// come of it that makes the list go on.
+    fn pump(&mut self, ctx: &mut Context<'_>, mut limit: u32) {
+        while limit > 0 && !self.is_detaching {
+            let Some(number) = self.deferred.pop().or_else(|| self.shared.plan.claim()) else { return };
+            match ctx.connect(self.shared.connect_options(number, ctx.now())) {
+                Ok(_) => {
+                    self.cell.issuer.requested.add(1);
+                    limit -= 1;
+                }
+                Err(ConnectError::TooManyPending) => {
+                    self.deferred.push(number);
+                    self.poll(ctx, POLL_DEFERRED);
+                    return;
+                }
+                Err(_) => self.give_up(),
             }
         }
-        for _ in 0..limit {
-            let Some(number) = self.shared.plan.claim() else { return };
-            if !self.connect(ctx, number) {
-                return;
-            }
-        }
-    }
-
-    /// Makes a connect; false if it must be tried again later.
-    fn connect(&mut self, ctx: &mut Context<'_>, number: u32) -> bool {
-        match ctx.connect(self.shared.connect_options(number, ctx.now())) {
-            Ok(_) => self.cell.issuer.requested.add(1),
-            Err(ConnectError::TooManyPending) => {
-                self.deferred.push(number);
-                self.poll(ctx, POLL_DEFERRED);
-                return false;
-            }
-            Err(_) => self.give_up(),
-        }
-        true
     }
 
     /// A number that was claimed has no connect and never will.
@@ -455,7 +448,8 @@ impl EchoClientWorker {
             ctx.consume(session, count);
             flow.echoed += count as u64;
         }
-        let (echoed, was_complete, is_complete) = (flow.echoed - before, before >= bytes, flow.echoed >= bytes);
+        let (echoed, was_complete, is_complete) =
+            (flow.echoed - before, before >= bytes, flow.echoed >= bytes);
         self.cell.bytes_echoed.add(echoed);
         self.cell.bytes_mismatched.add(mismatched);
         if is_complete && !was_complete {
@@ -484,14 +478,23 @@ impl EchoClientWorker {
         }
     }
 
-    /// Closes released sessions, a burst at a time.
+    /// Closes held sessions, as many as may be closing at a time.
     fn release(&mut self, ctx: &mut Context<'_>) {
-        let rest = self.held.len().saturating_sub(RELEASE_BURST);
-        for session in self.held.drain(rest..) {
-            ctx.close(session);
+        let count = (RELEASE_BURST - self.releasing).min(self.held.len());
+        if count == 0 {
+            return;
         }
-        if !self.held.is_empty() {
-            ctx.set_timer(TIMER_RELEASE, Duration::ZERO);
+        for session in self.held.drain(self.held.len() - count..) {
+            // One that has ended meanwhile is not found, and does not count.
+            if ctx.is_live(session) {
+                ctx.close(session);
+                self.releasing += 1;
+            }
+        }
+        if self.held.is_empty() {
+            ctx.cancel_timer(TIMER_RELEASE);
+        } else {
+            ctx.set_timer(TIMER_RELEASE, RELEASE_EVERY);
         }
     }
 }
@@ -553,6 +556,10 @@ impl AppWorker for EchoClientWorker {
         }
         if flow.was_held {
             self.cell.held.sub(1);
+            if !self.shared.holds() {
+                self.releasing = self.releasing.saturating_sub(1);
+                self.release(ctx);
+            }
         } else {
             self.shared.on_complete();
         }
@@ -561,19 +568,20 @@ impl AppWorker for EchoClientWorker {
     }
 
     fn timer(&mut self, ctx: &mut Context<'_>, token: u64) {
-        if token == TIMER_POLL {
-            self.is_polling = false;
-            if !self.deferred.is_empty() {
-                self.pump(ctx, u32::MAX);
-            }
-            if self.shared.holds() {
-                if !self.held.is_empty() {
-                    self.poll(ctx, POLL_HELD);
-                }
-                return;
-            }
+        if token == TIMER_RELEASE {
+            self.releasing = 0;
+            self.release(ctx);
+            return;
         }
-        self.release(ctx);
+        self.is_polling = false;
+        self.pump(ctx, u32::MAX);
+        if self.shared.holds() {
+            if !self.held.is_empty() {
+                self.poll(ctx, POLL_HELD);
+            }
+        } else {
+            self.release(ctx);
+        }
     }
 
     fn notified(&mut self, ctx: &mut Context<'_>, message: Box<dyn Any + Send>) {

@@ -53,7 +53,8 @@ impl Pattern {
     /// How many of `bytes`, received at `offset`, are not what was sent.
     pub fn count_mismatches(self, offset: u64, bytes: &[u8]) -> u64 {
         let (head, body) = bytes.split_at(to_word(offset, bytes.len()));
-        let mut differ = head.iter().zip(offset..).fold(0, |differ, (byte, at)| differ | (byte ^ self.byte(at)));
+        let mut differ =
+            head.iter().zip(offset..).fold(0, |differ, (byte, at)| differ | (byte ^ self.byte(at)));
         let start = offset + head.len() as u64;
         let mut state = self.key.wrapping_add((start / 8).wrapping_mul(STEP));
         let (words, tail) = body.as_chunks::<8>();

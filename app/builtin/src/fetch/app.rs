@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use hoststack_app::report::{DetachReport, WorkerDetachReport};
 use hoststack_app::{
-    AppWorker, AppWorkerId, Application, CloseReason, ConnectFailure, ConnectId, ConnectOptions, Context, Duration,
-    MainContext, SessionHandle, WorkerId,
+    AppWorker, AppWorkerId, Application, CloseReason, ConnectFailure, ConnectId, ConnectOptions, Context,
+    Duration, MainContext, SessionHandle, WorkerId,
 };
 
 use crate::fetch::outcome::{FetchError, FetchOutcome, FetchState, FetchStats};
@@ -261,20 +261,19 @@ struct FetchWorker {
 }
 
 impl FetchWorker {
-    /// Makes requests as far as the plan allows, at most `limit`.
-    fn pump(&mut self, ctx: &mut Context<'_>, limit: u32) {
-        for _ in 0..limit {
-            if self.is_detaching {
-                return;
-            }
+    /// Makes requests as far as the plan allows, at most `limit`. One that fails at once does not count: nothing would
+    /// come of it that makes the list go on.
+    fn pump(&mut self, ctx: &mut Context<'_>, mut limit: u32) {
+        while limit > 0 && !self.is_detaching {
             let Some(index) = self.shared.plan.claim() else { return };
             self.shared.stats.cell(index).set_state(FetchState::Connecting);
             let made = self
                 .shared
                 .connect_options(index)
                 .and_then(|options| ctx.connect(options).map_err(FetchError::NotTaken));
-            if let Err(error) = made {
-                self.shared.tell_failed(index, error);
+            match made {
+                Ok(_) => limit -= 1,
+                Err(error) => self.shared.tell_failed(index, error),
             }
         }
     }
@@ -292,7 +291,11 @@ impl FetchWorker {
         let Some(transfer) = self.place(session).take() else { return };
         self.count -= 1;
         // A session that failed may have much left that nobody wants; after `closed` neither call does anything.
-        if result.is_ok() { ctx.close(session) } else { ctx.reset(session) }
+        if result.is_ok() {
+            ctx.close(session)
+        } else {
+            ctx.reset(session)
+        }
         let result = result.map_err(|error| if self.is_detaching { FetchError::Detached } else { error });
         self.shared.tell(transfer.finish(result));
         self.pump(ctx, u32::MAX);

@@ -32,7 +32,9 @@ pub(crate) enum ChunkedError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// In the digits of a size; `digits` of them so far.
-    Size { digits: u8 },
+    Size {
+        digits: u8,
+    },
     /// In white space or an extension after a size.
     Extension,
     /// After the CR that ends a size line.

@@ -130,9 +130,14 @@ fn parse(bytes: &[u8]) -> Result<Head, HeadError> {
     let status = response.code.ok_or_else(|| HeadError::Syntax("no status".to_owned()))?;
     let is_http_1_0 = response.version == Some(0);
     let values = |name: &'static str| {
-        response.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+        response
+            .headers
+            .iter()
+            .filter(move |field| field.name.eq_ignore_ascii_case(name))
+            .map(|field| field.value)
     };
-    let location = values("location").next().and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned);
+    let location =
+        values("location").next().and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned);
     let framing = if status < 200 || status == 204 || status == 304 {
         // RFC 9112 §6.3 rule 1: never a body, whatever the fields say.
         Framing::None
@@ -199,7 +204,11 @@ mod tests {
             assert_eq!(framing(&format!("Content-Length: {bad}")), Err(HeadError::ContentLength), "{bad}");
         }
         for bad in ["gzip", "gzip, chunked", "chunked, chunked", "identity", ""] {
-            assert_eq!(framing(&format!("Transfer-Encoding: {bad}")), Err(HeadError::TransferEncoding), "{bad}");
+            assert_eq!(
+                framing(&format!("Transfer-Encoding: {bad}")),
+                Err(HeadError::TransferEncoding),
+                "{bad}"
+            );
         }
         let old = read("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
         assert_eq!(old, Err(HeadError::TransferEncoding));
@@ -215,7 +224,9 @@ mod tests {
 
     #[test]
     fn interim_heads_are_skipped_but_no_switch_of_protocols() {
-        let (_, head) = read("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nA: b\r\n\r\nHTTP/1.1 404 No\r\n\r\n").unwrap();
+        let (_, head) =
+            read("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nA: b\r\n\r\nHTTP/1.1 404 No\r\n\r\n")
+                .unwrap();
         assert_eq!(head.unwrap().status, 404);
         assert_eq!(read("HTTP/1.1 101 Switch\r\n\r\n").unwrap().1.unwrap().status, 101);
     }
@@ -235,7 +246,12 @@ mod tests {
 
     #[test]
     fn what_is_no_head() {
-        for bad in ["SSH-2.0-x\r\n\r\n", "HTTP/1.1 2x0 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "\r\n\r\n"] {
+        for bad in [
+            "SSH-2.0-x\r\n\r\n",
+            "HTTP/1.1 2x0 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+            "\r\n\r\n",
+        ] {
             assert!(matches!(read(bad), Err(HeadError::Syntax(_))), "{bad:?}");
         }
         let fields = "A: b\r\n".repeat(FIELDS_MAX + 1);

@@ -124,9 +124,9 @@ impl FetchError {
 impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FetchError::BadRequest => {
-                f.write_str("the host or path is empty or has a character that cannot be sent: write it as %XX")
-            }
+            FetchError::BadRequest => f.write_str(
+                "the host or path is empty or has a character that cannot be sent: write it as %XX",
+            ),
             FetchError::SameFile(path) => {
                 write!(f, "another request writes to {}: give each its own file", path.display())
             }
@@ -137,7 +137,9 @@ impl fmt::Display for FetchError {
             }
             FetchError::Status { status, location: None } => write!(f, "status {status}"),
             FetchError::BadHead(error) => write!(f, "the answer is not understood: {error}"),
-            FetchError::BadChunks => f.write_str("the answer is not understood: its chunked coding is broken"),
+            FetchError::BadChunks => {
+                f.write_str("the answer is not understood: its chunked coding is broken")
+            }
             FetchError::NoResponse => f.write_str("the server closed without an answer"),
             FetchError::Truncated { received, expected: Some(expected) } => {
                 write!(f, "the server closed early: {received} of {expected} bytes came")
@@ -146,7 +148,9 @@ impl fmt::Display for FetchError {
                 write!(f, "the server closed early, after {received} bytes of the body")
             }
             FetchError::CutOff(reason) => write!(f, "the connection was cut off: {reason}"),
-            FetchError::Stalled => f.write_str("the server sent nothing for too long: raise the idle timeout"),
+            FetchError::Stalled => {
+                f.write_str("the server sent nothing for too long: raise the idle timeout")
+            }
             FetchError::TooLarge => f.write_str("the body is too large for memory: fetch it to a file"),
             FetchError::Io { path, message, .. } => write!(f, "{}: {message}", path.display()),
             FetchError::Detached => f.write_str("the app was detached before it was done"),

@@ -130,7 +130,8 @@ mod tests {
     }
 
     const LENGTH: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nWikipediaXX";
-    const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nWiki\r\n5\r\npedia\r\n0\r\n\r\nXX";
+    const CHUNKED: &[u8] =
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nWiki\r\n5\r\npedia\r\n0\r\n\r\nXX";
     const UNTIL_CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nWikipedia";
 
     #[test]

@@ -138,7 +138,9 @@ mod tests {
         let path = dir.path().join("no/such/a.bin");
         let error = Sink::file(&path).unwrap_err();
         let named = dir.path().join("no/such/a.bin.part");
-        assert!(matches!(&error, FetchError::Io { path, kind: std::io::ErrorKind::NotFound, .. } if *path == named));
+        assert!(
+            matches!(&error, FetchError::Io { path, kind: std::io::ErrorKind::NotFound, .. } if *path == named)
+        );
     }
 
     #[test]

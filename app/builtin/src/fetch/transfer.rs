@@ -141,7 +141,9 @@ impl Transfer {
         match self.reader.at_close() {
             AtClose::Complete => Ok(()),
             AtClose::NoResponse => Err(FetchError::NoResponse),
-            AtClose::Truncated => Err(FetchError::Truncated { received: self.received, expected: self.expected }),
+            AtClose::Truncated => {
+                Err(FetchError::Truncated { received: self.received, expected: self.expected })
+            }
         }
     }
 

@@ -50,7 +50,9 @@ impl fmt::Display for UrlError {
         match self {
             UrlError::NoScheme => f.write_str("the URL has no scheme: write http://ADDRESS[:PORT]/PATH"),
             UrlError::NotHttp(scheme) => write!(f, "the scheme `{scheme}` is not spoken here: use http"),
-            UrlError::UserInfo => f.write_str("the URL has a user name: leave it out, no credentials are sent"),
+            UrlError::UserInfo => {
+                f.write_str("the URL has a user name: leave it out, no credentials are sent")
+            }
             UrlError::NoHost => f.write_str("the URL has no host: write http://ADDRESS[:PORT]/PATH"),
             UrlError::HostIsName(name) => {
                 write!(f, "`{name}` is a name and nothing here resolves names: write its IP address")

@@ -1,5 +1,5 @@
 //! A stack on virtual time: two routing domains joined by the in-memory wire, apps on both ends.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::sync::Arc;
 

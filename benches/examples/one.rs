@@ -1,0 +1,72 @@
+//! One workload of ours, a few times, for a profiler: `one conn 64`, `one conn 64 100000`, `one rr 1000`, `one bulk 1`,
+//! `one bulk 1000 inplace`, `one peer 64`; a trailing `threads` runs the threaded stack.
+
+use hoststack_benches::ours::{Bulk, BulkMode, BulkOptions, Conn, ConnOptions, Rr, RrOptions, Threads};
+use hoststack_benches::peer::{self, ConnPeer, RrPeer, BulkPeer};
+use hoststack_benches::Work;
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let threads = if words.last().is_some_and(|word| word == "threads") { Threads::Own } else { Threads::None };
+    let number = |at: usize, or: usize| words.get(at).and_then(|word| word.parse().ok()).unwrap_or(or);
+    let env = |name: &str, or: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or);
+    let (count, rounds) = (env("COUNT", 0), env("ROUNDS", 5));
+    let show = |what: &str, work: &Work| {
+        println!(
+            "{what}: {:.0} op/cpu-s {:.0} op/s {:.2} Gbit/cpu-s, {} ops in {:.3} s",
+            work.rate_cpu(),
+            work.rate_wall(),
+            work.gbit_per_cpu_second(),
+            work.operations,
+            work.wall_seconds
+        );
+    };
+    match words.first().map(String::as_str) {
+        Some("conn") => {
+            let count = if count == 0 { 200_000 } else { count };
+            let idle = number(2, 0);
+            let room = (4 * idle + 2 * count as usize + 100_000).next_power_of_two();
+            let mut ours = Conn::new(&ConnOptions { threads, in_flight: number(1, 64), idle, room });
+            for _ in 0..rounds {
+                show("conn", &ours.run(count, 20.0));
+            }
+        }
+        Some("rr") => {
+            let count = if count == 0 { 1_000_000 } else { count };
+            let mut ours = Rr::new(&RrOptions { threads, connections: number(1, 1000), ..RrOptions::default() });
+            for _ in 0..rounds {
+                show("rr", &ours.run(count, 20.0));
+            }
+        }
+        Some("bulk") => {
+            let count = if count == 0 { 4 << 30 } else { count };
+            let flows = number(1, 1);
+            let mode = if words.iter().any(|word| word == "inplace") { BulkMode::InPlace } else { BulkMode::Copies };
+            let fifo_bytes = if flows > 1 { 64 << 10 } else { 256 << 10 };
+            let mut ours = Bulk::new(&BulkOptions { threads, flows, fifo_bytes, mode, verify: false });
+            for _ in 0..rounds {
+                show("bulk", &ours.run(count, 20.0));
+            }
+        }
+        Some("peer") => {
+            let options = peer::ConnOptions { in_flight: number(1, 64), ..peer::ConnOptions::default() };
+            let mut peer = ConnPeer::new(&options);
+            for _ in 0..rounds {
+                show("peer conn", &peer.run(if count == 0 { 200_000 } else { count }, 20.0));
+            }
+        }
+        Some("peerrr") => {
+            let mut peer = RrPeer::new(&peer::RrOptions { connections: number(1, 1000), ..peer::RrOptions::default() });
+            for _ in 0..rounds {
+                show("peer rr", &peer.run(if count == 0 { 200_000 } else { count }, 5.0, None));
+            }
+        }
+        Some("peerbulk") => {
+            let mut peer = BulkPeer::new(&peer::BulkOptions::default());
+            for _ in 0..rounds {
+                show("peer bulk", &peer.run(if count == 0 { 4 << 30 } else { count }, 20.0));
+            }
+        }
+        _ => eprintln!("one conn|rr|bulk|peer|peerrr|peerbulk ..."),
+    }
+}

@@ -1,0 +1,78 @@
+//! What a transport may ask of a worker's sessions while it handles a segment.
+
+use hoststack_transport::border::{AcceptError, OooRange, RxStored, SessionLayer};
+use hoststack_transport::{ConnectionId, FlowKey, Full, ListenerId, SessionId};
+
+use super::{NOT_ESTABLISHING, Sessions};
+use crate::state::TransportSide;
+
+impl SessionLayer for Sessions {
+    fn accept(
+        &mut self,
+        listener: ListenerId,
+        connection: ConnectionId,
+        flow: &FlowKey,
+    ) -> Result<SessionId, AcceptError> {
+        let record = self.listeners.get(listener).ok_or(AcceptError::NoListener)?;
+        if !self.app_workers.takes_sessions(record.app_worker) {
+            return Err(AcceptError::NoListener);
+        }
+        let (app_worker, opaque, options) = (record.app_worker, record.opaque, record.options);
+        let id = self
+            .new_session(*flow, app_worker, opaque, NOT_ESTABLISHING, TransportSide::Open, options)
+            .map_err(|Full| AcceptError::NoRoom)?;
+        self.bind(id, connection);
+        Ok(id)
+    }
+
+    #[inline]
+    fn rx_room(&self, session: SessionId) -> u32 {
+        self.pool.get(session.0).map_or(0, |s| s.rx.room(s.rx_capacity as usize) as u32)
+    }
+
+    #[inline]
+    fn rx_store(&mut self, session: SessionId, offset: u32, data: &[u8]) -> RxStored {
+        match self.pool.get_mut(session.0) {
+            Some(s) => {
+                let room = s.rx.room(s.rx_capacity as usize);
+                s.rx.store(&mut self.chunks, offset, data, room)
+            }
+            None => RxStored::default(),
+        }
+    }
+
+    #[inline]
+    fn rx_ranges(&self, session: SessionId) -> &[OooRange] {
+        self.pool.get(session.0).map_or(&[], |s| s.rx.ranges())
+    }
+
+    #[inline]
+    fn tx_len(&self, session: SessionId) -> u32 {
+        self.pool.get(session.0).map_or(0, |s| s.tx.len() as u32)
+    }
+
+    #[inline]
+    fn tx_copy(&self, session: SessionId, offset: u32, into: &mut [u8]) {
+        if let Some(s) = self.pool.get(session.0) {
+            s.tx.copy(&self.chunks, offset as usize, into);
+        }
+    }
+
+    #[inline]
+    fn tx_acknowledge(&mut self, session: SessionId, count: u32) {
+        if let Some(s) = self.pool.get_mut(session.0) {
+            s.tx.acknowledge(&mut self.chunks, count as usize);
+        }
+    }
+
+    #[inline]
+    fn program_tx(&mut self, session: SessionId) {
+        if let Some(s) = self.pool.get_mut(session.0)
+            && !s.tx_programmed
+            && s.connection.is_some()
+        {
+            s.tx_programmed = true;
+            self.tx_programmed.push(session);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Sessions without a transport: what apps are told, and when, while the chunk pool is exhausted.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use hoststack_transport::border::{SessionLayer, TransportEvent};
+use hoststack_transport::{DomainId, Endpoint, Key, ListenerId, Protocol};
+
+use super::*;
+use crate::lookup::ListenerRecord;
+
+const KEY: Key = Key { slot: 0, generation: 1 };
+const CHUNK: usize = 64;
+
+/// A worker's sessions with `chunks` chunks of 64 bytes, one app worker and its listener.
+fn sessions(chunks: usize) -> Sessions {
+    let limits = SessionLimits { sessions: 8, chunk_bytes: CHUNK, chunks };
+    let mut sessions = Sessions::new(WorkerId(0), &limits);
+    sessions.app_workers().attach(AppWorkerId(KEY));
+    sessions.listeners().add(ListenerRecord {
+        id: ListenerId(KEY),
+        app_worker: AppWorkerId(KEY),
+        opaque: 0,
+        options: SessionOptions { rx_capacity: 1000, tx_capacity: 1000 },
+    });
+    sessions
+}
+
+/// A session that was accepted and announced.
+fn accepted(sessions: &mut Sessions, number: u16) -> SessionId {
+    let end = |port| Endpoint::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let flow = FlowKey { local: end(1), remote: end(number), domain: DomainId(0), protocol: Protocol::Tcp };
+    let connection = ConnectionId(Key { slot: u32::from(number), generation: 1 });
+    let id = sessions.accept(ListenerId(KEY), connection, &flow).unwrap();
+    sessions.on_event(&TransportEvent::Accepted { session: id });
+    assert_eq!(sessions.next_ready().map(|(id, _)| id), Some(id));
+    assert_eq!(sessions.take_pending(id, None), Some(Pending::ANNOUNCE));
+    assert!(matches!(sessions.announce(id), Some(Announcement::Accepted)));
+    id
+}
+
+/// What the next visit tells, of which session.
+fn visit(sessions: &mut Sessions) -> Option<(SessionId, Vec<Pending>)> {
+    let (id, _) = sessions.next_ready()?;
+    let mut told = Vec::new();
+    while let Some(next) = sessions.take_pending(id, told.last().copied()) {
+        told.push(next);
+    }
+    Some((id, told))
+}
+
+#[test]
+fn an_empty_fifo_that_found_no_chunk_becomes_writable_when_one_is_freed() {
+    let mut sessions = sessions(2);
+    let (full, empty) = (accepted(&mut sessions, 1), accepted(&mut sessions, 2));
+    assert_eq!(sessions.write(full, &[1; 2 * CHUNK]), 2 * CHUNK);
+    assert_eq!(sessions.write(empty, &[2; 10]), 0);
+    sessions.serve_chunk_waiters();
+    assert!(!sessions.has_chunks_to_give() && visit(&mut sessions).is_none());
+
+    sessions.tx_acknowledge(full, CHUNK as u32);
+    assert!(sessions.has_chunks_to_give());
+    sessions.serve_chunk_waiters();
+    assert_eq!(visit(&mut sessions), Some((empty, vec![Pending::WRITABLE])));
+    assert_eq!(sessions.write(empty, &[2; 10]), 10);
+    assert!(!sessions.has_chunks_to_give());
+    sessions.check_consistency();
+}
+
+#[test]
+fn a_reservation_and_a_relay_that_find_no_chunk_wait_for_one_too() {
+    let mut sessions = sessions(3);
+    let (full, reserving, relaying) =
+        (accepted(&mut sessions, 1), accepted(&mut sessions, 2), accepted(&mut sessions, 3));
+    // The relay's source begins in the middle of its chunk and its target's end is at a chunk's edge, so that the
+    // bytes must be copied.
+    assert_eq!(sessions.write(full, &[1; CHUNK]), CHUNK);
+    assert_eq!(sessions.write(relaying, &[1; CHUNK]), CHUNK);
+    assert_eq!(sessions.rx_store(full, 0, &[3; 20]).advanced, 20);
+    assert_eq!(sessions.consume(full, 5), 5);
+    assert!(sessions.reserve(reserving, 10).is_empty());
+    assert_eq!(sessions.splice(full, relaying), 0);
+
+    sessions.tx_acknowledge(full, CHUNK as u32);
+    // One chunk is free, so one session is told: the one that waited longer.
+    sessions.serve_chunk_waiters();
+    assert_eq!(visit(&mut sessions), Some((reserving, vec![Pending::WRITABLE])));
+    assert_eq!(sessions.reserve(reserving, 10).len(), 10);
+    sessions.commit(reserving, 0);
+    sessions.serve_chunk_waiters();
+    assert_eq!(visit(&mut sessions), Some((relaying, vec![Pending::WRITABLE])));
+    assert_eq!(sessions.splice(full, relaying), 15);
+}
+
+#[test]
+fn a_session_that_ended_while_it_waited_does_not_use_up_a_turn() {
+    let mut sessions = sessions(1);
+    let (full, ended, waiting) =
+        (accepted(&mut sessions, 1), accepted(&mut sessions, 2), accepted(&mut sessions, 3));
+    assert_eq!(sessions.write(full, &[1; CHUNK]), CHUNK);
+    assert_eq!((sessions.write(ended, &[2; 1]), sessions.write(waiting, &[3; 1])), (0, 0));
+    sessions.on_event(&TransportEvent::Closed { session: ended, reason: CloseReason::PeerReset });
+    assert_eq!(visit(&mut sessions), Some((ended, vec![Pending::RESET, Pending::CLOSED])));
+    sessions.free(ended);
+    sessions.tx_acknowledge(full, CHUNK as u32);
+    sessions.serve_chunk_waiters();
+    assert_eq!(visit(&mut sessions), Some((waiting, vec![Pending::WRITABLE])));
+}
+
+#[test]
+fn an_idle_session_holds_no_chunk_whatever_was_committed_of_a_reservation() {
+    let mut sessions = sessions(4);
+    let id = accepted(&mut sessions, 1);
+    assert_eq!(sessions.reserve(id, 40).len(), 40);
+    sessions.commit(id, 0);
+    assert_eq!(sessions.counts().fifo_chunks, 0);
+    assert_eq!(sessions.reserve(id, 40).len(), 40);
+    sessions.commit(id, 7);
+    assert_eq!(sessions.counts().fifo_chunks, 1);
+    sessions.tx_acknowledge(id, 7);
+    assert_eq!(sessions.counts().fifo_chunks, 0);
+}
+
+#[test]
+fn an_app_that_asks_for_room_in_every_writable_is_visited_once_a_step() {
+    let mut sessions = sessions(4);
+    let id = accepted(&mut sessions, 1);
+    sessions.want_room(id);
+    let (ready, _) = sessions.next_ready().unwrap();
+    assert_eq!(sessions.take_pending(ready, None), Some(Pending::WRITABLE));
+    sessions.want_room(id);
+    assert_eq!(sessions.take_pending(ready, Some(Pending::WRITABLE)), None);
+    assert_eq!(sessions.ready_len(), 1, "it is told in the next step");
+    sessions.check_consistency();
+}
+
+#[test]
+fn closed_after_a_graceful_end_waits_until_all_bytes_are_taken() {
+    let mut sessions = sessions(4);
+    let id = accepted(&mut sessions, 1);
+    assert_eq!(sessions.rx_store(id, 0, b"the rest").advanced, 8);
+    sessions.on_event(&TransportEvent::Received { session: id });
+    sessions.on_event(&TransportEvent::PeerClosed { session: id });
+    sessions.on_event(&TransportEvent::Closed { session: id, reason: CloseReason::Finished });
+    assert_eq!(visit(&mut sessions), Some((id, vec![Pending::READABLE, Pending::PEER_CLOSED])));
+    assert_eq!(sessions.read(id, &mut [0; 7]), 7);
+    assert!(visit(&mut sessions).is_none());
+    assert_eq!(sessions.read(id, &mut [0; 7]), 1);
+    assert_eq!(visit(&mut sessions), Some((id, vec![Pending::CLOSED])));
+}
