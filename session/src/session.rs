@@ -194,8 +194,8 @@ pub struct Sessions {
     listeners: ListenerRecords,
     /// Sessions with something pending for their app, each once.
     ready: VecDeque<SessionId>,
-    /// Sessions to transmit for in this step, each once.
-    tx_programmed: Vec<SessionId>,
+    /// Sessions to transmit for, each once, in the order they asked.
+    tx_programmed: VecDeque<SessionId>,
     /// Sessions whose app found room in its fifo but no chunk in the pool, each once, longest waiting first. No
     /// acknowledgment need ever come for them, so freed chunks make them writable again.
     chunk_waiters: VecDeque<SessionId>,
@@ -213,7 +213,7 @@ impl Sessions {
             app_workers: AppWorkerRecords::default(),
             listeners: ListenerRecords::default(),
             ready: VecDeque::new(),
-            tx_programmed: Vec::new(),
+            tx_programmed: VecDeque::new(),
             chunk_waiters: VecDeque::new(),
             now: Instant::ZERO,
         }
@@ -568,32 +568,21 @@ impl Sessions {
 
     // ---- The transmit schedule ----
 
-    /// Sessions to transmit for in this step, each once; the vector is given back with
-    /// [`Sessions::recycle_programmed`].
-    pub fn take_programmed(&mut self) -> Vec<SessionId> {
-        let programmed = std::mem::take(&mut self.tx_programmed);
-        for id in &programmed {
-            if let Some(session) = self.pool.get_mut(id.0) {
-                session.tx_programmed = false;
+    /// Sessions that wait for the transmit stage.
+    pub fn programmed_len(&self) -> usize {
+        self.tx_programmed.len()
+    }
+
+    /// The next session to transmit for, in the order they asked, with its connection.
+    pub fn next_programmed(&mut self) -> Option<(SessionId, ConnectionId)> {
+        while let Some(id) = self.tx_programmed.pop_front() {
+            let Some(session) = self.pool.get_mut(id.0) else { continue };
+            session.tx_programmed = false;
+            if let Some(connection) = session.connection {
+                return Some((id, connection));
             }
         }
-        programmed
-    }
-
-    /// Gives the vector of [`Sessions::take_programmed`] back, so that it need not be allocated again.
-    pub fn recycle_programmed(&mut self, mut spent: Vec<SessionId>) {
-        spent.clear();
-        if self.tx_programmed.is_empty() {
-            self.tx_programmed = spent;
-        } else {
-            spent.append(&mut self.tx_programmed);
-            self.tx_programmed = spent;
-        }
-    }
-
-    /// Whether any session waits for the transmit stage.
-    pub fn has_programmed(&self) -> bool {
-        !self.tx_programmed.is_empty()
+        None
     }
 
     /// Asserts what must hold between steps (invariant 6 of the design): no session is ready and unannounced,

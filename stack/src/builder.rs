@@ -207,7 +207,7 @@ impl Links {
             let queues: Vec<Box<dyn DeviceQueue>> =
                 device.into_queues(workers).map_err(|error| BuildError::Device { name: name.clone(), error })?;
             for (worker, queue) in queues.into_iter().enumerate() {
-                ports[worker].push(Port { interface: id, queue });
+                ports[worker].push(Port { interface: id, queue, stuck_since: None });
             }
         }
         Ok(Links { router, updates, ports })

@@ -72,7 +72,7 @@ impl SessionLayer for Sessions {
             && s.connection.is_some()
         {
             s.tx_programmed = true;
-            self.tx_programmed.push(session);
+            self.tx_programmed.push_back(session);
         }
     }
 }

@@ -107,6 +107,7 @@ impl Worker {
             self.figures.parked_dropped,
             "A segment of a flow that main is handing over found the worker's waiting room full; the peer sends it again.",
         );
+        add("device-stuck", self.figures.device_stuck, "A device took no packet for too long; what waited for it was dropped.");
         for port in &self.ports {
             for (name, count) in port.queue.counters().drops() {
                 add(&format!("device-{name}"), count, "A device or its wire dropped the packet.");

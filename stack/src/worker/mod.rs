@@ -54,6 +54,8 @@ pub(crate) struct WorkerSeed {
 pub(crate) struct Port {
     pub(crate) interface: InterfaceId,
     pub(crate) queue: Box<dyn DeviceQueue>,
+    /// Since when the device has taken nothing of what waits for it.
+    pub(crate) stuck_since: Option<Instant>,
 }
 
 /// An app worker's place on this worker.
@@ -77,6 +79,7 @@ struct Figures {
     handed_over: u64,
     handover_dropped: u64,
     parked_dropped: u64,
+    device_stuck: u64,
     callbacks: u64,
 }
 
@@ -206,7 +209,7 @@ impl Worker {
         !self.commands.is_empty()
             || self.handover_in.iter().any(|inbox| !inbox.is_empty())
             || self.sessions.ready_len() > 0
-            || self.sessions.has_programmed()
+            || (self.sessions.programmed_len() > 0 && self.path.room() > 0)
             || self.sessions.has_chunks_to_give()
             || !self.requests.is_empty()
             || !self.outcomes.is_empty()

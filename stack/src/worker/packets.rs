@@ -5,7 +5,7 @@ use hoststack_net::{IpPath, OutFlow, PacketPool, RxSegment};
 use hoststack_tcp::{Disposition, Output};
 use hoststack_transport::border::Transmitted;
 use hoststack_transport::{
-    ConnectFailure, DomainId, Endpoint, FlowKey, HalfOpenId, Protocol, SessionLayer, Transport, TransportEvent,
+    ConnectFailure, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Protocol, SessionLayer, Transport, TransportEvent,
 };
 use hoststack_wire::{Segment, SegmentHeader};
 
@@ -14,6 +14,9 @@ use crate::messages::Report;
 
 /// What every IPv4 host can take (RFC 1122 §3.3.2).
 const MTU_DEFAULT: usize = 576;
+
+/// How long a device may take no packet before what waits for it is dropped.
+const STUCK_MAX: Duration = Duration::from_millis(200);
 
 /// TCP's way out: the IP path and the packet pool of this worker, lent for a call.
 pub(super) struct Out<'a> {
@@ -242,23 +245,23 @@ impl Worker {
     /// Sessions that have something to send -> segments.
     pub(super) fn transmit(&mut self) -> bool {
         let mut worked = false;
-        if self.sessions.has_programmed() {
-            worked = true;
-            let programmed = self.sessions.take_programmed();
-            for &id in &programmed {
-                let Some(connection) = self.sessions.get(id).and_then(|session| session.connection()) else { continue };
-                let done = self.tcp.transmit(
-                    self.now,
-                    connection,
-                    self.config.tx_burst_max,
-                    &mut self.sessions,
-                    &mut out!(self),
-                );
-                if done == Transmitted::More {
-                    self.sessions.program_tx(id);
-                }
+        // Only those that wait now, and only while the devices take more: the rest keeps its place for the next step.
+        for _ in 0..self.sessions.programmed_len() {
+            if self.path.room() == 0 {
+                break;
             }
-            self.sessions.recycle_programmed(programmed);
+            let Some((id, connection)) = self.sessions.next_programmed() else { break };
+            worked = true;
+            let done = self.tcp.transmit(
+                self.now,
+                connection,
+                self.config.tx_burst_max,
+                &mut self.sessions,
+                &mut out!(self),
+            );
+            if done == Transmitted::More {
+                self.sessions.program_tx(id);
+            }
         }
         self.tcp.flush_acks(self.now, &mut self.sessions, &mut out!(self));
         worked
@@ -279,6 +282,14 @@ impl Worker {
             let sent = port.queue.transmit(now_us, &mut self.pool, tx);
             self.figures.tx_packets += sent as u64;
             worked |= sent > 0;
+            if tx.is_empty() || sent > 0 {
+                port.stuck_since = None;
+            } else if self.now.since(*port.stuck_since.get_or_insert(self.now)) >= STUCK_MAX {
+                // A device that takes nothing must not hold up the others: what waits for it is lost, as on a dead link.
+                self.figures.device_stuck += tx.len() as u64;
+                self.pool.give_all(tx);
+                port.stuck_since = None;
+            }
         }
         for outbox in self.handover_out.iter_mut().flatten() {
             outbox.flush();
