@@ -1,7 +1,7 @@
 //! One workload of ours, a few times, for a profiler: `one conn 64`, `one conn 64 100000`, `one rr 1000`, `one bulk 1`,
-//! `one bulk 1000 inplace`, `one peer 64`; a trailing `threads` runs the threaded stack.
+//! `one bulk 1000 inplace`, `one peer 64`, `one memory`, `one latency`; a trailing `threads` runs the threaded stack.
 
-use hoststack_benches::ours::{Bulk, BulkMode, BulkOptions, Conn, ConnOptions, Rr, RrOptions, Threads};
+use hoststack_benches::ours::{self, Bulk, BulkMode, BulkOptions, Conn, ConnOptions, Rr, RrOptions, Threads};
 use hoststack_benches::peer::{self, ConnPeer, RrPeer, BulkPeer};
 use hoststack_benches::Work;
 
@@ -67,6 +67,19 @@ fn main() {
                 show("peer bulk", &peer.run(if count == 0 { 4 << 30 } else { count }, 20.0));
             }
         }
-        _ => eprintln!("one conn|rr|bulk|peer|peerrr|peerbulk ..."),
+        Some("memory") => {
+            let count = if count == 0 { 200_000 } else { count } as usize;
+            for held in [ours::Held::HalfOpens, ours::Held::Sessions] {
+                match ours::memory(held, count) {
+                    Ok(work) => println!("{held:?}: {:.0} B", work.bytes_per_operation()),
+                    Err(error) => eprintln!("{held:?}: {error}"),
+                }
+            }
+        }
+        Some("latency") => {
+            let latency = ours::connect_latency(1000);
+            println!("connect: p50 {} ns, p99 {} ns, max {} ns", latency.p50(), latency.p99(), latency.max());
+        }
+        _ => eprintln!("one conn|rr|bulk|memory|latency|peer|peerrr|peerbulk ..."),
     }
 }

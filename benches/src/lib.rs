@@ -5,7 +5,8 @@
 //! The peer at hand everywhere is smoltcp 0.14 ([`peer`]), two interfaces joined in memory on one thread.
 //!
 //! Read in this order: [`work`] (what one measured run hands back), [`measure`] (clocks, memory, rounds),
-//! [`histogram`], [`report`] (goals, rows, table), [`peer`].
+//! [`histogram`], [`report`] (goals, rows, table), [`peer`], [`ours`] (the same work by a whole stack), [`suite`] (both in
+//! turn).
 //!
 //! This crate may read clocks (in [`measure`] alone) and knows nothing of how a stack works inside.
 
@@ -14,9 +15,11 @@ pub mod measure;
 pub mod ours;
 pub mod peer;
 pub mod report;
+pub mod suite;
 pub mod work;
 
 pub use histogram::LatencyHistogram;
 pub use measure::{Meter, Paired, PairedFigure, Spread, alternate};
 pub use report::{Report, Row};
+pub use suite::{Suite, SuiteOptions};
 pub use work::Work;

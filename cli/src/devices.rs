@@ -23,8 +23,11 @@ pub(crate) fn tap(name: &str, multi_queue: bool) -> Result<Tap, CliError> {
 /// # Errors
 /// The file cannot be written.
 pub(crate) fn start_capture(file: &Path) -> Result<Arc<Capture>, CliError> {
-    let options =
-        PcapOptions { epoch_us: clock::unix_micros(), flush: FlushPolicy::EveryBatch, ..PcapOptions::default() };
+    let options = PcapOptions {
+        epoch_us: clock::unix_micros(),
+        flush: FlushPolicy::EveryBatch,
+        ..PcapOptions::default()
+    };
     let failed = |error| CliError::failed(format!("cannot write the capture {}: {error}", file.display()));
     let writer = PcapWriter::create(file, options).map_err(failed)?;
     let point = Capture::new();

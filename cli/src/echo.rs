@@ -24,8 +24,9 @@ use self::summary::{Held, Outcome, Summary};
 use crate::clock::Stopwatch;
 use crate::devices;
 use crate::error::CliError;
-use crate::host::Host;
+use crate::host::{Host, not_built};
 use crate::interrupt::Interrupt;
+use crate::output;
 use crate::parse::{self, Route};
 use crate::progress::{self, Counts};
 
@@ -125,7 +126,7 @@ pub(crate) fn echo(args: &EchoArgs) -> Result<(), CliError> {
     let client = EchoClient::new(options).map_err(CliError::usage)?;
 
     let config = StackConfig { seed: args.seed, ..StackConfig::default() };
-    let mut host = Host::start(builder.config(config), workers(args)).map_err(CliError::failed)?;
+    let mut host = Host::start(builder.config(config), workers(args)).map_err(not_built)?;
     let server = servers.map(|listen| attach_server(&mut host, listen)).transpose()?;
     let outcome = run_client(&mut host, args, client, &interrupt)?;
     if let Some(server) = server {
@@ -136,7 +137,7 @@ pub(crate) fn echo(args: &EchoArgs) -> Result<(), CliError> {
     devices::end_capture(capture.as_ref());
 
     let summary = Summary::new(args, &outcome, &end, &wires, addresses);
-    summary.print(args.json, &end);
+    output::print(&summary.output(args.json, &end))?;
     if outcome.interrupted {
         return Err(CliError::failed("interrupted: the apps were detached before all sessions had ended"));
     }
@@ -172,8 +173,11 @@ impl Plan {
         }
         let servers = clients.min(SERVERS_MAX);
         let names = ["client".to_owned(), "server".to_owned()];
-        let (one, other) =
-            memory_wire(MemoryWireConfig { names, ring_packets: RING_PACKETS, ..MemoryWireConfig::default() });
+        let (one, other) = memory_wire(MemoryWireConfig {
+            names,
+            ring_packets: RING_PACKETS,
+            ..MemoryWireConfig::default()
+        });
         // Captured at one end only: what the client's end sends before it is lost, what it receives after.
         let one = impair(devices::captured(one, capture), args.impairments(0));
         let other = impair(Box::new(other), args.impairments(1));
@@ -188,7 +192,9 @@ impl Plan {
         let server_cidrs: Vec<Cidr> = (0..servers).map(|n| server_address(n, args.ipv6)).collect();
         let remotes = client_cidrs
             .iter()
-            .flat_map(|from| server_cidrs.iter().map(move |to| remote(from.addr(), SocketAddr::new(to.addr(), ECHO_PORT))))
+            .flat_map(|from| {
+                server_cidrs.iter().map(move |to| remote(from.addr(), SocketAddr::new(to.addr(), ECHO_PORT)))
+            })
             .collect();
         let listen = |to: &Cidr| ListenOptions {
             domain: SERVER,
@@ -208,9 +214,14 @@ impl Plan {
 
     /// The client alone, over a TAP.
     fn over_device(args: &EchoArgs, name: &str, capture: Option<&Arc<Capture>>) -> Result<Plan, CliError> {
-        let peer = args.peer.ok_or_else(|| CliError::usage("--device needs --peer ADDR:PORT, the echo server"))?;
-        let own: Vec<IpAddr> =
-            args.address.iter().map(Cidr::addr).filter(|address| address.is_ipv4() == peer.is_ipv4()).collect();
+        let peer =
+            args.peer.ok_or_else(|| CliError::usage("--device needs --peer ADDR:PORT, the echo server"))?;
+        let own: Vec<IpAddr> = args
+            .address
+            .iter()
+            .map(Cidr::addr)
+            .filter(|address| address.is_ipv4() == peer.is_ipv4())
+            .collect();
         if own.is_empty() {
             return Err(CliError::usage(format!("no --address is of the family of --peer {peer}: give one")));
         }

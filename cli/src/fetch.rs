@@ -17,8 +17,9 @@ use crate::clock::Stopwatch;
 use crate::ctl::format;
 use crate::devices;
 use crate::error::CliError;
-use crate::host::Host;
+use crate::host::{Host, not_built};
 use crate::interrupt::Interrupt;
+use crate::output;
 use crate::parse::{self, Route};
 use crate::progress::{self, Counts};
 use crate::table::{Column, Table, bytes};
@@ -117,9 +118,10 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<(), CliError> {
         let failed = |error| CliError::failed(format!("cannot make {}: {error}", directory.display()));
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
-    let mut host = Host::start(Stack::builder().interface(spec), args.workers).map_err(CliError::failed)?;
+    let mut host = Host::start(Stack::builder().interface(spec), args.workers).map_err(not_built)?;
 
-    let requests = urls.iter().zip(sinks).map(|(url, sink)| request(url, sink, args.connect_timeout)).collect();
+    let requests =
+        urls.iter().zip(sinks).map(|(url, sink)| request(url, sink, args.connect_timeout)).collect();
     let options = FetchOptions {
         concurrency: args.concurrency,
         idle_timeout: args.idle_timeout,
@@ -130,9 +132,10 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<(), CliError> {
     drop(host);
     devices::end_capture(capture.as_ref());
 
-    let fetches = (0..urls.len()).map(|index| entry(&args.urls[index], outcomes.iter().find(|o| o.index == index)));
+    let fetches =
+        (0..urls.len()).map(|index| entry(&args.urls[index], outcomes.iter().find(|o| o.index == index)));
     let report = Report { fetches: fetches.collect(), leaks: end.leaks, seconds };
-    print(&report, args.json, end.time_wait);
+    output::print(&text(&report, args.json, end.time_wait)?)?;
     verdict(&report)
 }
 
@@ -163,7 +166,11 @@ fn run(
         interrupt.is_set() || outcomes.len() == args.urls.len()
     });
     let seconds = watch.seconds();
-    if interrupt.is_set() { bar.abandon_with_message("interrupted") } else { bar.finish_and_clear() }
+    if interrupt.is_set() {
+        bar.abandon_with_message("interrupted")
+    } else {
+        bar.finish_and_clear()
+    }
     let policy = match interrupt.is_set() {
         true => DetachPolicy::Reset,
         false => DetachPolicy::default(),
@@ -186,7 +193,9 @@ fn sinks(args: &FetchArgs, urls: &[Url]) -> Result<Vec<FetchSink>, CliError> {
     }
     match (&args.output, urls) {
         (Some(file), [_]) => Ok(vec![FetchSink::File(file.clone())]),
-        (Some(_), _) => Err(CliError::usage("--output names one file, for one URL: use --output-dir for several")),
+        (Some(_), _) => {
+            Err(CliError::usage("--output names one file, for one URL: use --output-dir for several"))
+        }
         (None, urls) => {
             let directory = args.output_dir.as_deref().unwrap_or(Path::new(""));
             Ok(file_names(urls).into_iter().map(|name| FetchSink::File(directory.join(name))).collect())
@@ -224,17 +233,18 @@ fn entry(url: &str, outcome: Option<&FetchOutcome>) -> Entry {
     Entry { url, outcome: name, status: *status, bytes: *bytes, file, error }
 }
 
-fn print(report: &Report, json: bool, time_wait: usize) {
+fn text(report: &Report, json: bool, time_wait: usize) -> Result<String, CliError> {
     if json {
-        match serde_json::to_string(report) {
-            Ok(text) => println!("{text}"),
-            // A file's name that is no text is the only thing that JSON cannot say.
-            Err(error) => eprintln!("hoststack: the report cannot be written as JSON: {error}"),
-        }
-        return;
+        // A file's name that is no text is the only thing that JSON cannot say.
+        let failed = |error| CliError::failed(format!("the report cannot be written as JSON: {error}"));
+        return serde_json::to_string(report).map(|text| text + "\n").map_err(failed);
     }
-    let mut table =
-        Table::new(&[Column::Left("outcome"), Column::Right("status"), Column::Right("bytes"), Column::Left("url")]);
+    let mut table = Table::new(&[
+        Column::Left("outcome"),
+        Column::Right("status"),
+        Column::Right("bytes"),
+        Column::Left("url"),
+    ]);
     for Entry { url, outcome, status, bytes: count, file, error } in &report.fetches {
         let status = status.map_or("-".to_owned(), |status| status.to_string());
         let to = file.as_ref().map_or(String::new(), |file| format!(" -> {}", file.display()));
@@ -243,8 +253,8 @@ fn print(report: &Report, json: bool, time_wait: usize) {
     }
     let total: u64 = report.fetches.iter().map(|entry| entry.bytes).sum();
     let gbits = if report.seconds > 0.0 { total as f64 * 8e-9 / report.seconds } else { 0.0 };
-    println!("{table}{} in {:.3} s, {gbits:.3} Gbit/s\n", bytes(total), report.seconds);
-    print!("{}", format::leaks(&report.leaks, time_wait));
+    let leaks = format::leaks(&report.leaks, time_wait);
+    Ok(format!("{table}{} in {:.3} s, {gbits:.3} Gbit/s\n\n{leaks}", bytes(total), report.seconds))
 }
 
 /// Whether all succeeded and nothing leaked.
@@ -291,7 +301,9 @@ mod tests {
 
     #[test]
     fn files_are_named_after_their_urls_and_never_share_a_name() {
-        let paths = files("--output-dir d http://10.0.0.2/a/x http://10.0.0.2/b/x?q=1 http://10.0.0.2/ http://10.0.0.2/x.1");
+        let paths = files(
+            "--output-dir d http://10.0.0.2/a/x http://10.0.0.2/b/x?q=1 http://10.0.0.2/ http://10.0.0.2/x.1",
+        );
         assert_eq!(paths, ["d/x", "d/x.1", "d/index.html", "d/x.1.1"].map(PathBuf::from));
         assert_eq!(files("-o f http://10.0.0.2/a"), [PathBuf::from("f")]);
         assert_eq!(files("http://10.0.0.2/a"), [PathBuf::from("a")]);

@@ -7,6 +7,8 @@ use hoststack::app::{
 };
 use hoststack::{Answer, Attached, BuildError, Builder, Query, SingleThreaded, Stack, StackHandle, Stopped};
 
+use crate::error::CliError;
+
 /// How often a condition is looked at while other threads work: what a person does not notice.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -75,7 +77,11 @@ impl Host {
     }
 
     /// Works until `done` says so; it is asked every so often. `wake` is a channel whose message ends a wait early.
-    pub(crate) fn run_until<T>(&mut self, wake: &crossbeam_channel::Receiver<T>, mut done: impl FnMut() -> bool) {
+    pub(crate) fn run_until<T>(
+        &mut self,
+        wake: &crossbeam_channel::Receiver<T>,
+        mut done: impl FnMut() -> bool,
+    ) {
         while !done() {
             match self {
                 Host::Threads { .. } => wait(wake, LOOK),
@@ -113,6 +119,17 @@ impl Host {
             });
         }
         self.inspect(Query::Summary)
+    }
+}
+
+/// Whose fault it is that there is no stack.
+pub(crate) fn not_built(error: BuildError) -> CliError {
+    match error {
+        BuildError::BadWorkers(_)
+        | BuildError::ZeroLimit(_)
+        | BuildError::BadChunk(_)
+        | BuildError::Route(_) => CliError::usage(error),
+        BuildError::Device { .. } | BuildError::System(_) => CliError::failed(error),
     }
 }
 

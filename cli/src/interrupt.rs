@@ -22,7 +22,8 @@ impl Interrupt {
         let asked = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // Registered first, so that it sees whether there was one before this one.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&asked)).map_err(failed)?;
+            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&asked))
+                .map_err(failed)?;
             signal_hook::flag::register(signal, Arc::clone(&asked)).map_err(failed)?;
         }
         Ok(Interrupt(asked))

@@ -1,12 +1,13 @@
 //! The binary `hoststack`: the stack's apps, its benchmarks and its debug CLI, from a shell.
 //!
 //! A file per sub-command: [`echo`], [`fetch`], [`run`], [`bench`], [`ctl`]. What they share: [`host`] (a stack with or
-//! without threads), [`devices`], [`parse`] (values), [`table`] and [`progress`] (output), [`interrupt`] (signals).
+//! without threads), [`devices`], [`parse`] (values), [`table`], [`progress`] and [`output`] (what is shown), [`interrupt`] (signals).
 //!
 //! Exit status: 0 all went well, 1 something failed, 2 bad usage or configuration. Standard output carries results
 //! only; everything else goes to standard error.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod clock;
 mod ctl;
 mod devices;
@@ -15,6 +16,7 @@ mod error;
 mod fetch;
 mod host;
 mod interrupt;
+mod output;
 mod parse;
 mod progress;
 mod run;
@@ -42,6 +44,7 @@ enum Command {
     Echo(echo::EchoArgs),
     Fetch(fetch::FetchArgs),
     Run(run::RunArgs),
+    Bench(bench::BenchArgs),
     Ctl(ctl::client::CtlArgs),
 }
 
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Echo(args) => echo::echo(args),
         Command::Fetch(args) => fetch::fetch(args),
         Command::Run(args) => run::run(args),
+        Command::Bench(args) => bench::bench(args),
         Command::Ctl(args) => ctl::client::ctl(args),
     };
     match result {

@@ -116,7 +116,9 @@ pub(crate) fn duration_or_millis(text: &str) -> Result<Duration, String> {
 /// A span of time that is not zero.
 pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("a timeout of zero lets nothing succeed: give a positive span, like 5s".to_owned()),
+        Duration::ZERO => {
+            Err("a timeout of zero lets nothing succeed: give a positive span, like 5s".to_owned())
+        }
         span => Ok(span),
     }
 }

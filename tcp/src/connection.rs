@@ -196,8 +196,8 @@ struct Agreed {
     wnd: u32,
     scales: Option<(u8, u8)>,
     sack: bool,
-    /// TS.Recent and the TSval that must not be undercut.
-    timestamps: Option<(u32, Option<u32>)>,
+    /// TS.Recent, the offset of our clock, and the TSval that must not be undercut.
+    timestamps: Option<(u32, u32, Option<u32>)>,
     peer_mss: Option<u16>,
     rtt_us: Option<u32>,
     syn_retransmitted: bool,
@@ -219,7 +219,7 @@ impl Connection {
             wnd: u32::from(seed.peer_wnd),
             scales: seed.scales,
             sack: seed.sack,
-            timestamps: seed.timestamps.map(|ts| (ts.recent, Some(ts.last_sent))),
+            timestamps: seed.timestamps.map(|ts| (ts.recent, ts.offset, Some(ts.last_sent))),
             peer_mss: seed.peer_mss,
             rtt_us: seed.rtt_us,
             syn_retransmitted: seed.syn_retransmitted,
@@ -252,7 +252,7 @@ impl Connection {
             wnd: u32::from(record.peer_wnd),
             scales: record.scales,
             sack: record.sack,
-            timestamps: record.timestamps.then_some((record.ts_recent, None)),
+            timestamps: record.timestamps.then_some((record.ts_recent, record.ts_offset, None)),
             peer_mss: record.peer_mss,
             rtt_us: record
                 .is_sample
@@ -284,8 +284,8 @@ impl Connection {
         if let Some(rtt_us) = agreed.rtt_us {
             rtt.sample(rtt_us);
         }
-        let mut offset = if has_timestamps { shared.secrets.timestamp_offset(&flow) } else { 0 };
-        if let Some((_, Some(floor))) = agreed.timestamps {
+        let mut offset = agreed.timestamps.map_or(0, |(_, offset, _)| offset);
+        if let Some((_, _, Some(floor))) = agreed.timestamps {
             // Main's clock may be a step ahead of ours; what it sent must not be undercut.
             let behind = floor.wrapping_sub(timestamp_clock(now, offset));
             if (behind as i32) > 0 {
@@ -311,7 +311,7 @@ impl Connection {
                 recent: [rcv_nxt; 2],
             },
             ts: Stamps {
-                recent: agreed.timestamps.map_or(0, |(recent, _)| recent),
+                recent: agreed.timestamps.map_or(0, |(recent, ..)| recent),
                 recent_at_ms: millis(now),
                 offset,
             },

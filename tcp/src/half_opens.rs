@@ -3,6 +3,7 @@
 //!
 //! A record is freed in one place, [`HalfOpens::settled`]'s [`HalfOpenAction::Deleted`], whatever became of the open.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use hoststack_transport::{ConnectFailure, FlowKey, Full, HalfOpenId, Instant, Key, Pool, TimerWheel};
@@ -157,10 +158,11 @@ impl HalfOpen {
             // RFC 7323 §2.2: both ends must send the option, or neither shift is used.
             scales: scales.map(|peer| (peer.min(14), self.options.rx_scale())),
             sack: theirs.sack_permitted && self.options.sack,
-            timestamps: theirs
-                .timestamps
-                .filter(|_| self.options.timestamps)
-                .map(|ts| SeedTimestamps { recent: ts.val, last_sent: self.last_tsval }),
+            timestamps: theirs.timestamps.filter(|_| self.options.timestamps).map(|ts| SeedTimestamps {
+                recent: ts.val,
+                last_sent: self.last_tsval,
+                offset: self.timestamp_offset,
+            }),
             // RFC 6298 §3 (Karn): a SYN that was sent twice is not measured.
             rtt_us: (self.attempts == 1 && state == SeedState::Established)
                 .then(|| u32::try_from(segment.received.micros_since(self.first_sent)).unwrap_or(u32::MAX)),
@@ -175,6 +177,9 @@ pub struct HalfOpens {
     secrets: Secrets,
     pool: Pool<HalfOpen>,
     wheel: TimerWheel<Key>,
+    /// The first time-outs of all, which are equally long and so in order: nearly all opens are over before theirs, and
+    /// a queue costs less than the wheel.
+    first: VecDeque<(Instant, Key)>,
     fired: Vec<(Instant, Key)>,
     counters: HalfOpenCounters,
 }
@@ -187,6 +192,7 @@ impl HalfOpens {
             config,
             secrets,
             wheel: TimerWheel::new(Instant::ZERO),
+            first: VecDeque::new(),
             fired: Vec::new(),
             counters: HalfOpenCounters::default(),
         }
@@ -237,7 +243,16 @@ impl HalfOpens {
         self.counters.syns += 1;
         self.counters.syn_retransmissions += u64::from(!syn.first);
         actions.push(HalfOpenAction::SendSyn { half_open: id, syn });
-        Self::arm(&mut self.wheel, id, half_open);
+        let timer = half_open.timer();
+        if syn.first
+            && timer == half_open.retransmit_at
+            && self.first.back().is_none_or(|last| last.0 <= timer)
+        {
+            half_open.wheel_at = timer;
+            self.first.push_back((timer, id.0));
+        } else {
+            Self::arm(&mut self.wheel, id, half_open);
+        }
     }
 
     fn arm(wheel: &mut TimerWheel<Key>, id: HalfOpenId, half_open: &mut HalfOpen) {
@@ -340,6 +355,12 @@ impl HalfOpens {
             self.on_timer(now, at, HalfOpenId(key), actions);
         }
         self.fired = fired;
+        while let Some(&(at, key)) = self.first.front()
+            && (at <= now || !self.pool.contains(key))
+        {
+            self.first.pop_front();
+            self.on_timer(now, at, HalfOpenId(key), actions);
+        }
     }
 
     fn on_timer(&mut self, now: Instant, at: Instant, id: HalfOpenId, actions: &mut Vec<HalfOpenAction>) {
@@ -362,7 +383,10 @@ impl HalfOpens {
 
     /// When [`HalfOpens::poll`] must be called next at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.wheel.next_deadline()
+        match (self.wheel.next_deadline(), self.first.front()) {
+            (Some(a), Some(&(b, _))) => Some(a.min(b)),
+            (a, b) => a.or(b.map(|first| first.0)),
+        }
     }
 
     /// Number of half-opens, settled ones not included.

@@ -79,6 +79,8 @@ pub(crate) struct SeedTimestamps {
     pub(crate) recent: u32,
     /// The last TSval that main had sent: the worker's clock may lag a step behind, its TSvals may not.
     pub(crate) last_sent: u32,
+    /// What is added to the clock.
+    pub(crate) offset: u32,
 }
 
 /// All that SYN-SENT learnt: what a connection is made of on the worker that owns its flow.

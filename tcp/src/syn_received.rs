@@ -18,6 +18,8 @@ pub(crate) struct SynReceived {
     pub(crate) iss: SeqNum,
     pub(crate) irs: SeqNum,
     pub(crate) ts_recent: u32,
+    /// What is added to our clock, if timestamps are used.
+    pub(crate) ts_offset: u32,
     /// SEG.WND of the SYN, never scaled.
     pub(crate) peer_wnd: u16,
     pub(crate) peer_mss: Option<u16>,
@@ -132,14 +134,17 @@ impl SynReceived {
         options: &SocketOptions,
         iss: SeqNum,
         local_mss: u16,
+        secrets: &Secrets,
     ) -> SynReceived {
         let theirs = &syn.options;
+        let timestamps = theirs.timestamps.is_some() && options.timestamps;
         SynReceived {
             flow,
             listener,
             iss,
             irs: syn.seq,
             ts_recent: theirs.timestamps.map_or(0, |ts| ts.val),
+            ts_offset: if timestamps { secrets.timestamp_offset(&flow) } else { 0 },
             peer_wnd: syn.wnd,
             peer_mss: theirs.mss,
             local_mss,
@@ -149,7 +154,7 @@ impl SynReceived {
                 .filter(|_| options.window_scale)
                 .map(|peer| (peer.min(14), options.rx_scale())),
             sack: theirs.sack_permitted && options.sack,
-            timestamps: theirs.timestamps.is_some() && options.timestamps,
+            timestamps,
             retransmits: 0,
             is_sample: true,
             sent: now,
@@ -169,7 +174,7 @@ impl SynReceived {
     }
 
     /// <SEQ=ISS><ACK=RCV.NXT><CTL=SYN,ACK>, with the options that both know.
-    pub(crate) fn syn_ack(&self, now: Instant, secrets: &Secrets) -> SegmentHeader {
+    pub(crate) fn syn_ack(&self, now: Instant) -> SegmentHeader {
         SegmentHeader {
             src_port: self.flow.local.port,
             dst_port: self.flow.remote.port,
@@ -182,27 +187,24 @@ impl SynReceived {
                 mss: Some(self.local_mss),
                 window_scale: self.scales.map(|(_, ours)| ours),
                 sack_permitted: self.sack,
-                timestamps: self.timestamps(now, secrets),
+                timestamps: self.timestamps(now),
                 sack: SackBlocks::NONE,
             },
         }
     }
 
     /// <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>.
-    pub(crate) fn ack(&self, now: Instant, secrets: &Secrets) -> SegmentHeader {
+    pub(crate) fn ack(&self, now: Instant) -> SegmentHeader {
         SegmentHeader {
             seq: self.iss + 1,
             flags: Flags::ACK,
             wnd: self.wnd >> self.scales.map_or(0, |(_, ours)| ours),
-            options: Options { timestamps: self.timestamps(now, secrets), ..Options::default() },
-            ..self.syn_ack(now, secrets)
+            options: Options { timestamps: self.timestamps(now), ..Options::default() },
+            ..self.syn_ack(now)
         }
     }
 
-    fn timestamps(&self, now: Instant, secrets: &Secrets) -> Option<Timestamps> {
-        self.timestamps.then(|| Timestamps {
-            val: timestamp_clock(now, secrets.timestamp_offset(&self.flow)),
-            ecr: self.ts_recent,
-        })
+    fn timestamps(&self, now: Instant) -> Option<Timestamps> {
+        self.timestamps.then(|| Timestamps { val: timestamp_clock(now, self.ts_offset), ecr: self.ts_recent })
     }
 }

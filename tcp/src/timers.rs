@@ -62,6 +62,12 @@ impl WheelEntry {
         }
     }
 
+    /// Something else than the wheel fires at `deadline`, the first of this owner.
+    pub(crate) fn note_queued(&mut self, deadline: Instant) {
+        debug_assert!(self.at == Instant::FAR, "a queue is for the first deadline");
+        self.at = deadline;
+    }
+
     /// An entry of this owner fired: whether it is the one of interest. If so, the one behind it takes its place.
     pub(crate) fn fired(&mut self, at: Instant) -> bool {
         if at != self.at {

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod binary;
+pub mod capture;
 pub mod content;
 pub mod netns;
 pub mod peers;

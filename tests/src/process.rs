@@ -5,8 +5,10 @@ use std::io::Read;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, kill_process};
 use tempfile::TempDir;
+
+pub use rustix::process::Signal;
 
 use crate::wait;
 

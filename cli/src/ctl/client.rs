@@ -1,6 +1,6 @@
 //! `hoststack ctl`: sends commands to a running stack and prints the answers.
 
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use clap::Args;
 use super::grammar::{self, Command};
 use super::wire::{Format, read_reply, write_request};
 use crate::error::CliError;
+use crate::output::print;
 
 /// How long an answer may take: longer than a detach lingers.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -47,8 +48,7 @@ pub(crate) fn ctl(args: &CtlArgs) -> Result<(), CliError> {
     let command = args.command.join(" ");
     // Understood here first: a mistyped command needs no stack to be told so.
     if grammar::parse(&command).map_err(CliError::usage)? == Command::Help && format == Format::Text {
-        print!("{}", grammar::help());
-        return Ok(());
+        return print(&grammar::help());
     }
     match Connection::open(&args.socket)?.ask(format, &command)? {
         Ok(text) => print(&text),
@@ -121,16 +121,5 @@ impl Connection {
                 };
                 CliError::failed(format!("{}: {what}", self.path.display()))
             })
-    }
-}
-
-/// Writes an answer to standard output; a reader that has left (`| head`) is no failure.
-fn print(text: &str) -> Result<(), CliError> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::failed(format!("cannot write the answer: {error}")))
-        }
-        _ => Ok(()),
     }
 }

@@ -31,13 +31,17 @@ fn text(command: &Command, answer: &Answer) -> String {
         Command::ShowApp => apps(&answer.apps),
         Command::ShowWorker => workers(&answer.workers, &answer.main),
         Command::ShowErrors => errors(&answer.workers),
-        Command::ShowLeaks | Command::AppDetach { .. } | Command::Help => leaks(&answer.leaks, answer.time_wait),
+        Command::ShowLeaks | Command::AppDetach { .. } | Command::Help => {
+            leaks(&answer.leaks, answer.time_wait)
+        }
     }
 }
 
 fn value(command: &Command, answer: &Answer) -> Value {
     match command {
-        Command::ShowSession { .. } => json!({ "summary": answer.session_summary, "sessions": answer.sessions }),
+        Command::ShowSession { .. } => {
+            json!({ "summary": answer.session_summary, "sessions": answer.sessions })
+        }
         Command::ShowHalfOpen { .. } => {
             json!({ "total": answer.main.half_open_sessions, "half_opens": answer.half_opens })
         }
@@ -181,8 +185,15 @@ fn apps(apps: &[AppInfo]) -> String {
         }
         for worker in &app.app_workers {
             let out = worker.outcomes;
-            let figures =
-                [out.requested, out.established, out.refused, out.timed_out, out.unreachable, out.cancelled, out.failed];
+            let figures = [
+                out.requested,
+                out.established,
+                out.refused,
+                out.timed_out,
+                out.unreachable,
+                out.cancelled,
+                out.failed,
+            ];
             let head = [
                 app.app.clone(),
                 name.clone(),
@@ -190,7 +201,8 @@ fn apps(apps: &[AppInfo]) -> String {
                 worker.state.clone(),
                 worker.half_opens.to_string(),
             ];
-            let listeners = if worker.listeners.is_empty() { "-".to_owned() } else { worker.listeners.join(", ") };
+            let listeners =
+                if worker.listeners.is_empty() { "-".to_owned() } else { worker.listeners.join(", ") };
             table.row(head.into_iter().chain(figures.map(|figure| figure.to_string())).chain([listeners]));
         }
     }
@@ -252,9 +264,14 @@ fn drops(workers: &[WorkerInfo]) -> impl Iterator<Item = (u8, &DropInfo)> {
     workers.iter().flat_map(|worker| worker.drops.iter().map(|drop| (worker.worker, drop)))
 }
 
-fn errors(workers: &[WorkerInfo]) -> String {
-    let mut table =
-        Table::new(&[Column::Right("worker"), Column::Right("count"), Column::Left("reason"), Column::Left("meaning")]);
+/// `show errors`: what was dropped, by reason.
+pub(crate) fn errors(workers: &[WorkerInfo]) -> String {
+    let mut table = Table::new(&[
+        Column::Right("worker"),
+        Column::Right("count"),
+        Column::Left("reason"),
+        Column::Left("meaning"),
+    ]);
     for (worker, drop) in drops(workers) {
         table.row([worker.to_string(), grouped(drop.count), drop.reason.clone(), drop.help.clone()]);
     }
@@ -273,7 +290,8 @@ pub(crate) fn leaks(leaks: &Leaks, time_wait: usize) -> String {
         ("messages", messages.to_string()),
         ("TIME-WAIT", format!("{time_wait} (owed to the peers for 60 s, no leak)")),
     ]);
-    let verdict = if leaks.is_clean() { "nothing is held\n" } else { "held, or leaked if no app is attached:\n" };
+    let verdict =
+        if leaks.is_clean() { "nothing is held\n" } else { "held, or leaked if no app is attached:\n" };
     format!("{verdict}{held}")
 }
 

@@ -92,7 +92,8 @@ const COMMANDS: &[Spec] = &[
         build: |matched| {
             let app_worker = matched.number("app-worker")?;
             let app_worker = app_worker.map(|number| {
-                u32::try_from(number).map_err(|_| GrammarError::BadNumber { option: "app-worker", found: number.to_string() })
+                u32::try_from(number)
+                    .map_err(|_| GrammarError::BadNumber { option: "app-worker", found: number.to_string() })
             });
             Ok(Command::AppDetach {
                 name: matched.arguments.first().copied().unwrap_or_default().to_owned(),
@@ -264,8 +265,7 @@ pub(crate) fn parse(text: &str) -> Result<Command, GrammarError> {
             let expected = specs.iter().map(|spec| spec.pattern).collect();
             return Err(GrammarError::Incomplete { found: typed.join(" "), expected });
         };
-        let exact: Vec<&Spec> =
-            specs.iter().filter(|spec| expected(spec) == Some(word)).copied().collect();
+        let exact: Vec<&Spec> = specs.iter().filter(|spec| expected(spec) == Some(word)).copied().collect();
         let begun = specs.iter().filter(|spec| expected(spec).is_some_and(|full| full.starts_with(*word)));
         let next: Vec<&Spec> = if exact.is_empty() { begun.copied().collect() } else { exact };
         let mut meant: Vec<_> = next.iter().filter_map(expected).collect();
@@ -321,7 +321,11 @@ fn options(spec: &Spec, typed: &[&str], words: usize) -> Result<Command, Grammar
                     _ => None,
                 });
                 let near = names.min_by_key(|name| distance(word, name)).filter(|name| is_near(word, name));
-                return Err(GrammarError::BadOption { pattern: spec.pattern, found: (*word).to_owned(), near });
+                return Err(GrammarError::BadOption {
+                    pattern: spec.pattern,
+                    found: (*word).to_owned(),
+                    near,
+                });
             }
         }
     }
@@ -419,7 +423,10 @@ mod tests {
     fn a_command_cut_short_says_what_could_follow() {
         assert_eq!(parse(""), Err(GrammarError::Empty));
         let text = error("show");
-        assert!(text.contains("`show session [verbose] [limit N]`") && text.contains("`show leaks`"), "{text}");
+        assert!(
+            text.contains("`show session [verbose] [limit N]`") && text.contains("`show leaks`"),
+            "{text}"
+        );
         assert_eq!(error("app detach"), "`app detach` wants more: `app detach NAME [app-worker N] [reset]`");
     }
 
@@ -441,10 +448,16 @@ mod tests {
         assert_eq!(error("show app now"), "`now` does not belong there: `show app`");
         assert_eq!(error("show session limit"), "`limit` wants a number after it");
         assert_eq!(error("show session limit x"), "`limit` wants a number up to 1000000, found `x`");
-        assert_eq!(error("show session limit 1000001"), "`limit` wants a number up to 1000000, found `1000001`");
+        assert_eq!(
+            error("show session limit 1000001"),
+            "`limit` wants a number up to 1000000, found `1000001`"
+        );
         assert_eq!(error("show session limit 1 limit 2"), "`limit` is given twice: once is enough");
         assert_eq!(error("show session verbose v"), "`verbose` is given twice: once is enough");
-        assert_eq!(error("app detach echo app-worker -1"), "`app-worker` wants a number up to 1000000, found `-1`");
+        assert_eq!(
+            error("app detach echo app-worker -1"),
+            "`app-worker` wants a number up to 1000000, found `-1`"
+        );
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use hoststack::{Answer, Query, StackHandle};
 use hoststack::app::DetachPolicy;
+use hoststack::{Answer, Query, StackHandle};
 use rustix::fs::Mode;
 use rustix::net::Shutdown;
 
@@ -236,7 +236,8 @@ fn detach(
         None => stack.detach(app.id, policy).map_err(|error| error.to_string())?.app_workers,
         Some(unit) => {
             let Some(app_worker) = app.app_workers.iter().find(|app_worker| app_worker.unit == unit) else {
-                let units: Vec<String> = app.app_workers.iter().map(|worker| worker.unit.to_string()).collect();
+                let units: Vec<String> =
+                    app.app_workers.iter().map(|worker| worker.unit.to_string()).collect();
                 return Err(format!("`{name}` has no app worker {unit}: there is {}", listed(&units)));
             };
             vec![stack.detach_worker(app_worker.id, policy).map_err(|error| error.to_string())?]
@@ -264,7 +265,9 @@ mod tests {
         let path = directory.join("ctl.sock");
         let live = BoundSocket::bind(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(BoundSocket::bind(&path), Err(CliError::Failed(text)) if text.contains("answers at")));
+        assert!(
+            matches!(BoundSocket::bind(&path), Err(CliError::Failed(text)) if text.contains("answers at"))
+        );
         drop(live);
         assert!(!path.exists());
         // A process that was killed leaves its file.

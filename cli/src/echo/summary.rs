@@ -145,14 +145,17 @@ impl Summary {
         }
     }
 
-    /// Prints it to standard output.
-    pub(super) fn print(&self, json: bool, end: &Answer) {
+    /// What goes to standard output.
+    pub(super) fn output(&self, json: bool, end: &Answer) -> String {
         if json {
             let text = serde_json::to_string(self);
-            println!("{}", text.expect("cannot fail because every key is a string and no write can fail"));
-        } else {
-            print!("{}\n{}", self.text(), format::leaks(&end.leaks, end.time_wait));
+            return text.expect("cannot fail because every key is a string and no write can fail") + "\n";
         }
+        let drops = match end.workers.iter().all(|worker| worker.drops.is_empty()) {
+            true => String::new(),
+            false => format!("{}\n", format::errors(&end.workers)),
+        };
+        format!("{}\n{drops}{}", self.text(), format::leaks(&end.leaks, end.time_wait))
     }
 
     fn text(&self) -> String {
@@ -262,7 +265,8 @@ impl Summary {
             ),
             (!self.leaks.is_clean(), "something leaked".to_owned()),
         ];
-        let wrongs: Vec<String> = wrongs.into_iter().filter_map(|(wrong, text)| wrong.then_some(text)).collect();
+        let wrongs: Vec<String> =
+            wrongs.into_iter().filter_map(|(wrong, text)| wrong.then_some(text)).collect();
         if wrongs.is_empty() { Ok(()) } else { Err(wrongs.join("; ")) }
     }
 }

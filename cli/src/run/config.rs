@@ -289,7 +289,8 @@ impl Config {
     fn check(&self) -> Result<(), Mistake> {
         let workers = *self.workers.get_ref();
         if !(1..=hoststack::config::WORKERS_MAX).contains(&workers) {
-            let expected = format!("expected 1 to {} workers, found {workers}", hoststack::config::WORKERS_MAX);
+            let expected =
+                format!("expected 1 to {} workers, found {workers}", hoststack::config::WORKERS_MAX);
             return mistake(&self.workers, expected);
         }
         self.check_devices()?;
@@ -300,7 +301,10 @@ impl Config {
                 return mistake(&app.name, "expected a name of 1 to 64 bytes");
             }
             if names.insert(app.name.get_ref(), ()).is_some() {
-                return mistake(&app.name, format!("two apps are named {:?}: expected another name", app.name.get_ref()));
+                return mistake(
+                    &app.name,
+                    format!("two apps are named {:?}: expected another name", app.name.get_ref()),
+                );
             }
             self.check_app(app, &mut endpoints)?;
         }
@@ -316,7 +320,10 @@ impl Config {
                 && *multi_queue.get_ref()
                 && !matches!(**device.name.get_ref(), DeviceName::Tap(_))
             {
-                return mistake(multi_queue, "only a tap: device has kernel queues: expected false, or nothing");
+                return mistake(
+                    multi_queue,
+                    "only a tap: device has kernel queues: expected false, or nothing",
+                );
             }
             for route in &device.routes {
                 let RouteConfig { to, via } = route.get_ref();
@@ -330,11 +337,17 @@ impl Config {
             let last = named[named.len() - 1];
             match name {
                 DeviceName::Wire(_) if named.len() != 2 => {
-                    let found = format!("expected two devices named \"{name}\", the wire's ends, found {}", named.len());
+                    let found = format!(
+                        "expected two devices named \"{name}\", the wire's ends, found {}",
+                        named.len()
+                    );
                     return mistake(last, found);
                 }
                 DeviceName::Tap(_) if named.len() != 1 => {
-                    return mistake(last, format!("two devices are named \"{name}\": expected another interface"));
+                    return mistake(
+                        last,
+                        format!("two devices are named \"{name}\": expected another interface"),
+                    );
                 }
                 _ => {}
             }
@@ -355,7 +368,8 @@ impl Config {
             addresses.extend(device.addresses()?.iter().map(Cidr::addr));
         }
         if !has_device {
-            let what = format!("no device is in domain {domain}: expected a [[device]] with `domain = {domain}`");
+            let what =
+                format!("no device is in domain {domain}: expected a [[device]] with `domain = {domain}`");
             return match &app.domain {
                 Some(at) => mistake(at, what),
                 None => mistake(&app.name, what),
@@ -373,7 +387,10 @@ impl Config {
                 return mistake(endpoint, what);
             }
             if endpoints.insert((domain, at), ()).is_some() {
-                return mistake(endpoint, format!("an app already listens on {at} in domain {domain}: expected another"));
+                return mistake(
+                    endpoint,
+                    format!("an app already listens on {at} in domain {domain}: expected another"),
+                );
             }
         }
         let positive = [&app.app_workers, &app.backlog, &app.fifo];

@@ -3,11 +3,13 @@
 pub(crate) mod config;
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use hoststack::app::{AttachOptions, DetachPolicy, DomainId, ListenOptions};
+use hoststack::app::{AttachOptions, DetachError, DetachPolicy, DetachReport, DomainId, ListenOptions};
+use hoststack::inspect::AppInfo;
 use hoststack::net::{Capture, Device, Loopback, MemoryWire, MemoryWireConfig, memory_wire};
 use hoststack::{Builder, InterfaceSpec, Query, Stack, StackConfig, StackHandle};
 use hoststack_builtin::{Discard, EchoServer};
@@ -20,8 +22,10 @@ use crate::ctl::server::BoundSocket;
 use crate::ctl::wire::Format;
 use crate::devices;
 use crate::error::CliError;
-use crate::host::Host;
+use crate::host::{Host, not_built};
+
 use crate::interrupt::EndSignals;
+use crate::output::print;
 use crate::parse::DeviceName;
 
 /// Run a stack from a configuration file until SIGTERM or SIGINT.
@@ -45,8 +49,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
         .map_err(|error| CliError::usage(format!("cannot read {}: {error}", file.display())))?;
     let config = config::parse(&text).map_err(|error| CliError::usage(error.message(file)))?;
     if args.check {
-        println!("{}: good", file.display());
-        return Ok(());
+        return print(&format!("{}: good\n", file.display()));
     }
     // Caught and bound before there is anything that an end or a second stack would leave behind.
     let mut signals = EndSignals::catch()?;
@@ -55,19 +58,20 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
         .as_ref()
         .map(|cli| BoundSocket::bind(&cli.socket.clone().unwrap_or_else(default_socket)))
         .transpose()?;
-    let result = start(&config).and_then(|running| {
-        let served = socket.map(|socket| socket.serve(running.stack.handle())).transpose()?;
-        let control = served.as_ref().map_or(String::new(), |served| format!(", control socket {}", served.path().display()));
-        let endpoints = config.app.iter().map(|app| app.listen.len()).sum::<usize>();
-        println!("ready: {} workers, {endpoints} endpoints{control}", config.workers.get_ref());
-        // Outside the event: what an event is made of is not looked at when nobody listens.
-        let signal = signals.wait();
-        tracing::info!(signal, "detaching every app");
-        // First no more commands, then no more apps.
-        drop(served);
-        running.end()
-    });
-    result
+    let running = start(&config)?;
+    let served = socket.map(|socket| socket.serve(running.stack.handle())).transpose()?;
+    let workers = config.workers.get_ref();
+    let endpoints = config.app.iter().map(|app| app.listen.len()).sum::<usize>();
+    let control = served
+        .as_ref()
+        .map_or(String::new(), |served| format!(", control socket {}", served.path().display()));
+    print(&format!("ready: workers {workers}, endpoints {endpoints}{control}\n"))?;
+    // Outside the event: what an event is made of is not looked at when nobody listens.
+    let signal = signals.wait();
+    tracing::info!(signal, "detaching every app");
+    // First no more commands, then no more apps.
+    drop(served);
+    running.end()
 }
 
 /// A stack with its apps.
@@ -82,43 +86,66 @@ impl Running {
         let handle = self.stack.handle();
         let stopped = |error| CliError::failed(format!("the stack stopped by itself: {error}"));
         let mut late = false;
-        for app in handle.inspect(Query::Summary).map_err(stopped)?.apps {
-            match handle.detach(app.id, DetachPolicy::default()) {
-                Ok(report) => {
-                    late |= report.app_workers.iter().any(|report| !report.stuck.is_empty());
-                    print!("{}", format::detached(&report.name, &report.app_workers, Format::Text));
+        let apps = handle.inspect(Query::Summary).map_err(stopped)?.apps;
+        for apps in apps.chunks(DETACHES) {
+            for (app, result) in apps.iter().zip(detach_all(&handle, apps)) {
+                match result {
+                    Ok(report) => {
+                        late |= report.app_workers.iter().any(|report| !report.stuck.is_empty());
+                        print(&format::detached(&report.name, &report.app_workers, Format::Text))?;
+                    }
+                    // A command of the control socket is detaching it: that is as good.
+                    Err(error) => tracing::info!(app = app.name, %error, "not detached"),
                 }
-                // A command of the control socket is detaching it: that is as good.
-                Err(error) => tracing::info!(app = app.name, %error, "not detached"),
             }
         }
         let mut host = Host::threads(self.stack);
         let answer = host.quiescent().map_err(stopped)?;
-        print!("{}", format::leaks(&answer.leaks, answer.time_wait));
+        print(&format::leaks(&answer.leaks, answer.time_wait))?;
         drop(host);
         self.captures.iter().for_each(|capture| devices::end_capture(Some(capture)));
         match (answer.leaks.is_clean(), late) {
             (true, false) => Ok(()),
             (false, _) => Err(CliError::failed("something is still held after every app was detached")),
-            (true, true) => Err(CliError::failed("a worker did not answer a detach in time: a callback hung")),
+            (true, true) => {
+                Err(CliError::failed("a worker did not answer a detach in time: a callback hung"))
+            }
         }
     }
 }
 
+/// Apps that are detached at a time, a thread each: a call waits for its app's sessions.
+const DETACHES: usize = 16;
+
+fn detach_all(handle: &StackHandle, apps: &[AppInfo]) -> Vec<Result<DetachReport, DetachError>> {
+    std::thread::scope(|scope| {
+        let detach = |app: &AppInfo| {
+            let app = app.id;
+            scope.spawn(move || handle.detach(app, DetachPolicy::default()))
+        };
+        let threads: Vec<_> = apps.iter().map(detach).collect();
+        // A panic on such a thread is one of ours: it goes on here.
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
+
 fn start(config: &Config) -> Result<Running, CliError> {
     let mut captures = Vec::new();
-    let mut builder = Stack::builder().config(stack_config(&config.limits)).workers(*config.workers.get_ref());
+    let mut builder =
+        Stack::builder().config(stack_config(&config.limits)).workers(*config.workers.get_ref());
     builder = interfaces(builder, &config.device, &mut captures)?;
-    let stack = builder.start().map_err(CliError::failed)?;
+    let stack = builder.start().map_err(not_built)?;
     let handle = stack.handle();
     for app in &config.app {
-        attach(&handle, app).map_err(|error| CliError::failed(format!("app {:?}: {error}", app.name.get_ref())))?;
+        attach(&handle, app)
+            .map_err(|error| CliError::failed(format!("app {:?}: {error}", app.name.get_ref())))?;
     }
     Ok(Running { stack, captures })
 }
 
 fn stack_config(limits: &Limits) -> StackConfig {
-    let Limits { sessions, fifo_chunks, apps, app_workers, listeners, time_wait, rx_burst, tx_burst } = *limits;
+    let Limits { sessions, fifo_chunks, apps, app_workers, listeners, time_wait, rx_burst, tx_burst } =
+        *limits;
     let mut config = StackConfig::default();
     let fields = [
         (&mut config.sessions.sessions, sessions),

@@ -43,6 +43,11 @@ impl TxFifo {
         capacity.min(CAPACITY_MAX).saturating_sub(self.len())
     }
 
+    /// How many of `want` bytes could be written with at most `chunks` more chunks, if the fifo may hold them.
+    pub fn fits(&self, pool: &ChunkPool, want: usize, chunks: usize) -> usize {
+        index(self.ring.writable(pool, self.ring.len(), length(want), chunks))
+    }
+
     /// Appends as much of `data` as `capacity` and the pool allow. Returns how much. Ends a reservation.
     #[inline]
     pub fn write(&mut self, pool: &mut ChunkPool, data: &[u8], capacity: usize) -> usize {

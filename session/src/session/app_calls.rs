@@ -7,7 +7,7 @@ use hoststack_transport::SessionId;
 
 use super::{CloseAction, Session, Sessions, has_worthwhile_room};
 use crate::events::Pending;
-use crate::fifo::relay;
+use crate::fifo::{ChunkPool, relay};
 use crate::state::AppSide;
 
 impl Session {
@@ -19,6 +19,12 @@ impl Session {
             waiters.push_back(id);
         }
     }
+}
+
+/// Chunks that apps' writes leave alone: an eighth of the pool. What the peers send must find room even if all apps
+/// write as much as they can, or two stacks that fill their pools with bytes for each other would both stand still.
+fn rx_reserve(chunks: &ChunkPool) -> usize {
+    chunks.limit() >> 3
 }
 
 impl Sessions {
@@ -75,10 +81,16 @@ impl Sessions {
         if !session.is_writable() {
             return 0;
         }
-        let room = session.tx.room(session.tx_capacity as usize);
-        let count = session.tx.write(&mut self.chunks, bytes, session.tx_capacity as usize);
+        let wanted = bytes.len().min(session.tx.room(session.tx_capacity as usize));
+        let chunks = self.chunks.available().saturating_sub(rx_reserve(&self.chunks));
+        let count = if wanted < chunks * self.chunks.chunk_size() {
+            wanted
+        } else {
+            session.tx.fits(&self.chunks, wanted, chunks)
+        };
+        let count = session.tx.write(&mut self.chunks, &bytes[..count], session.tx_capacity as usize);
         session.wants_room |= count < bytes.len();
-        if count < bytes.len().min(room) {
+        if count < wanted {
             session.wait_for_chunks(id, &mut self.chunk_waiters);
         }
         if count > 0 {
@@ -95,11 +107,13 @@ impl Sessions {
         };
         let room = session.tx.room(session.tx_capacity as usize);
         session.wants_room |= room < want;
-        let lent = session.tx.reserve(&mut self.chunks, want.min(room));
-        if lent.is_empty() && want.min(room) > 0 {
+        let want = want.min(room);
+        let chunks = self.chunks.available().saturating_sub(rx_reserve(&self.chunks));
+        if want > 0 && chunks == 0 && session.tx.fits(&self.chunks, 1, 0) == 0 {
             session.wait_for_chunks(id, &mut self.chunk_waiters);
+            return &mut [];
         }
-        lent
+        session.tx.reserve(&mut self.chunks, want)
     }
 
     /// Queues the first `count` bytes of what [`Sessions::reserve`] returned last, and ends the reservation: what is
@@ -166,13 +180,13 @@ impl Sessions {
 
     /// Whether chunks are free that sessions wait for: [`Sessions::serve_chunk_waiters`] has something to do.
     pub fn has_chunks_to_give(&self) -> bool {
-        !self.chunk_waiters.is_empty() && self.chunks.available() > 0
+        !self.chunk_waiters.is_empty() && self.chunks.available() > rx_reserve(&self.chunks)
     }
 
     /// Makes sessions `writable` that wait for chunks, at most as many as there are free ones, longest waiting first.
     /// Called once a step, so that one that finds the pool exhausted again waits its turn.
     pub fn serve_chunk_waiters(&mut self) {
-        let mut left = self.chunks.available();
+        let mut left = self.chunks.available().saturating_sub(rx_reserve(&self.chunks));
         while left > 0
             && let Some(id) = self.chunk_waiters.pop_front()
         {

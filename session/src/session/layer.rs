@@ -46,6 +46,10 @@ impl SessionLayer for Sessions {
         self.pool.get(session.0).map_or(&[], |s| s.rx.ranges())
     }
 
+    fn rx_unread(&self, session: SessionId) -> u32 {
+        self.pool.get(session.0).map_or(0, |s| s.rx.len() as u32)
+    }
+
     #[inline]
     fn tx_len(&self, session: SessionId) -> u32 {
         self.pool.get(session.0).map_or(0, |s| s.tx.len() as u32)

@@ -147,3 +147,19 @@ fn closed_after_a_graceful_end_waits_until_all_bytes_are_taken() {
     assert_eq!(sessions.read(id, &mut [0; 7]), 1);
     assert_eq!(visit(&mut sessions), Some((id, vec![Pending::CLOSED])));
 }
+
+#[test]
+fn writes_leave_an_eighth_of_the_pool_to_what_is_received() {
+    let mut sessions = sessions(16);
+    let id = accepted(&mut sessions, 1);
+    let other = accepted(&mut sessions, 2);
+    assert_eq!(sessions.write(id, &[1; 1000]), 14 * CHUNK);
+    assert!(sessions.reserve(other, 1).is_empty());
+    assert_eq!(sessions.write(other, &[1; 1]), 0);
+    assert_eq!(sessions.rx_store(other, 0, &[2; 1000]).advanced, 2 * CHUNK as u32);
+    assert_eq!((sessions.rx_unread(other), sessions.rx_unread(id)), (2 * CHUNK as u32, 0));
+    assert_eq!(sessions.consume(other, CHUNK), CHUNK);
+    assert!(!sessions.has_chunks_to_give(), "what is read is for what is received");
+    sessions.tx_acknowledge(id, 3 * CHUNK as u32);
+    assert!(sessions.has_chunks_to_give());
+}

@@ -1,6 +1,6 @@
 //! What the tests of whole stacks share: an app that logs every callback and does what a closure says, a world of
 //! two routing domains joined by a wire, and the checks that hold for every log (invariants 1 and 2 of the design).
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Programs of the kernel's side: a web server, a byte pump, an echo request.
+//! Programs of the kernel's side: a web server, a byte pump, an echo request, plain sockets.
 
 mod nginx;
 mod ping;
@@ -8,4 +8,4 @@ mod sockets;
 pub use nginx::{HTTP_PORT, Nginx};
 pub use ping::{Pinged, ping};
 pub use socat::Socat;
-pub use sockets::{listen, reset};
+pub use sockets::{SocketState, accept, connect, count, exchange, listen, reset};

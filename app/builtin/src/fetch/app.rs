@@ -176,7 +176,13 @@ impl Fetch {
 }
 
 impl Shared {
-    /// Tells how a claimed request ended, once.
+    /// A claimed request has ended; another one may be claimed.
+    fn end(&self, outcome: FetchOutcome) {
+        self.plan.free();
+        self.tell(outcome);
+    }
+
+    /// Tells how a request ended, once.
     fn tell(&self, outcome: FetchOutcome) {
         if self.told[outcome.index].swap(true, Ordering::AcqRel) {
             return;
@@ -186,12 +192,11 @@ impl Shared {
         self.stats.cell(outcome.index as u32).set_state(state);
         // There is room for one outcome per request.
         let _ = self.sender.try_send(outcome);
-        self.plan.free();
         let _ = self.plan.complete();
     }
 
-    fn tell_failed(&self, index: u32, error: FetchError) {
-        self.tell(FetchOutcome { index: index as usize, status: None, bytes: 0, result: Err(error) });
+    fn end_failed(&self, index: u32, error: FetchError) {
+        self.end(FetchOutcome::failed(index, error));
     }
 
     /// The connect of a claimed request, if it can be made.
@@ -225,21 +230,22 @@ impl Application for Fetch {
         let other = ctx.app_workers().iter().copied().find(|app_worker| *app_worker != report.app_worker);
         let Some(app_worker) = other else { return };
         while let Some(index) = self.shared.plan.claim() {
+            self.shared.stats.cell(index).set_state(FetchState::Connecting);
             let made = self
                 .shared
                 .connect_options(index)
                 .and_then(|options| ctx.connect(app_worker, options).map_err(FetchError::NotTaken));
             if let Err(error) = made {
-                self.shared.tell_failed(index, error);
+                self.shared.end_failed(index, error);
             }
         }
     }
 
-    /// Whatever has not ended by now never will.
+    /// Whatever has not ended by now, claimed or not, never will.
     fn detached(&mut self, _report: &DetachReport) {
         for (index, told) in (0..).zip(&self.shared.told) {
             if !told.load(Ordering::Acquire) {
-                self.shared.tell_failed(index, FetchError::Detached);
+                self.shared.tell(FetchOutcome::failed(index, FetchError::Detached));
             }
         }
     }
@@ -273,7 +279,7 @@ impl FetchWorker {
                 .and_then(|options| ctx.connect(options).map_err(FetchError::NotTaken));
             match made {
                 Ok(_) => limit -= 1,
-                Err(error) => self.shared.tell_failed(index, error),
+                Err(error) => self.shared.end_failed(index, error),
             }
         }
     }
@@ -297,7 +303,7 @@ impl FetchWorker {
             ctx.reset(session)
         }
         let result = result.map_err(|error| if self.is_detaching { FetchError::Detached } else { error });
-        self.shared.tell(transfer.finish(result));
+        self.shared.end(transfer.finish(result));
         self.pump(ctx, u32::MAX);
     }
 
@@ -347,7 +353,7 @@ impl AppWorker for FetchWorker {
             }
             (Ok(session), None) => ctx.reset(session),
             (Err(failure), Some(index)) => {
-                self.shared.tell_failed(index, FetchError::Connect(failure));
+                self.shared.end_failed(index, FetchError::Connect(failure));
                 self.pump(ctx, u32::MAX);
             }
             (Err(_), None) => {}

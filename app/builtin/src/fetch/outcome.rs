@@ -23,6 +23,13 @@ pub struct FetchOutcome {
     pub result: Result<Fetched, FetchError>,
 }
 
+impl FetchOutcome {
+    /// A request that failed before anything was received.
+    pub(crate) fn failed(index: u32, error: FetchError) -> FetchOutcome {
+        FetchOutcome { index: index as usize, status: None, bytes: 0, result: Err(error) }
+    }
+}
+
 /// Where the body is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fetched {

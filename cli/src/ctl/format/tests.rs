@@ -40,7 +40,8 @@ fn sessions_are_summed_up_and_a_list_that_is_cut_short_says_so() {
 #[test]
 fn workers_stand_beside_each_other_with_the_counters_of_all() {
     let text = shown("show worker", Format::Text);
-    let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap().split_whitespace().last();
+    let line =
+        |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap().split_whitespace().last();
     assert_eq!(line("number"), Some("1"));
     assert_eq!(line("tcp segments_in"), Some("11"));
     assert!(text.contains("1 234 567"));
@@ -54,7 +55,10 @@ fn errors_have_their_reason_and_meaning() {
     let text = shown("show errors", Format::Text);
     assert_eq!(text.lines().nth(1), Some("     0      3  no-flow  no one listens"));
     let json: Value = serde_json::from_str(&shown("show errors", Format::Json)).unwrap();
-    assert_eq!(json["errors"][1], json!({ "worker": 1, "reason": "no-flow", "count": 3, "help": "no one listens" }));
+    assert_eq!(
+        json["errors"][1],
+        json!({ "worker": 1, "reason": "no-flow", "count": 3, "help": "no one listens" })
+    );
     assert_eq!(answer(&Command::ShowErrors, &Answer::default(), Format::Text), "nothing was dropped\n");
 }
 
@@ -64,7 +68,10 @@ fn leaks_say_whether_there_are_any() {
     let held = leaks(&Leaks { timers: 2, ..Leaks::default() }, 0);
     assert!(held.starts_with("held") && held.contains("timers       2\n"), "{held}");
     let json: Value = serde_json::from_str(&shown("show leaks", Format::Json)).unwrap();
-    assert_eq!((&json["clean"], &json["time_wait"], &json["leaks"]["flows"]), (&json!(true), &json!(7), &json!(0)));
+    assert_eq!(
+        (&json["clean"], &json["time_wait"], &json["leaks"]["flows"]),
+        (&json!(true), &json!(7), &json!(0))
+    );
 }
 
 #[test]

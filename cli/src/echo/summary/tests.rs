@@ -33,7 +33,6 @@ fn outcome(connected: u64) -> Outcome {
     Outcome { totals, latency, report, held: None, seconds: 2.0, cpu_seconds: 1.0, interrupted: false }
 }
 
-
 fn worker_report() -> hoststack::app::WorkerDetachReport {
     hoststack::app::WorkerDetachReport {
         app_worker: hoststack::app::AppWorkerId(SessionHandle::from_u64(1).session().0),
@@ -50,16 +49,38 @@ fn worker_report() -> hoststack::app::WorkerDetachReport {
 }
 
 fn summary(connected: u64, end: &Answer) -> Summary {
-    Summary::new(&args("--sessions 10 --bytes 100"), &outcome(connected), end, &[Arc::default(), Arc::default()], 1)
+    Summary::new(
+        &args("--sessions 10 --bytes 100"),
+        &outcome(connected),
+        end,
+        &[Arc::default(), Arc::default()],
+        1,
+    )
 }
 
 #[test]
 fn json_has_every_field_that_scripts_rely_on() {
     let json = serde_json::to_value(summary(10, &Answer::default())).unwrap();
     let numbers = [
-        "sessions_requested", "connected", "refused", "timed_out", "unreachable", "cancelled", "detached",
-        "undelivered", "bytes_sent", "bytes_echoed", "bytes_mismatched", "retransmitted_segments", "seconds",
-        "cpu_seconds", "connects_per_second", "echo_gbits_per_second", "half_opens_cleaned", "addresses", "time_wait",
+        "sessions_requested",
+        "connected",
+        "refused",
+        "timed_out",
+        "unreachable",
+        "cancelled",
+        "detached",
+        "undelivered",
+        "bytes_sent",
+        "bytes_echoed",
+        "bytes_mismatched",
+        "retransmitted_segments",
+        "seconds",
+        "cpu_seconds",
+        "connects_per_second",
+        "echo_gbits_per_second",
+        "half_opens_cleaned",
+        "addresses",
+        "time_wait",
     ];
     assert!(numbers.iter().all(|name| json[name].is_number()), "{json}");
     let objects: [(&str, &[&str]); 3] = [
@@ -100,7 +121,8 @@ fn text_names_only_failures_that_there_were() {
 
 #[test]
 fn arguments_that_do_not_fit_together_are_refused() {
-    let refused = |text: &str| Cli::try_parse_from(["echo"].into_iter().chain(text.split_whitespace())).is_err();
+    let refused =
+        |text: &str| Cli::try_parse_from(["echo"].into_iter().chain(text.split_whitespace())).is_err();
     assert!(refused("--device tap:a"));
     assert!(refused("--device tap:a --address 10.0.0.1/24"));
     assert!(refused("--device loopback --address 10.0.0.1/24 --peer 10.0.0.2:7"));

@@ -77,32 +77,108 @@ fn bad(from: &str, to: &str) -> String {
 fn every_mistake_is_told_with_its_line_its_key_and_what_was_expected() {
     let cases: &[(&str, &str, &str)] = &[
         // Values of the wrong type, or out of range.
-        ("workers = 3", "workers = \"two\"", "f.toml:1: workers: invalid type: string \"two\", expected a number, 0 or above"),
+        (
+            "workers = 3",
+            "workers = \"two\"",
+            "f.toml:1: workers: invalid type: string \"two\", expected a number, 0 or above",
+        ),
         ("workers = 3", "workers = 0", "f.toml:1: workers: expected 1 to 255 workers, found 0"),
-        ("workers = 3", "workers = -1", "f.toml:1: workers: invalid value: integer `-1`, expected a number, 0 or above"),
-        ("sessions = 1000", "sessions = 0", "f.toml:4: limits.sessions: a limit of 0 lets nothing be done: expected a positive number"),
-        ("domain = 2", "domain = 70000", "f.toml:23: device[2].domain: invalid value: integer `70000`, expected a number from 0 to 65535"),
+        (
+            "workers = 3",
+            "workers = -1",
+            "f.toml:1: workers: invalid value: integer `-1`, expected a number, 0 or above",
+        ),
+        (
+            "sessions = 1000",
+            "sessions = 0",
+            "f.toml:4: limits.sessions: a limit of 0 lets nothing be done: expected a positive number",
+        ),
+        (
+            "domain = 2",
+            "domain = 70000",
+            "f.toml:23: device[2].domain: invalid value: integer `70000`, expected a number from 0 to 65535",
+        ),
         ("backlog = 100", "backlog = 0", "f.toml:31: app[0].backlog: expected a positive number, found 0"),
         ("fifo = 131072", "fifo = 2000000000", "f.toml:32: app[0].fifo: expected at most 1073741824 bytes"),
-        ("multi_queue = true", "multi_queue = 1", "f.toml:13: device[0].multi_queue: invalid type: integer `1`, expected a boolean"),
+        (
+            "multi_queue = true",
+            "multi_queue = 1",
+            "f.toml:13: device[0].multi_queue: invalid type: integer `1`, expected a boolean",
+        ),
         // Strings that are not what they should be.
-        ("\"tap:hs0\"", "\"eth0\"", "f.toml:7: device[0].name: expected tap:NAME, wire:NAME or loopback, found \"eth0\""),
-        ("\"fd09::2/64\"", "\"fd09::2\"", "f.toml:8: device[0].addresses[1]: no prefix length: write it like 10.0.0.1/24 or 2001:db8::1/64, found \"fd09::2\""),
-        ("via = \"10.9.0.1\"", "via = \"router\"", "f.toml:10: device[0].routes[0].via: expected an IPv4 or IPv6 address, found \"router\""),
-        ("\"0.0.0.0:7\"", "\"0.0.0.0\"", "f.toml:29: app[0].listen[0]: expected an address and a port, like 10.9.0.2:7 or [fd09::2]:7, found \"0.0.0.0\""),
-        ("kind = \"echo\"", "kind = \"ehco\"", "f.toml:28: app[0].kind: unknown variant `ehco`, expected `echo` or `discard`"),
+        (
+            "\"tap:hs0\"",
+            "\"eth0\"",
+            "f.toml:7: device[0].name: expected tap:NAME, wire:NAME or loopback, found \"eth0\"",
+        ),
+        (
+            "\"fd09::2/64\"",
+            "\"fd09::2\"",
+            "f.toml:8: device[0].addresses[1]: no prefix length: write it like 10.0.0.1/24 or 2001:db8::1/64, found \"fd09::2\"",
+        ),
+        (
+            "via = \"10.9.0.1\"",
+            "via = \"router\"",
+            "f.toml:10: device[0].routes[0].via: expected an IPv4 or IPv6 address, found \"router\"",
+        ),
+        (
+            "\"0.0.0.0:7\"",
+            "\"0.0.0.0\"",
+            "f.toml:29: app[0].listen[0]: expected an address and a port, like 10.9.0.2:7 or [fd09::2]:7, found \"0.0.0.0\"",
+        ),
+        (
+            "kind = \"echo\"",
+            "kind = \"ehco\"",
+            "f.toml:28: app[0].kind: unknown variant `ehco`, expected `echo` or `discard`",
+        ),
         // Keys that are unknown or missing.
-        ("backlog = 100", "backlogg = 100", "f.toml:31: app[0].backlogg: unknown field `backlogg`, expected one of `name`, `kind`, `listen`, `domain`, `app_workers`, `backlog`, `nodelay`, `fifo`"),
+        (
+            "backlog = 100",
+            "backlogg = 100",
+            "f.toml:31: app[0].backlogg: unknown field `backlogg`, expected one of `name`, `kind`, `listen`, `domain`, `app_workers`, `backlog`, `nodelay`, `fifo`",
+        ),
         ("kind = \"discard\"\n", "", "f.toml:34: app[1]: missing field `kind`"),
-        ("[cli]", "[ctl]", "f.toml:41: ctl: unknown field `ctl`, expected one of `workers`, `limits`, `device`, `app`, `cli`"),
+        (
+            "[cli]",
+            "[ctl]",
+            "f.toml:41: ctl: unknown field `ctl`, expected one of `workers`, `limits`, `device`, `app`, `cli`",
+        ),
         // What does not fit together.
-        ("listen = [\"10.1.0.1:9\"]", "listen = [\"10.1.0.2:9\"]", "f.toml:38: app[1].listen[0]: 10.1.0.2 is no address of domain 1: expected one of its devices' `addresses`, or 0.0.0.0 or [::]"),
-        ("listen = [\"10.1.0.1:9\"]", "listen = [\"10.1.0.1:0\"]", "f.toml:38: app[1].listen[0]: port 0 is none: expected 1 to 65535"),
-        ("\"[fd09::2]:7\"", "\"0.0.0.0:7\"", "f.toml:29: app[0].listen[1]: an app already listens on 0.0.0.0:7 in domain 0: expected another"),
-        ("name = \"sink\"", "name = \"echo\"", "f.toml:35: app[1].name: two apps are named \"echo\": expected another name"),
-        ("domain = 1\nlisten", "domain = 5\nlisten", "f.toml:37: app[1].domain: no device is in domain 5: expected a [[device]] with `domain = 5`"),
-        ("name = \"wire:a\"\ndomain = 2", "name = \"wire:b\"\ndomain = 2", "f.toml:17: device[1].name: expected two devices named \"wire:a\", the wire's ends, found 1"),
-        ("to = \"10.200.0.0/16\"", "to = \"::/0\", via = \"10.9.0.1\"", "f.toml:11: device[0].routes[1]: expected `to` and `via` of one family, both IPv4 or both IPv6"),
+        (
+            "listen = [\"10.1.0.1:9\"]",
+            "listen = [\"10.1.0.2:9\"]",
+            "f.toml:38: app[1].listen[0]: 10.1.0.2 is no address of domain 1: expected one of its devices' `addresses`, or 0.0.0.0 or [::]",
+        ),
+        (
+            "listen = [\"10.1.0.1:9\"]",
+            "listen = [\"10.1.0.1:0\"]",
+            "f.toml:38: app[1].listen[0]: port 0 is none: expected 1 to 65535",
+        ),
+        (
+            "\"[fd09::2]:7\"",
+            "\"0.0.0.0:7\"",
+            "f.toml:29: app[0].listen[1]: an app already listens on 0.0.0.0:7 in domain 0: expected another",
+        ),
+        (
+            "name = \"sink\"",
+            "name = \"echo\"",
+            "f.toml:35: app[1].name: two apps are named \"echo\": expected another name",
+        ),
+        (
+            "domain = 1\nlisten",
+            "domain = 5\nlisten",
+            "f.toml:37: app[1].domain: no device is in domain 5: expected a [[device]] with `domain = 5`",
+        ),
+        (
+            "name = \"wire:a\"\ndomain = 2",
+            "name = \"wire:b\"\ndomain = 2",
+            "f.toml:17: device[1].name: expected two devices named \"wire:a\", the wire's ends, found 1",
+        ),
+        (
+            "to = \"10.200.0.0/16\"",
+            "to = \"::/0\", via = \"10.9.0.1\"",
+            "f.toml:11: device[0].routes[1]: expected `to` and `via` of one family, both IPv4 or both IPv6",
+        ),
     ];
     let wrong: Vec<_> = cases
         .iter()
@@ -125,7 +201,8 @@ fn what_is_no_toml_is_told_with_its_line() {
 
 #[test]
 fn an_item_of_a_list_is_told_with_its_own_line() {
-    let message = bad("[\"10.9.0.2/24\", \"fd09::2/64\"]", "[\n    \"10.9.0.2/24\",\n    \"fd09::2/129\",\n]");
+    let message =
+        bad("[\"10.9.0.2/24\", \"fd09::2/64\"]", "[\n    \"10.9.0.2/24\",\n    \"fd09::2/129\",\n]");
     assert_eq!(
         message,
         "f.toml:10: device[0].addresses[1]: a prefix of 129 bits is longer than the address, which has 128, found \"fd09::2/129\""

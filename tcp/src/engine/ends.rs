@@ -1,0 +1,125 @@
+//! How flows end, and the table that they are found in.
+
+use super::*;
+
+impl Engine {
+    pub(super) fn dispose<L: SessionLayer, O: Output>(
+        &mut self,
+        now: Instant,
+        key: Key,
+        fate: Fate,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        match fate {
+            Fate::Lives => {}
+            Fate::Closed(reason) => self.close_connection(key, reason, events),
+            Fate::TimeWait => self.enter_time_wait(now, key, layer, out, events),
+        }
+    }
+
+    /// The connection is over, without TIME-WAIT.
+    pub(super) fn close_connection(
+        &mut self,
+        key: Key,
+        reason: CloseReason,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        let Some(connection) = self.take_connection(key) else { return };
+        self.remove_flow(&connection.flow);
+        events.push(TransportEvent::Closed { session: connection.session, reason });
+        if connection.is_active_open {
+            events.push(TransportEvent::FlowGone { flow: connection.flow });
+        }
+    }
+
+    pub(super) fn enter_time_wait<L: SessionLayer, O: Output>(
+        &mut self,
+        now: Instant,
+        key: Key,
+        layer: &mut L,
+        out: &mut O,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && connection.is_ack_programmed
+        {
+            // Nothing will carry it any more.
+            connection.send_ack(&mut self.shared, now, layer, out);
+        }
+        let Some(connection) = self.take_connection(key) else { return };
+        if self.time_waits.is_full() {
+            self.shared.drops.count(DropReason::TimeWaitOverflow);
+            if let Some(oldest) = self.time_waits.take_oldest() {
+                self.forget_time_wait(&oldest, events);
+            }
+        }
+        let record = self.time_waits.insert(TimeWait::of(&connection), now + self.shared.config.time_wait);
+        let hash = self.table_hash(&connection.flow);
+        if let Some(entry) = self.flows.find_mut(hash, |entry| entry.flow == connection.flow) {
+            entry.target = FlowTarget::TimeWait(record);
+        }
+        events.push(TransportEvent::Closed { session: connection.session, reason: CloseReason::Finished });
+    }
+
+    pub(super) fn take_connection(&mut self, key: Key) -> Option<Connection> {
+        let mut connection = self.connections.remove(key)?;
+        self.shared.counters.closed += 1;
+        if let Some(mut recovery) = connection.recovery.take() {
+            *recovery = Recovery::new();
+            if self.shared.spare.len() < SPARES_MAX {
+                self.shared.spare.push(recovery);
+            }
+        }
+        Some(connection)
+    }
+
+    pub(super) fn forget_time_wait(&mut self, record: &TimeWait, events: &mut Vec<TransportEvent>) {
+        self.remove_flow(&record.flow);
+        if record.is_active_open {
+            events.push(TransportEvent::FlowGone { flow: record.flow });
+        }
+    }
+
+    /// Removes a SYN-RECEIVED record and its flow.
+    pub(super) fn remove_syn_received(&mut self, key: Key) -> Option<SynReceived> {
+        let record = self.drop_syn_received(key)?;
+        self.remove_flow(&record.flow);
+        Some(record)
+    }
+
+    /// Removes a SYN-RECEIVED record; its flow entry is the caller's.
+    pub(super) fn drop_syn_received(&mut self, key: Key) -> Option<SynReceived> {
+        let record = self.syn_received.remove(key)?;
+        if let Some(listener) = self.listeners.get_mut(record.listener) {
+            listener.syn_received -= 1;
+        }
+        Some(record)
+    }
+
+    pub(super) fn table_hash(&self, flow: &FlowKey) -> u64 {
+        mix(self.flow_hash(flow), flow.domain)
+    }
+
+    pub(super) fn insert_flow(&mut self, hash: u64, entry: FlowEntry) {
+        let hasher = self.hasher;
+        let rehash = |entry: &FlowEntry| {
+            let FlowKey { local, remote, domain, .. } = entry.flow;
+            mix(hasher.hash(local.addr, local.port, remote.addr, remote.port), domain)
+        };
+        match self.flows.entry(hash, |other| other.flow == entry.flow, rehash) {
+            Entry::Vacant(place) => {
+                place.insert(entry);
+            }
+            Entry::Occupied(_) => unreachable!("a flow has one entry: the caller looked"),
+        }
+    }
+
+    pub(super) fn remove_flow(&mut self, flow: &FlowKey) {
+        let hash = self.table_hash(flow);
+        if let Ok(entry) = self.flows.find_entry(hash, |entry| entry.flow == *flow) {
+            entry.remove();
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What the CLI and tests may see of an engine, and what must hold in it.
+
+use super::*;
+
+impl Engine {
+    /// What it holds now. Costs a walk over connections when there are any, for the armed timers.
+    pub fn counts(&self) -> EngineCounts {
+        let armed = |deadline: Instant| deadline != Instant::FAR;
+        EngineCounts {
+            connections: self.connections.len(),
+            half_open_entries: self.half_open_entries,
+            syn_received: self.syn_received.len(),
+            time_wait: self.time_waits.len(),
+            listeners: self.listeners.len(),
+            armed_timers: self.connections.iter().filter(|(_, connection)| armed(connection.timer())).count()
+                + self.syn_received.iter().filter(|(_, record)| armed(record.retransmit_at)).count(),
+            flows: self.flows.len(),
+        }
+    }
+
+    /// Connections now: a measure of load that costs nothing.
+    pub fn connections_len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// What it did so far.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// What it dropped so far, by reason.
+    pub fn drop_counters(&self) -> &DropCounters {
+        &self.shared.drops
+    }
+
+    /// A connection's variables.
+    pub fn connection(&self, now: Instant, id: ConnectionId) -> Option<ConnectionInfo> {
+        Some(self.connections.get(id.0)?.info(id.0, now, &self.shared))
+    }
+
+    /// The connection in a slot, for walks in slices up to [`Engine::connection_slot_end`].
+    pub fn connection_at_slot(&self, now: Instant, slot: u32) -> Option<ConnectionInfo> {
+        let (key, connection) = self.connections.at_slot(slot)?;
+        Some(connection.info(key, now, &self.shared))
+    }
+
+    /// One past the highest slot ever used.
+    pub fn connection_slot_end(&self) -> u32 {
+        self.connections.slot_end()
+    }
+
+    /// The connection of a flow.
+    pub fn connection_of(&self, flow: &FlowKey) -> Option<ConnectionId> {
+        match self.target_of(flow)? {
+            FlowTarget::Connection(key) => Some(ConnectionId(key)),
+            _ => None,
+        }
+    }
+
+    /// The state of a flow, whichever record holds it.
+    pub fn state_of(&self, flow: &FlowKey) -> Option<State> {
+        match self.target_of(flow)? {
+            FlowTarget::HalfOpen { .. } => Some(State::SynSent),
+            FlowTarget::SynReceived(_) => Some(State::SynReceived),
+            FlowTarget::Connection(key) => self.connections.get(key).map(|connection| connection.state),
+            FlowTarget::TimeWait(_) => Some(State::TimeWait),
+        }
+    }
+
+    fn target_of(&self, flow: &FlowKey) -> Option<FlowTarget> {
+        let hash = self.table_hash(flow);
+        self.flows.find(hash, |entry| entry.flow == *flow).map(|entry| entry.target)
+    }
+
+    /// Checks what must hold between any two calls. For tests and the simulator: it walks everything.
+    ///
+    /// # Panics
+    /// When an invariant is broken.
+    pub fn check_consistency(&self) {
+        let EngineCounts { connections, half_open_entries, syn_received, time_wait, flows, .. } =
+            self.counts();
+        assert_eq!(
+            flows,
+            connections + half_open_entries + syn_received + time_wait,
+            "the flow table and the pools do not agree"
+        );
+        for (key, connection) in self.connections.iter() {
+            assert_eq!(
+                self.target_of(&connection.flow),
+                Some(FlowTarget::Connection(key)),
+                "{key}: its flow is not its own"
+            );
+            assert!(
+                !connection.is_ack_programmed || connection.is_ack_listed,
+                "{key}: an acknowledgment is programmed and nobody will send it"
+            );
+            connection.check_consistency(key);
+        }
+        for (key, record) in self.syn_received.iter() {
+            assert_eq!(
+                self.target_of(&record.flow),
+                Some(FlowTarget::SynReceived(key)),
+                "{key}: its flow is not its own"
+            );
+            assert!(
+                record.wheel.covers(record.retransmit_at),
+                "{key}: a deadline that no wheel entry will fire"
+            );
+        }
+        for (key, record) in self.time_waits.iter() {
+            assert_eq!(
+                self.target_of(&record.flow),
+                Some(FlowTarget::TimeWait(key)),
+                "{key}: its flow is not its own"
+            );
+        }
+        let of_listeners: u32 = self.listeners.iter().map(|(_, listener)| listener.syn_received).sum();
+        assert_eq!(
+            of_listeners as usize, syn_received,
+            "the listeners' counts of SYN-RECEIVED do not add up"
+        );
+    }
+}
