@@ -2,6 +2,7 @@
 
 mod demux;
 mod ends;
+mod flows;
 mod inspect;
 
 use alloc::boxed::Box;
@@ -10,14 +11,13 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use hoststack_transport::{
     AcceptError, CloseReason, ConnectionId, DomainId, Endpoint, FlowKey, HalfOpenId, Instant, Key,
-    ListenerId, Pool, SessionId, SessionLayer, TimerWheel, Transmitted, Transport, TransportEvent,
+    ListenerId, Pool, SessionId, SessionLayer, TimerWheel, Transmitted, Transport, TransportEvent, WordTable,
 };
 use hoststack_wire::{Flags, FlowHasher, Segment, SegmentHeader, SeqNum};
 
+use self::flows::{FlowTarget, HalfOpenFlow};
 use crate::config::{SocketOptions, TcpConfig};
 use crate::connection::{Connection, Fate, Recovery};
 use crate::describe::{ConnectionInfo, Counters, EngineCounts};
@@ -112,29 +112,6 @@ impl Shared {
     }
 }
 
-/// What a flow is on this worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FlowTarget {
-    /// Main's half-open, with what SYN-SENT judges by. Handing over: main decides, segments wait.
-    HalfOpen {
-        id: HalfOpenId,
-        iss: SeqNum,
-        is_handing_over: bool,
-    },
-    SynReceived(Key),
-    Connection(Key),
-    TimeWait(Key),
-}
-
-/// An entry of the flow table: a cache line.
-#[derive(Clone, Copy, Debug)]
-struct FlowEntry {
-    flow: FlowKey,
-    target: FlowTarget,
-}
-
-const _: () = assert!(size_of::<FlowEntry>() <= 64);
-
 /// Spare recovery states kept.
 const SPARES_MAX: usize = 64;
 
@@ -146,12 +123,12 @@ const SPARES_MAX: usize = 64;
 pub struct Engine {
     shared: Shared,
     hasher: FlowHasher,
-    flows: HashTable<FlowEntry>,
+    flows: WordTable,
+    half_opens: Pool<HalfOpenFlow>,
     connections: Pool<Connection>,
     syn_received: Pool<SynReceived>,
     time_waits: TimeWaits,
     listeners: Listeners,
-    half_open_entries: usize,
     /// The first time-outs of SYN-RECEIVED, which are equally long and so in order: nearly all handshakes are complete
     /// before theirs, and a queue costs less than the wheel.
     syn_acks: VecDeque<(Instant, Key)>,
@@ -166,12 +143,12 @@ impl Engine {
             |duration: hoststack_transport::Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
         Engine {
             hasher,
-            flows: HashTable::with_capacity(config.flows_reserved),
+            flows: WordTable::with_capacity(config.flows_reserved),
+            half_opens: Pool::new(config.half_opens_max),
             connections: Pool::new(config.connections_max),
             syn_received: Pool::new(config.syn_received_max),
             time_waits: TimeWaits::new(&config),
             listeners: Listeners::new(config.listeners_max, hasher),
-            half_open_entries: 0,
             syn_acks: VecDeque::new(),
             fired: Vec::new(),
             flushing: Vec::new(),
@@ -208,20 +185,25 @@ impl Engine {
     /// (RFC 6191 §4).
     pub fn open(&mut self, now: Instant, syn: &Syn, half_open: HalfOpenId) -> Result<(), FlowTaken> {
         let _ = now;
-        let target = FlowTarget::HalfOpen { id: half_open, iss: syn.iss, is_handing_over: false };
         let hash = self.table_hash(&syn.flow);
-        if let Some(entry) = self.flows.find_mut(hash, |entry| entry.flow == syn.flow) {
-            let FlowTarget::TimeWait(key) = entry.target else { return Err(FlowTaken) };
+        let found = self.find_flow(hash, &syn.flow);
+        if let Some((_, target)) = found {
+            let FlowTarget::TimeWait(key) = target else { return Err(FlowTaken) };
             if !self.time_waits.get(key).is_some_and(|record| record.may_be_opened(&syn.header)) {
                 return Err(FlowTaken);
             }
-            entry.target = target;
-            self.time_waits.remove(key);
-            self.shared.counters.time_wait_reused_out += 1;
-        } else {
-            self.insert_flow(hash, FlowEntry { flow: syn.flow, target });
         }
-        self.half_open_entries += 1;
+        let half_open = HalfOpenFlow { flow: syn.flow, id: half_open, iss: syn.iss, is_handing_over: false };
+        // Main has no more half-opens than the pool has room for.
+        let target = FlowTarget::HalfOpen(self.half_opens.insert(half_open).map_err(|_| FlowTaken)?);
+        match found {
+            Some((word, FlowTarget::TimeWait(key))) => {
+                self.flows.replace(word, target.word(hash));
+                self.time_waits.remove(key);
+                self.shared.counters.time_wait_reused_out += 1;
+            }
+            _ => self.flows.insert(target.word(hash)),
+        }
         self.shared.counters.active_opens += 1;
         Ok(())
     }
@@ -231,9 +213,9 @@ impl Engine {
     pub fn send_syn<O: Output>(&mut self, now: Instant, syn: &Syn, half_open: HalfOpenId, out: &mut O) {
         let _ = now;
         let hash = self.table_hash(&syn.flow);
-        let entry = self.flows.find(hash, |entry| entry.flow == syn.flow);
-        let waiting = FlowTarget::HalfOpen { id: half_open, iss: syn.iss, is_handing_over: false };
-        if entry.is_some_and(|entry| entry.target == waiting) {
+        let Some((_, FlowTarget::HalfOpen(key))) = self.find_flow(hash, &syn.flow) else { return };
+        let is_waiting = |entry: &HalfOpenFlow| entry.id == half_open && !entry.is_handing_over;
+        if self.half_opens.get(key).is_some_and(is_waiting) {
             self.shared.counters.retransmitted_segments += u64::from(!syn.first);
             send_bare(&mut self.shared, &syn.flow, &syn.header, out);
         }
@@ -247,13 +229,9 @@ impl Engine {
         half_open: HalfOpenId,
         events: &mut Vec<TransportEvent>,
     ) -> bool {
-        let hash = self.table_hash(flow);
-        let is_it = |entry: &FlowEntry| {
-            entry.flow == *flow && matches!(entry.target, FlowTarget::HalfOpen { id, .. } if id == half_open)
-        };
-        let Ok(entry) = self.flows.find_entry(hash, is_it) else { return false };
-        entry.remove();
-        self.half_open_entries -= 1;
+        let Some((word, key)) = self.find_half_open(flow, half_open) else { return false };
+        self.flows.remove(word);
+        self.half_opens.remove(key);
         events.push(TransportEvent::FlowGone { flow: *flow });
         true
     }
@@ -295,23 +273,20 @@ impl Engine {
         events: &mut Vec<TransportEvent>,
     ) -> Result<ConnectionId, EstablishError> {
         let flow = seed.flow;
-        let hash = self.table_hash(&flow);
-        let is_it = |entry: &FlowEntry| {
-            entry.flow == flow
-                && matches!(entry.target, FlowTarget::HalfOpen { id, .. } if id == seed.half_open)
+        let Some((word, half_open)) = self.find_half_open(&flow, seed.half_open) else {
+            return Err(EstablishError::NoFlow);
         };
-        let Ok(mut entry) = self.flows.find_entry(hash, is_it) else { return Err(EstablishError::NoFlow) };
-        self.half_open_entries -= 1;
+        self.half_opens.remove(half_open);
         let connection = Connection::from_seed(&seed, session, now, out.path_mtu(&flow), &self.shared);
         let Ok(key) = self.connections.insert_with(|_| connection) else {
-            entry.remove();
+            self.flows.remove(word);
             let mut connection =
                 Connection::from_seed(&seed, session, now, out.path_mtu(&flow), &self.shared);
             connection.send_reset(&mut self.shared, now, out);
             events.push(TransportEvent::FlowGone { flow });
             return Err(EstablishError::Full);
         };
-        entry.get_mut().target = FlowTarget::Connection(key);
+        self.flows.replace(word, FlowTarget::Connection(key).word(word));
         self.shared.counters.established_active += 1;
         let connection =
             self.connections.get_mut(key).unwrap_or_else(|| unreachable!("it was inserted just now"));
@@ -415,8 +390,8 @@ impl Engine {
             self.syn_acks.pop_front();
             self.on_syn_received_timer(now, at, key, out);
         }
-        while let Some(record) = self.time_waits.take_expired(now) {
-            self.forget_time_wait(&record, events);
+        while let Some((key, record)) = self.time_waits.take_expired(now) {
+            self.forget_time_wait(key, &record, events);
         }
     }
 

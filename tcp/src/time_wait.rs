@@ -145,6 +145,12 @@ impl TimeWaits {
         self.pool.get(key)
     }
 
+    /// The record in a slot, for the flow table.
+    #[inline]
+    pub(crate) fn at_slot(&self, slot: u32) -> Option<(Key, &TimeWait)> {
+        self.pool.at_slot(slot)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &TimeWait)> {
         self.pool.iter()
     }
@@ -179,24 +185,24 @@ impl TimeWaits {
     }
 
     /// Takes the record out that has waited longest.
-    pub(crate) fn take_oldest(&mut self) -> Option<TimeWait> {
+    pub(crate) fn take_oldest(&mut self) -> Option<(Key, TimeWait)> {
         while let Some((_, key)) = self.queue.pop_front() {
             if let Some(record) = self.pool.remove(key) {
-                return Some(record);
+                return Some((key, record));
             }
         }
         None
     }
 
     /// Takes out one record whose time is over.
-    pub(crate) fn take_expired(&mut self, now: Instant) -> Option<TimeWait> {
+    pub(crate) fn take_expired(&mut self, now: Instant) -> Option<(Key, TimeWait)> {
         while let Some(&(at, key)) = self.queue.front() {
             let ends_ms = self.pool.get(key).map(|record| record.ends_ms);
             match ends_ms {
                 Some(_) if at > now => return None,
                 Some(ends_ms) if ends_ms == millis(at) => {
                     self.queue.pop_front();
-                    return self.pool.remove(key);
+                    return self.pool.remove(key).map(|record| (key, record));
                 }
                 // Gone, or restarted: another entry stands for it further back.
                 _ => {

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`border`] (two traits and one enum: the whole contract), [`handle`] (names of things and
 //! what makes a stale name find nothing), [`ticket`] (who may tell the outcome of a connect), then the tools that
-//! both sides share: [`pool`], [`time`], [`wheel`], [`tuple`], [`rng`].
+//! both sides share: [`pool`], [`table`], [`time`], [`wheel`], [`mod@tuple`], [`rng`].
 //!
 //! This crate knows no protocol, reads no clock and owns no thread.
 #![no_std]
@@ -16,6 +16,7 @@ pub mod flow;
 pub mod handle;
 pub mod pool;
 pub mod rng;
+pub mod table;
 pub mod ticket;
 pub mod time;
 pub mod tuple;
@@ -31,6 +32,7 @@ pub use handle::{
 };
 pub use pool::{Full, Key, Pool};
 pub use rng::Rng;
+pub use table::WordTable;
 pub use ticket::{ConnectTicket, TicketLedger};
 pub use time::{Duration, Instant};
 pub use tuple::{TupleAllocator, TupleError};

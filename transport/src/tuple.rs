@@ -1,8 +1,7 @@
 //! Allocation of 4-tuples: which local port an active open uses. Owned by main; workers return flows in batches.
 
-use hashbrown::HashTable;
-
 use crate::flow::FlowKey;
+use crate::table::WordTable;
 
 /// First ephemeral port (RFC 6056 §3.2 wants the largest possible range; below 1024 is left to listeners).
 pub const PORT_FIRST: u16 = 1024;
@@ -20,10 +19,10 @@ pub enum TupleError {
 
 /// The set of 4-tuples that active opens use, and the choice of the next port.
 ///
-/// A tuple is kept as a 64-bit keyed fingerprint (9 bytes a flow). Two tuples with one fingerprint would only make
+/// A tuple is kept as a 64-bit keyed fingerprint (8 bytes and the table's slack). Two tuples with one fingerprint would only make
 /// the later one look taken: another port is tried then, so a collision costs nothing and frees nothing wrongly.
 pub struct TupleAllocator {
-    used: HashTable<u64>,
+    used: WordTable,
     key: [u64; 2],
     /// RFC 6056 §3.3.4 (algorithm 4): counters that separate destinations share.
     counters: [u32; 256],
@@ -32,7 +31,7 @@ pub struct TupleAllocator {
 impl TupleAllocator {
     /// An allocator whose port sequence is secret with `key`.
     pub fn new(key: [u64; 2]) -> TupleAllocator {
-        TupleAllocator { used: HashTable::new(), key, counters: [0; 256] }
+        TupleAllocator { used: WordTable::with_capacity(1024), key, counters: [0; 256] }
     }
 
     /// 4-tuples in use.
@@ -75,21 +74,15 @@ impl TupleAllocator {
     /// Gives a flow back. Returns whether it was in use.
     pub fn release(&mut self, flow: &FlowKey) -> bool {
         let print = self.fingerprint(flow);
-        match self.used.find_entry(print, |&held| held == print) {
-            Ok(entry) => {
-                entry.remove();
-                true
-            }
-            Err(_) => false,
-        }
+        self.used.remove(print)
     }
 
     fn take(&mut self, flow: &FlowKey) -> bool {
         let print = self.fingerprint(flow);
-        if self.used.find(print, |&held| held == print).is_some() {
+        if self.used.find((print >> 32) as u32, |held| held == print).is_some() {
             return false;
         }
-        self.used.insert_unique(print, print, |&held| held);
+        self.used.insert(print);
         true
     }
 
@@ -115,7 +108,8 @@ impl TupleAllocator {
             | u64::from(flow.domain.0) << 32
             | (flow.protocol as u64) << 48);
         mix(0x9e37_79b9_7f4a_7c15);
-        state
+        // 0 is no word of the table.
+        state.max(1)
     }
 }
 

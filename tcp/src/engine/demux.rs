@@ -17,32 +17,35 @@ impl Engine {
         half_open_segments: &mut Vec<HalfOpenSegment>,
     ) -> Disposition {
         let hash = mix(hash, flow.domain);
-        let target = self.flows.find(hash, |entry| entry.flow == flow).map(|entry| entry.target);
-        if let Some(FlowTarget::HalfOpen { id, is_handing_over: true, .. }) = target {
-            return Disposition::Park(id);
+        let target = self.find_flow(hash, &flow).map(|(_, target)| target);
+        if let Some(FlowTarget::HalfOpen(key)) = target {
+            let record = self.half_opens.get(key).copied();
+            let HalfOpenFlow { id, iss, is_handing_over, .. } =
+                record.unwrap_or_else(|| unreachable!("the flow table names a half-open that is gone"));
+            if is_handing_over {
+                return Disposition::Park(id);
+            }
+            self.shared.counters.segments_in += 1;
+            if self.input_half_open(now, &flow, iss, segment, out) {
+                if let Some(record) = self.half_opens.get_mut(key) {
+                    record.is_handing_over = true;
+                }
+                half_open_segments.push(HalfOpenSegment {
+                    half_open: id,
+                    received: now,
+                    header: segment.header,
+                });
+            }
+            return Disposition::Done;
         }
         self.shared.counters.segments_in += 1;
         match target {
             Some(FlowTarget::Connection(key)) => self.input_connection(now, key, segment, layer, out, events),
-            Some(FlowTarget::HalfOpen { id, iss, .. }) => {
-                if self.input_half_open(now, &flow, iss, segment, out) {
-                    if let Some(FlowEntry { target: FlowTarget::HalfOpen { is_handing_over, .. }, .. }) =
-                        self.flows.find_mut(hash, |entry| entry.flow == flow)
-                    {
-                        *is_handing_over = true;
-                    }
-                    half_open_segments.push(HalfOpenSegment {
-                        half_open: id,
-                        received: now,
-                        header: segment.header,
-                    });
-                }
-            }
             Some(FlowTarget::SynReceived(key)) => {
                 self.input_syn_received(now, key, segment, layer, out, events)
             }
             Some(FlowTarget::TimeWait(key)) => self.input_time_wait(now, &flow, key, segment, out, events),
-            None => self.input_no_flow(now, &flow, segment, out),
+            Some(FlowTarget::HalfOpen(_)) | None => self.input_no_flow(now, &flow, segment, out),
         }
         Disposition::Done
     }
@@ -177,9 +180,8 @@ impl Engine {
         match accepted {
             Ok((new, session)) => {
                 self.drop_syn_received(key);
-                if let Some(entry) = self.flows.find_mut(hash, |entry| entry.flow == record.flow) {
-                    entry.target = FlowTarget::Connection(new);
-                }
+                let old = FlowTarget::SynReceived(key).word(hash);
+                self.flows.replace(old, FlowTarget::Connection(new).word(hash));
                 self.shared.counters.established_passive += 1;
                 events.push(TransportEvent::Accepted { session });
                 if let Some(connection) = self.connections.get_mut(new) {
@@ -217,7 +219,7 @@ impl Engine {
             if self.listeners.lookup(flow.domain, flow.local).is_some() {
                 self.shared.counters.time_wait_reused_in += 1;
                 self.time_waits.remove(key);
-                self.remove_flow(flow);
+                self.remove_flow(flow, FlowTarget::TimeWait(key));
                 if record.is_active_open {
                     events.push(TransportEvent::FlowGone { flow: *flow });
                 }
@@ -305,7 +307,7 @@ impl Engine {
         };
         listener.syn_received += 1;
         let hash = self.table_hash(flow);
-        self.insert_flow(hash, FlowEntry { flow: *flow, target: FlowTarget::SynReceived(new) });
+        self.flows.insert(FlowTarget::SynReceived(new).word(hash));
         self.shared.counters.passive_opens += 1;
         if let Some(record) = self.syn_received.get_mut(new) {
             if self.syn_acks.back().is_none_or(|last| last.0 <= record.retransmit_at) {
@@ -350,9 +352,10 @@ impl Engine {
     ) -> bool {
         let _ = (&out, &events);
         let hash = mix(hash, flow.domain);
-        let target = self.flows.find(hash, |entry| entry.flow == flow).map(|entry| entry.target);
+        let target = self.find_flow(hash, &flow).map(|(_, target)| target);
         let in_flight = match target {
-            Some(FlowTarget::HalfOpen { id, iss, .. }) => {
+            Some(FlowTarget::HalfOpen(key)) => {
+                let Some(&HalfOpenFlow { id, iss, .. }) = self.half_opens.get(key) else { return false };
                 if seq == iss {
                     half_open_errors.push(HalfOpenError { half_open: id, error });
                 }

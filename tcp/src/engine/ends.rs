@@ -27,7 +27,7 @@ impl Engine {
         events: &mut Vec<TransportEvent>,
     ) {
         let Some(connection) = self.take_connection(key) else { return };
-        self.remove_flow(&connection.flow);
+        self.remove_flow(&connection.flow, FlowTarget::Connection(key));
         events.push(TransportEvent::Closed { session: connection.session, reason });
         if connection.is_active_open {
             events.push(TransportEvent::FlowGone { flow: connection.flow });
@@ -51,15 +51,13 @@ impl Engine {
         let Some(connection) = self.take_connection(key) else { return };
         if self.time_waits.is_full() {
             self.shared.drops.count(DropReason::TimeWaitOverflow);
-            if let Some(oldest) = self.time_waits.take_oldest() {
-                self.forget_time_wait(&oldest, events);
+            if let Some((key, oldest)) = self.time_waits.take_oldest() {
+                self.forget_time_wait(key, &oldest, events);
             }
         }
         let record = self.time_waits.insert(TimeWait::of(&connection), now + self.shared.config.time_wait);
         let hash = self.table_hash(&connection.flow);
-        if let Some(entry) = self.flows.find_mut(hash, |entry| entry.flow == connection.flow) {
-            entry.target = FlowTarget::TimeWait(record);
-        }
+        self.flows.replace(FlowTarget::Connection(key).word(hash), FlowTarget::TimeWait(record).word(hash));
         events.push(TransportEvent::Closed { session: connection.session, reason: CloseReason::Finished });
     }
 
@@ -75,8 +73,8 @@ impl Engine {
         Some(connection)
     }
 
-    pub(super) fn forget_time_wait(&mut self, record: &TimeWait, events: &mut Vec<TransportEvent>) {
-        self.remove_flow(&record.flow);
+    pub(super) fn forget_time_wait(&mut self, key: Key, record: &TimeWait, events: &mut Vec<TransportEvent>) {
+        self.remove_flow(&record.flow, FlowTarget::TimeWait(key));
         if record.is_active_open {
             events.push(TransportEvent::FlowGone { flow: record.flow });
         }
@@ -85,7 +83,7 @@ impl Engine {
     /// Removes a SYN-RECEIVED record and its flow.
     pub(super) fn remove_syn_received(&mut self, key: Key) -> Option<SynReceived> {
         let record = self.drop_syn_received(key)?;
-        self.remove_flow(&record.flow);
+        self.remove_flow(&record.flow, FlowTarget::SynReceived(key));
         Some(record)
     }
 
@@ -96,30 +94,5 @@ impl Engine {
             listener.syn_received -= 1;
         }
         Some(record)
-    }
-
-    pub(super) fn table_hash(&self, flow: &FlowKey) -> u64 {
-        mix(self.flow_hash(flow), flow.domain)
-    }
-
-    pub(super) fn insert_flow(&mut self, hash: u64, entry: FlowEntry) {
-        let hasher = self.hasher;
-        let rehash = |entry: &FlowEntry| {
-            let FlowKey { local, remote, domain, .. } = entry.flow;
-            mix(hasher.hash(local.addr, local.port, remote.addr, remote.port), domain)
-        };
-        match self.flows.entry(hash, |other| other.flow == entry.flow, rehash) {
-            Entry::Vacant(place) => {
-                place.insert(entry);
-            }
-            Entry::Occupied(_) => unreachable!("a flow has one entry: the caller looked"),
-        }
-    }
-
-    pub(super) fn remove_flow(&mut self, flow: &FlowKey) {
-        let hash = self.table_hash(flow);
-        if let Ok(entry) = self.flows.find_entry(hash, |entry| entry.flow == *flow) {
-            entry.remove();
-        }
     }
 }

@@ -8,7 +8,7 @@ impl Engine {
         let armed = |deadline: Instant| deadline != Instant::FAR;
         EngineCounts {
             connections: self.connections.len(),
-            half_open_entries: self.half_open_entries,
+            half_open_entries: self.half_opens.len(),
             syn_received: self.syn_received.len(),
             time_wait: self.time_waits.len(),
             listeners: self.listeners.len(),
@@ -60,7 +60,7 @@ impl Engine {
     /// The state of a flow, whichever record holds it.
     pub fn state_of(&self, flow: &FlowKey) -> Option<State> {
         match self.target_of(flow)? {
-            FlowTarget::HalfOpen { .. } => Some(State::SynSent),
+            FlowTarget::HalfOpen(_) => Some(State::SynSent),
             FlowTarget::SynReceived(_) => Some(State::SynReceived),
             FlowTarget::Connection(key) => self.connections.get(key).map(|connection| connection.state),
             FlowTarget::TimeWait(_) => Some(State::TimeWait),
@@ -68,8 +68,7 @@ impl Engine {
     }
 
     fn target_of(&self, flow: &FlowKey) -> Option<FlowTarget> {
-        let hash = self.table_hash(flow);
-        self.flows.find(hash, |entry| entry.flow == *flow).map(|entry| entry.target)
+        self.find_flow(self.table_hash(flow), flow).map(|(_, target)| target)
     }
 
     /// Checks what must hold between any two calls. For tests and the simulator: it walks everything.
