@@ -330,6 +330,7 @@ pub enum MainRequest {
 /// What a callback on main is lent. Requests are handled after the callback returned.
 pub struct MainContext<'a> {
     now: Instant,
+    workers: u8,
     app: AppId,
     app_workers: &'a [AppWorkerId],
     mint: &'a mut ConnectMint,
@@ -341,17 +342,23 @@ impl<'a> MainContext<'a> {
     #[doc(hidden)]
     pub fn new(
         now: Instant,
+        workers: u8,
         app: AppId,
         app_workers: &'a [AppWorkerId],
         mint: &'a mut ConnectMint,
         requests: &'a mut Vec<MainRequest>,
     ) -> MainContext<'a> {
-        MainContext { now, app, app_workers, mint, requests }
+        MainContext { now, workers, app, app_workers, mint, requests }
     }
 
     /// The time of this step.
     pub fn now(&self) -> Instant {
         self.now
+    }
+
+    /// Number of workers of the stack.
+    pub fn workers(&self) -> u8 {
+        self.workers
     }
 
     /// The application.
@@ -370,6 +377,9 @@ impl<'a> MainContext<'a> {
     /// What is wrong with the arguments; nothing follows then.
     pub fn connect(&mut self, app_worker: AppWorkerId, options: ConnectOptions) -> Result<ConnectId, ConnectError> {
         options.validate()?;
+        if options.worker.is_some_and(|worker| worker.0 >= self.workers) {
+            return Err(ConnectError::NoWorker);
+        }
         if !self.app_workers.contains(&app_worker) {
             return Err(ConnectError::Detached);
         }

@@ -47,6 +47,9 @@ fn main() {
             for _ in 0..rounds {
                 show("bulk", &ours.run(count, 20.0));
             }
+            for worker in ours.inspect().workers {
+                println!("{:?} {:?}", worker.tcp, worker.drops.iter().map(|d| (&d.reason, d.count)).collect::<Vec<_>>());
+            }
         }
         Some("peer") => {
             let options = peer::ConnOptions { in_flight: number(1, 64), ..peer::ConnOptions::default() };

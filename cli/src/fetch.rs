@@ -63,7 +63,7 @@ pub(crate) struct FetchArgs {
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
-    /// What to download: http://ADDRESS[:PORT]/PATH, IPv6 addresses in brackets.
+    /// What to download: `http://ADDRESS/PATH` or `http://ADDRESS:PORT/PATH`, IPv6 addresses in brackets.
     #[arg(required = true, value_name = "URL")]
     urls: Vec<String>,
 }

@@ -66,8 +66,8 @@ impl IpPath {
     /// Apps that talk to each other in one stack do so over a memory wire between two domains, or a loopback device.
     ///
     /// # Errors
-    /// The reason why it was dropped; it was counted. [`DropReason::TxFull`] is back-pressure: ask
-    /// [`IpPath::room`] first.
+    /// The reason why it was dropped; it was counted. [`DropReason::TxFull`] comes long after
+    /// [`IpPath::room`] has said 0: data asks it first.
     #[inline]
     pub fn tcp(
         &mut self,
@@ -108,7 +108,7 @@ impl IpPath {
         if ip_header_len + segment_len > destination.mtu {
             return Err(DropReason::ExceedsMtu);
         }
-        if self.tx_room(destination.interface) == 0 {
+        if self.is_tx_full(destination.interface) {
             return Err(DropReason::TxFull);
         }
         let mut packet = pool.take();

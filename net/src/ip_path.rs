@@ -34,6 +34,9 @@ pub struct IpLimits {
     pub neighbors_max: usize,
     /// Packets in one interface's transmit vector before TCP is told to stop.
     pub tx_max: usize,
+    /// Packets in one interface's transmit vector before any more are dropped: what a step's input calls for (ACKs,
+    /// SYN-ACKs, resets) cannot wait as data can.
+    pub tx_hard_max: usize,
     /// Path MTUs remembered.
     pub path_mtus_max: usize,
     /// Entries of the destination cache, rounded up to a power of two.
@@ -55,6 +58,7 @@ impl Default for IpLimits {
             neighbor_queues_max: 4096,
             neighbors_max: 4096,
             tx_max: 1024,
+            tx_hard_max: 8192,
             path_mtus_max: 1024,
             destinations: 1024,
             events_max: 1024,
@@ -260,6 +264,12 @@ impl IpPath {
     pub fn tx_room(&self, interface: InterfaceId) -> usize {
         let waiting = self.tx.get(interface.index()).map_or(0, Vec::len);
         self.limits.tx_max.saturating_sub(waiting)
+    }
+
+    /// Whether the interface's transmit vector takes nothing any more.
+    #[inline]
+    pub(crate) fn is_tx_full(&self, interface: InterfaceId) -> bool {
+        self.tx.get(interface.index()).map_or(0, Vec::len) >= self.limits.tx_hard_max
     }
 
     /// How many more packets may be sent whatever interface they leave through: the least room of all.

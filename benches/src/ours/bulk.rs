@@ -93,6 +93,11 @@ impl Bulk {
         Bulk { host, progress }
     }
 
+    /// The stack's own figures.
+    pub fn inspect(&mut self) -> hoststack::Answer {
+        self.host.inspect()
+    }
+
     /// Packets that both ends sent so far.
     pub fn packets(&mut self) -> u64 {
         self.host.inspect().workers.iter().map(|worker| worker.tx_packets).sum()

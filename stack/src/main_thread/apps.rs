@@ -124,6 +124,10 @@ impl Main {
         let (unit, half_opens_max) = (record.next_unit, record.options.half_opens_max);
         let pending_connects_max = record.options.pending_connects_max;
         let object = record.object.as_mut().ok_or(AttachError::NoApplication)?;
+        if self.app_workers.is_full() {
+            // Before its objects are made: an app is not asked for what cannot be attached.
+            return Err(AttachError::NoRoom);
+        }
         let workers: Vec<WorkerId> = (0..self.config.workers).map(|worker| WorkerId(worker as u8)).collect();
         let made = catch_unwind(AssertUnwindSafe(|| {
             workers.iter().map(|&worker| object.app_worker(unit, worker)).collect::<Vec<_>>()
@@ -166,7 +170,8 @@ impl Main {
         let now = self.now;
         let Some(record) = self.apps.get_mut(app.0) else { return };
         let Some(mut object) = record.object.take() else { return };
-        let mut ctx = MainContext::new(now, app, &record.app_workers, &mut self.mint, &mut self.main_requests);
+        let workers = self.config.workers as u8; // cannot fail because a configuration has 255 at most
+        let mut ctx = MainContext::new(now, workers, app, &record.app_workers, &mut self.mint, &mut self.main_requests);
         match catch_unwind(AssertUnwindSafe(|| callback(&mut *object, &mut ctx))) {
             Ok(()) => record.object = Some(object),
             Err(panic) => {

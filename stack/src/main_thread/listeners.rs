@@ -122,11 +122,16 @@ impl Main {
     pub(super) fn unlisten(&mut self, app_worker: AppWorkerId, listener: ListenerId) -> Result<(), ListenError> {
         let record = self.listeners.get_mut(listener.0).filter(|record| record.app_worker == app_worker);
         let record = record.ok_or(ListenError::NoListener)?;
-        let reply = record.reply.take();
+        let (waiting, opaque, reply) = (record.waiting > 0, record.opaque, record.reply.take());
         self.remove_listener(listener);
-        if let Some(reply) = reply {
-            // It was never up everywhere.
-            let _ = reply.send(Err(ListenError::NoListener));
+        if waiting {
+            // It was never up everywhere: its request ends here.
+            if let Some(reply) = reply {
+                let _ = reply.send(Err(ListenError::NoListener));
+            }
+            if let Some(app) = self.app_workers.get(app_worker.0).map(|record| record.app) {
+                self.tell_listening(app, opaque, Err(ListenError::NoListener));
+            }
         }
         Ok(())
     }

@@ -10,17 +10,24 @@ use super::{AppSlot, Worker, inspect};
 use crate::messages::{Command, EndHow, Report, Seed, Settled};
 
 impl Worker {
-    /// Commands, in the order main sent them; all that wait at the start of the step.
+    /// Commands, in the order main sent them, while the devices take what they cause to be sent: a wave of SYNs waits
+    /// here, and then in main's outbox, rather than being dropped.
     pub(super) fn take_commands(&mut self) -> bool {
         let mut worked = false;
-        while let Some(mut batch) = self.commands.take() {
-            worked = true;
-            for command in batch.drain(..) {
+        loop {
+            while self.path.room() > 0 {
+                let Some(command) = self.command_batch.pop() else { break };
+                worked = true;
                 self.command(command);
             }
-            self.commands.recycle(batch);
+            if !self.command_batch.is_empty() {
+                return worked;
+            }
+            let Some(mut batch) = self.commands.take() else { return worked };
+            // Taken from the end: the first command last.
+            batch.reverse();
+            self.commands.recycle(std::mem::replace(&mut self.command_batch, batch));
         }
-        worked
     }
 
     fn command(&mut self, command: Command) {

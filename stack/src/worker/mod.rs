@@ -97,6 +97,8 @@ pub(crate) struct Worker {
     apps: Vec<Option<AppSlot>>,
     // Messages.
     commands: Inbox<Command>,
+    /// The batch being worked off, its first command at the end.
+    command_batch: Vec<Command>,
     reports: Outbox<Report>,
     handover_in: Vec<Inbox<Handover>>,
     handover_out: Vec<Option<Outbox<Handover>>>,
@@ -142,6 +144,7 @@ impl Worker {
             sessions,
             apps: Vec::new(),
             commands: seed.commands,
+            command_batch: Vec::new(),
             reports: seed.reports,
             handover_in: seed.handover_in,
             handover_out: seed.handover_out,
@@ -215,6 +218,7 @@ impl Worker {
             || !self.outcomes.is_empty()
             || !self.notices.is_empty()
             || !self.inspections.is_empty()
+            || (!self.command_batch.is_empty() && self.path.room() > 0)
             || self.reports.waiting() > 0
             || self.ports.iter().any(|port| port.queue.next_deadline_us() == Some(0))
     }

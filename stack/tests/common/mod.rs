@@ -428,7 +428,8 @@ pub fn impaired_stack(
 pub fn virtual_stack(config: StackConfig, interfaces: impl IntoIterator<Item = InterfaceSpec>) -> SingleThreaded {
     let builder = interfaces.into_iter().fold(Stack::builder().config(config), |builder, spec| builder.interface(spec));
     let mut stack = Stack::single_threaded(builder).expect("a good configuration");
-    stack.use_virtual_time();
+    // Not from the real time of its start: runs shall be the same.
+    stack.use_virtual_time_from(Instant::ZERO);
     stack
 }
 

@@ -83,6 +83,8 @@ pub enum SocketState {
     Established,
     /// TIME-WAIT.
     TimeWait,
+    /// CLOSING: both ends sent a FIN before they had the other's.
+    Closing,
     /// LISTEN.
     Listen,
     /// Any other.
@@ -116,6 +118,7 @@ fn parse(line: &str) -> Option<Line> {
         "01" => SocketState::Established,
         "06" => SocketState::TimeWait,
         "0A" => SocketState::Listen,
+        "0B" => SocketState::Closing,
         _ => SocketState::Other,
     };
     Some(Line { ports, state })
