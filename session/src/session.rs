@@ -505,7 +505,7 @@ impl Sessions {
         if next == Pending::CLOSED
             && session.app != AppSide::Closed
             && session.transport == TransportSide::Closed(CloseReason::Finished)
-            && session.rx.len() > 0
+            && !session.rx.is_empty()
         {
             return None;
         }
@@ -594,7 +594,7 @@ impl Sessions {
         for (key, session) in self.pool.iter() {
             let announced = session.app != AppSide::Unannounced || session.pending.has(Pending::ANNOUNCE);
             assert!(announced || session.transport == TransportSide::Opening, "s{key} is ready and unannounced");
-            let waits = session.pending.first() == Some(Pending::CLOSED) && session.rx.len() > 0;
+            let waits = session.pending.first() == Some(Pending::CLOSED) && !session.rx.is_empty();
             assert!(
                 session.queued || session.pending.first().is_none() || waits || session.app == AppSide::Unannounced,
                 "s{key} has {:?} pending and is not queued",

@@ -16,7 +16,6 @@ pub struct Step {
 
 impl Step {
     /// Two threads' steps as one.
-    #[must_use]
     pub fn and(self, other: Step) -> Step {
         Step {
             worked: self.worked | other.worked,

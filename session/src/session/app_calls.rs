@@ -62,14 +62,14 @@ impl Sessions {
         if count == 0 {
             return;
         }
-        if session.rx.len() == 0 {
+        if session.rx.is_empty() {
             // Nothing is left of what `readable` would have been about.
             session.pending.remove(Pending::READABLE);
         }
         if session.connection.is_some() {
             // The window may have opened: the transport decides whether that is worth a segment.
             self.program_tx(id);
-        } else if session.rx.len() == 0 {
+        } else if session.rx.is_empty() {
             // `closed` may have waited for this.
             self.settle(id);
         }
