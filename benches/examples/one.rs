@@ -1,13 +1,18 @@
 //! One workload of ours, a few times, for a profiler: `one conn 64`, `one conn 64 100000`, `one rr 1000`, `one bulk 1`,
-//! `one bulk 1000 inplace`, `one peer 64`, `one memory`, `one latency`; a trailing `threads` runs the threaded stack.
+//! `one bulk 1000 inplace`, `one peer 64`, `one memory`, `one latency`; a trailing `threads` runs
+//! the threaded stack, `virtual` one whose every run is the same. `COUNT`, `ROUNDS` and `FIFO` are read from the environment.
 
-use hoststack_benches::ours::{self, Bulk, BulkMode, BulkOptions, Conn, ConnOptions, Rr, RrOptions, Threads};
-use hoststack_benches::peer::{self, ConnPeer, RrPeer, BulkPeer};
 use hoststack_benches::Work;
+use hoststack_benches::ours::{self, Bulk, BulkMode, BulkOptions, Conn, ConnOptions, Rr, RrOptions, Threads};
+use hoststack_benches::peer::{self, BulkPeer, ConnPeer, RrPeer};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let threads = if words.last().is_some_and(|word| word == "threads") { Threads::Own } else { Threads::None };
+    let threads = match words.last().map(String::as_str) {
+        Some("threads") => Threads::Own,
+        Some("virtual") => Threads::Virtual,
+        _ => Threads::None,
+    };
     let number = |at: usize, or: usize| words.get(at).and_then(|word| word.parse().ok()).unwrap_or(or);
     let env = |name: &str, or: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or);
     let (count, rounds) = (env("COUNT", 0), env("ROUNDS", 5));
@@ -33,7 +38,8 @@ fn main() {
         }
         Some("rr") => {
             let count = if count == 0 { 1_000_000 } else { count };
-            let mut ours = Rr::new(&RrOptions { threads, connections: number(1, 1000), ..RrOptions::default() });
+            let mut ours =
+                Rr::new(&RrOptions { threads, connections: number(1, 1000), ..RrOptions::default() });
             for _ in 0..rounds {
                 show("rr", &ours.run(count, 20.0));
             }
@@ -41,14 +47,19 @@ fn main() {
         Some("bulk") => {
             let count = if count == 0 { 4 << 30 } else { count };
             let flows = number(1, 1);
-            let mode = if words.iter().any(|word| word == "inplace") { BulkMode::InPlace } else { BulkMode::Copies };
-            let fifo_bytes = if flows > 1 { 64 << 10 } else { 256 << 10 };
+            let mode =
+                if words.iter().any(|word| word == "inplace") { BulkMode::InPlace } else { BulkMode::Copies };
+            let fifo_bytes = env("FIFO", if flows > 1 { 64 << 10 } else { 256 << 10 }) as u32;
             let mut ours = Bulk::new(&BulkOptions { threads, flows, fifo_bytes, mode, verify: false });
             for _ in 0..rounds {
                 show("bulk", &ours.run(count, 20.0));
             }
             for worker in ours.inspect().workers {
-                println!("{:?} {:?}", worker.tcp, worker.drops.iter().map(|d| (&d.reason, d.count)).collect::<Vec<_>>());
+                println!(
+                    "{:?} {:?}",
+                    worker.tcp,
+                    worker.drops.iter().map(|d| (&d.reason, d.count)).collect::<Vec<_>>()
+                );
             }
         }
         Some("peer") => {
@@ -59,7 +70,8 @@ fn main() {
             }
         }
         Some("peerrr") => {
-            let mut peer = RrPeer::new(&peer::RrOptions { connections: number(1, 1000), ..peer::RrOptions::default() });
+            let mut peer =
+                RrPeer::new(&peer::RrOptions { connections: number(1, 1000), ..peer::RrOptions::default() });
             for _ in 0..rounds {
                 show("peer rr", &peer.run(if count == 0 { 200_000 } else { count }, 5.0, None));
             }

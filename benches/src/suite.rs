@@ -77,10 +77,12 @@ fn conn(options: &SuiteOptions, report: &mut Report) {
         let runs = if threads == Threads::Own { options.rounds as u64 + 2 } else { 1 };
         let room = (2 * idle + 2 * 1024) + (count * runs) as usize + 100_000;
         let mut ours = ours::Conn::new(&ours::ConnOptions { threads, in_flight, idle, room });
-        let mut peer = peer::ConnPeer::new(&peer::ConnOptions { in_flight, idle, ..peer::ConnOptions::default() });
+        let mut peer =
+            peer::ConnPeer::new(&peer::ConnOptions { in_flight, idle, ..peer::ConnOptions::default() });
         ours.run(count / 2, RUN_SECONDS);
         peer.run(count / 2, RUN_SECONDS / 5.0);
-        let paired = alternate(options.rounds, || ours.run(count, RUN_SECONDS), || peer.run(count, RUN_SECONDS));
+        let paired =
+            alternate(options.rounds, || ours.run(count, RUN_SECONDS), || peer.run(count, RUN_SECONDS));
         let notes: &[&str] = if threads == Threads::Own { &[THREADED] } else { &[TIME_WAIT] };
         rates(report, "conn", variant, &paired, notes);
     }
@@ -95,8 +97,7 @@ fn rr(options: &SuiteOptions, report: &mut Report) {
     ];
     for (variant, threads, connections) in variants {
         let count = options.scaled(1_000_000);
-        let mut ours =
-            ours::Rr::new(&ours::RrOptions { threads, connections, ..ours::RrOptions::default() });
+        let mut ours = ours::Rr::new(&ours::RrOptions { threads, connections, ..ours::RrOptions::default() });
         let mut peer = peer::RrPeer::new(&peer::RrOptions { connections, ..peer::RrOptions::default() });
         ours.run(count / 4, RUN_SECONDS);
         peer.run(count / 4, RUN_SECONDS / 5.0, None);
@@ -109,7 +110,9 @@ fn rr(options: &SuiteOptions, report: &mut Report) {
     timed.run(options.scaled(200_000), RUN_SECONDS);
     let latency = timed.take_latency();
     let mut row = |variant: &str, nanos: u64, note: &str| {
-        report.rows.push(Row::single("latency", variant, Unit::Nanoseconds, Some(nanos as f64), None).with_note(note));
+        report.rows.push(
+            Row::single("latency", variant, Unit::Nanoseconds, Some(nanos as f64), None).with_note(note),
+        );
     };
     row("one core", latency.p50(), "p50 of a 64-byte round trip, both ends stepped");
     row("one core, p99", latency.p99(), "");
@@ -128,12 +131,14 @@ fn bulk(options: &SuiteOptions, report: &mut Report) {
     for (variant, threads, flows, mode) in variants {
         let bytes = options.scaled(4 << 30);
         let fifo_bytes = if flows == 1 { 256 << 10 } else { 64 << 10 };
-        let mut ours = ours::Bulk::new(&ours::BulkOptions { threads, flows, fifo_bytes, mode, verify: false });
+        let mut ours =
+            ours::Bulk::new(&ours::BulkOptions { threads, flows, fifo_bytes, mode, verify: false });
         // The peer has one flow and copies, whatever ours does: it is the machine's yardstick here.
         let mut peer = peer::BulkPeer::new(&peer::BulkOptions::default());
         ours.run(bytes / 8, RUN_SECONDS);
         peer.run(bytes / 8, RUN_SECONDS);
-        let paired = alternate(options.rounds, || ours.run(bytes, RUN_SECONDS), || peer.run(bytes, RUN_SECONDS));
+        let paired =
+            alternate(options.rounds, || ours.run(bytes, RUN_SECONDS), || peer.run(bytes, RUN_SECONDS));
         let mut notes = Vec::new();
         if threads == Threads::Own {
             notes.push(THREADED);
@@ -155,7 +160,10 @@ fn memory(options: &SuiteOptions, report: &mut Report) -> io::Result<()> {
     let count = options.scaled(400_000) as usize;
     let half_open = ours::memory(ours::Held::HalfOpens, count)?.bytes_per_operation();
     let session = ours::memory(ours::Held::Sessions, count)?.bytes_per_operation();
-    let peers = peer::memory(&peer::MemoryOptions { connections: count.min(20_000), ..peer::MemoryOptions::default() })?;
+    let peers = peer::memory(&peer::MemoryOptions {
+        connections: count.min(20_000),
+        ..peer::MemoryOptions::default()
+    })?;
     let peer = peers.work.bytes_per_operation();
     push(
         report,

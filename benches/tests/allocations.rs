@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use hoststack_benches::ours::{Bulk, BulkMode, BulkOptions, Rr, RrOptions};
+use hoststack_benches::ours::{Bulk, BulkMode, BulkOptions, Rr, RrOptions, Threads};
 
 /// Counts what the calling thread allocates: the stack steps on it, the test harness has threads of its own.
 struct Counting;
@@ -64,20 +64,24 @@ fn the_counter_counts() {
 #[test]
 fn a_million_segments_of_requests_and_responses_allocate_nothing() {
     for connections in [1, 1000] {
-        let mut ours = Rr::new(&RrOptions { connections, ..RrOptions::default() });
-        ours.run(100_000, 600.0);
+        let mut ours = Rr::new(&RrOptions { threads: Threads::Virtual, connections, ..RrOptions::default() });
+        ours.run(500_000, 600.0);
         let few = allocations_in(|| assert_eq!(ours.run(1_000, 600.0).operations, 1_000));
         // Two segments each.
         let many = allocations_in(|| assert_eq!(ours.run(500_000, 600.0).operations, 500_000));
-        assert!(many <= PER_RUN_MAX && many <= few + 2, "{many} in a million segments, {few} in two thousand");
+        assert!(
+            many <= PER_RUN_MAX && many <= few + 2,
+            "{many} in a million segments, {few} in two thousand"
+        );
     }
 }
 
 #[test]
 fn a_million_segments_of_a_stream_allocate_nothing() {
     for (flows, mode) in [(1, BulkMode::Copies), (1, BulkMode::InPlace), (100, BulkMode::Copies)] {
-        let mut ours = Bulk::new(&BulkOptions { flows, mode, ..BulkOptions::default() });
-        ours.move_bytes(256 << 20, 600.0);
+        let mut ours =
+            Bulk::new(&BulkOptions { threads: Threads::Virtual, flows, mode, ..BulkOptions::default() });
+        ours.move_bytes(1 << 30, 600.0);
         let few = allocations_in(|| assert_eq!(ours.move_bytes(1 << 20, 600.0).bytes, 1 << 20));
         const BYTES: u64 = 1_000_000 * 1448;
         let many = allocations_in(|| assert_eq!(ours.move_bytes(BYTES, 600.0).bytes, BYTES));

@@ -243,14 +243,13 @@ impl RingSender {
         }
     }
 
-    /// An empty vector to send in; what came home is unpacked when there is none.
+    /// An empty vector to send in. What came home is unpacked at once: buffers that wait in the ring go cold, and the
+    /// pool would make others in their place.
     fn vector(&mut self, pool: &mut PacketPool) -> Vec<Packet> {
-        if self.vectors.is_empty() && !self.returns.is_empty() {
-            while let Ok(mut bundle) = self.returns.try_recv() {
-                self.vectors.append(&mut bundle.vectors);
-                pool.give_all(&mut bundle.buffers);
-                self.husks.push(bundle);
-            }
+        while let Ok(mut bundle) = self.returns.try_recv() {
+            self.vectors.append(&mut bundle.vectors);
+            pool.give_all(&mut bundle.buffers);
+            self.husks.push(bundle);
         }
         self.vectors.pop().unwrap_or_default()
     }

@@ -121,13 +121,6 @@ fn one_queue_with_a_bad_link_serves_four_workers() {
     echoes(one_queue_stack(config(4), false, bad), 30, 20_000);
 }
 
-#[test]
-fn a_ring_between_workers_that_is_full_loses_packets_and_no_session() {
-    // One batch between any two threads, and a burst of one packet: the ring to a worker is full at once.
-    let config = StackConfig { channel_batches: 1, rx_burst_max: 4, ..config(4) };
-    echoes(one_queue_stack(config, false, Impairments::default()), 40, 20_000);
-}
-
 /// The ends of the wire are split differently: what the longer end's surplus queues send arrives elsewhere.
 #[test]
 fn a_wire_with_one_end_of_one_queue_serves_four_workers() {

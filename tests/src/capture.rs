@@ -4,9 +4,11 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::path::Path;
 
+use pcap_file::DataLink;
 use pcap_file::pcapng::{Block, PcapNgReader};
 
-/// The Ethernet frames of a capture, in order.
+/// The frames of a capture, in order. Those of an interface without Ethernet have a header of zeros before them, but
+/// for the type.
 #[derive(Clone, Debug)]
 pub struct Frames(Vec<Vec<u8>>);
 
@@ -26,10 +28,16 @@ impl Frames {
     pub fn read(path: &Path) -> Self {
         let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let mut reader = PcapNgReader::new(file).expect("a pcapng file");
-        let mut frames = Vec::new();
+        let (mut links, mut frames) = (Vec::new(), Vec::new());
         while let Some(block) = reader.next_block() {
-            if let Block::EnhancedPacket(packet) = block.expect("a whole block") {
-                frames.push(packet.data.into_owned());
+            match block.expect("a whole block") {
+                Block::InterfaceDescription(interface) => links.push(interface.linktype),
+                Block::EnhancedPacket(packet) => {
+                    let link =
+                        links.get(packet.interface_id as usize).expect("an interface described before");
+                    frames.push(framed(*link, &packet.data));
+                }
+                _ => {}
             }
         }
         Self(frames)
@@ -51,6 +59,19 @@ impl Frames {
     #[must_use]
     pub fn syns(&self, to: IpAddr) -> usize {
         self.0.iter().filter(|frame| is_syn(frame, to)).count()
+    }
+}
+
+/// The bytes with an Ethernet header, their own or one of zeros.
+fn framed(link: DataLink, bytes: &[u8]) -> Vec<u8> {
+    match link {
+        DataLink::ETHERNET => bytes.to_vec(),
+        DataLink::RAW => {
+            let is_ipv6 = bytes.first().is_some_and(|first| first >> 4 == 6);
+            let kind = if is_ipv6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+            [&[0; 12][..], &kind, bytes].concat()
+        }
+        other => panic!("an interface of another kind: {other:?}"),
     }
 }
 
@@ -120,6 +141,14 @@ mod tests {
         let solicitation = frame(&[(12, &[0x86, 0xdd]), (20, &[58]), (54, &[135]), (62, &target)]);
         assert!(is_probe(&solicitation, "fd09::9".parse().unwrap()));
         assert!(!is_probe(&solicitation[..70], "fd09::9".parse().unwrap()));
+    }
+
+    #[test]
+    fn packets_without_a_frame_are_given_one() {
+        let packet = |first: u8| framed(DataLink::RAW, &[first, 1]);
+        assert_eq!(packet(0x45)[12..], [8, 0, 0x45, 1]);
+        assert_eq!(packet(0x60)[12..], [0x86, 0xdd, 0x60, 1]);
+        assert_eq!(framed(DataLink::ETHERNET, &[9]), [9]);
     }
 
     #[test]

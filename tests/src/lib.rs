@@ -24,6 +24,10 @@ pub use netns::Namespace;
 pub use process::{Finished, Process};
 pub use tap::{Queues, Tap};
 
+// The example uses a builtin app.
+#[cfg(doctest)]
+use hoststack_builtin as _;
+
 /// README's embedding example, compiled and run as a doc test.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

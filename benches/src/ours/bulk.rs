@@ -79,8 +79,7 @@ impl Bulk {
         let progress = Arc::new(Progress::default());
         let fifos = SessionOptions { rx_capacity: fifo_bytes, tx_capacity: fifo_bytes };
         let room = 2 * flows + 1024;
-        let host_options =
-            HostOptions { threads, client_addresses: ADDRESSES, server_ports: 1, fifos, room };
+        let host_options = HostOptions { threads, client_addresses: ADDRESSES, server_ports: 1, fifos, room };
         let client = Client { progress: progress.clone(), flows, fifos, mode };
         let server = Server { progress: progress.clone(), mode, verify };
         let mut host = Host::new(&host_options, client, server);
@@ -304,7 +303,11 @@ impl AppWorker for ServerWorker {
                 BulkMode::Copies => {
                     let count = ctx.read(session, &mut self.sink[at..]);
                     if !self.source.is_empty() {
-                        assert_eq!(self.sink[at..at + count], self.source[at..at + count], "bytes went astray");
+                        assert_eq!(
+                            self.sink[at..at + count],
+                            self.source[at..at + count],
+                            "bytes went astray"
+                        );
                     }
                     count
                 }
@@ -335,8 +338,11 @@ mod tests {
 
     #[test]
     fn every_byte_arrives_as_sent_through_small_and_large_fifos() {
-        for (threads, fifo_bytes) in [(Threads::None, 1_000), (Threads::None, 64 << 10), (Threads::Own, 1 << 20)] {
-            let mut ours = Bulk::new(&BulkOptions { threads, fifo_bytes, verify: true, ..BulkOptions::default() });
+        for (threads, fifo_bytes) in
+            [(Threads::None, 1_000), (Threads::None, 64 << 10), (Threads::Own, 1 << 20)]
+        {
+            let mut ours =
+                Bulk::new(&BulkOptions { threads, fifo_bytes, verify: true, ..BulkOptions::default() });
             assert_eq!(ours.run(300_001, 60.0).bytes, 300_001);
             assert_eq!(ours.run(200_000, 60.0).bytes, 200_000);
         }
@@ -344,7 +350,12 @@ mod tests {
 
     #[test]
     fn many_flows_and_work_in_place_move_all_bytes_too() {
-        let mut ours = Bulk::new(&BulkOptions { flows: 20, fifo_bytes: 64 << 10, verify: true, ..BulkOptions::default() });
+        let mut ours = Bulk::new(&BulkOptions {
+            flows: 20,
+            fifo_bytes: 64 << 10,
+            verify: true,
+            ..BulkOptions::default()
+        });
         assert_eq!(ours.run(3_000_000, 60.0).bytes, 3_000_000);
         let mut ours = Bulk::new(&BulkOptions { mode: BulkMode::InPlace, ..BulkOptions::default() });
         assert_eq!(ours.run(3_000_000, 60.0).bytes, 3_000_000);

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use hoststack::net::{Cidr, MemoryWireConfig, memory_wire};
 use hoststack::{Answer, InterfaceSpec, Query, SingleThreaded, Stack, StackConfig};
 use hoststack_app::{
-    AppWorkerId, Application, AttachOptions, DomainId, Duration, Instant, ListenOptions, SessionOptions, WorkerId,
+    AppWorkerId, Application, AttachOptions, DomainId, Duration, Instant, ListenOptions, SessionOptions,
+    WorkerId,
 };
 
 use super::progress::Progress;
@@ -20,6 +21,8 @@ const SERVER: DomainId = DomainId(1);
 const NOWHERE: DomainId = DomainId(2);
 /// An address on a link of the client's from which nothing ever comes back.
 pub(super) const BLACK_HOLE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+/// A step on virtual time, microseconds.
+pub const STEP_US: u64 = 100;
 /// Steps between two looks at the wall clock for the time limit.
 const STEPS_PER_LOOK: u32 = 256;
 /// Jumps in a row after which nothing will ever happen again: as many as there can be timers in a round.
@@ -30,6 +33,8 @@ const JUMPS_MAX: u32 = 10_000;
 pub enum Threads {
     /// None of its own: the caller's steps everything (`Stack::single_threaded`).
     None,
+    /// As `None`, and a step takes [`STEP_US`] of the stack's time whatever the clock says: every run is the same.
+    Virtual,
     /// Main and one worker, each its own.
     Own,
 }
@@ -76,7 +81,9 @@ enum Kind {
 /// Time is real, except that it jumps when nothing can happen before a timer goes off: as the peer's does.
 struct Single {
     stack: SingleThreaded,
-    clock: Clock,
+    /// `None`: virtual time.
+    clock: Option<Clock>,
+    /// Added to the clock, or the virtual time.
     skipped_us: u64,
 }
 
@@ -112,7 +119,8 @@ impl Host {
             .domain(CLIENT)
             .address(prefix(IpAddr::V4(Ipv4Addr::new(10, 99, 0, 2)), 24));
         let hole = InterfaceSpec::new(nowhere).domain(NOWHERE);
-        let builder = Stack::builder().config(config).interface(near).interface(far).interface(lost).interface(hole);
+        let builder =
+            Stack::builder().config(config).interface(near).interface(far).interface(lost).interface(hole);
         let listen = |port| ListenOptions {
             domain: SERVER,
             backlog: 1 << 20,
@@ -122,14 +130,15 @@ impl Host {
         };
         const WHY: &str = "cannot fail because the stack is new and its options are valid";
         match options.threads {
-            Threads::None => {
+            Threads::None | Threads::Virtual => {
                 let mut stack = Stack::single_threaded(builder).expect(WHY);
                 let server = stack.attach(server, AttachOptions::named("server")).expect(WHY);
                 for port in 0..options.server_ports {
                     stack.listen(server.app_workers[0], listen(port)).expect(WHY);
                 }
                 let client = stack.attach(client, AttachOptions::named("client")).expect(WHY).app_workers[0];
-                let mut single = Box::new(Single { stack, clock: Clock::start(), skipped_us: 0 });
+                let clock = (options.threads == Threads::None).then(Clock::start);
+                let mut single = Box::new(Single { stack, clock, skipped_us: 0 });
                 single.skipped_us = single.stack.now().as_micros();
                 Host { kind: Kind::Single(single), client }
             }
@@ -162,7 +171,10 @@ impl Host {
             Kind::Threaded(_) => {
                 if !progress.wait(limit_seconds) {
                     progress.stop.store(true, std::sync::atomic::Ordering::Relaxed);
-                    assert!(progress.wait(60.0), "the apps wait for what cannot come: their workload is at fault");
+                    assert!(
+                        progress.wait(60.0),
+                        "the apps wait for what cannot come: their workload is at fault"
+                    );
                 }
             }
         }
@@ -202,7 +214,14 @@ impl Host {
 
 impl Single {
     fn step(&mut self) -> hoststack::Step {
-        let now = Instant::from_micros(self.clock.micros() + self.skipped_us);
+        let now = match &self.clock {
+            Some(clock) => clock.micros() + self.skipped_us,
+            None => {
+                self.skipped_us += STEP_US;
+                self.skipped_us
+            }
+        };
+        let now = Instant::from_micros(now);
         self.stack.use_virtual_time_from(now);
         self.stack.step()
     }

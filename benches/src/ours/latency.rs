@@ -4,8 +4,8 @@ use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hoststack_app::{
-    AppWorker, Application, ConnectFailure, ConnectId, ConnectOptions, Context, SessionHandle, SessionOptions,
-    WorkerId,
+    AppWorker, Application, ConnectFailure, ConnectId, ConnectOptions, Context, SessionHandle,
+    SessionOptions, WorkerId,
 };
 
 use super::host::{CLIENT, Host, HostOptions, Threads, server_address};
@@ -42,7 +42,9 @@ pub fn connect_latency(connects: u32) -> LatencyHistogram {
         progress.begin();
         let options =
             ConnectOptions { domain: CLIENT, opaque: clock.nanos(), ..ConnectOptions::to(server_address(0)) };
-        handle.connect(host.client(), options).expect("cannot fail because the stack runs and the options are valid");
+        handle
+            .connect(host.client(), options)
+            .expect("cannot fail because the stack runs and the options are valid");
         assert!(progress.wait(60.0), "every connect ends");
     }
     assert_eq!(progress.failed.value(), 0, "every connect succeeds");

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hoststack_app::{
-    AppWorker, Application, ConnectFailure, ConnectId, ConnectOptions, Context, Duration, Endpoint, SessionHandle,
-    SessionOptions, WorkerId,
+    AppWorker, Application, ConnectFailure, ConnectId, ConnectOptions, Context, Duration, Endpoint,
+    SessionHandle, SessionOptions, WorkerId,
 };
 
 use super::host::{BLACK_HOLE, CLIENT, Host, HostOptions, Threads, client_address, server_address};
@@ -97,7 +97,12 @@ const OPENING_MAX: u64 = 1024;
 const BATCH: u64 = 256;
 
 impl ClientWorker {
-    fn connect(&mut self, ctx: &mut Context<'_>, remote: impl Into<Endpoint>, local: Option<std::net::IpAddr>) {
+    fn connect(
+        &mut self,
+        ctx: &mut Context<'_>,
+        remote: impl Into<Endpoint>,
+        local: Option<std::net::IpAddr>,
+    ) {
         let options = ConnectOptions {
             domain: CLIENT,
             local_addr: local,

@@ -4,8 +4,8 @@ use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hoststack_app::{
-    AppWorker, Application, ConnectFailure, ConnectId, ConnectOptions, Context, SessionHandle, SessionOptions,
-    WorkerId,
+    AppWorker, Application, ConnectFailure, ConnectId, ConnectOptions, Context, SessionHandle,
+    SessionOptions, WorkerId,
 };
 
 use super::host::{CLIENT, Host, HostOptions, Threads, client_address, server_address};
@@ -259,7 +259,11 @@ impl AppWorker for ClientWorker {
         let received = ctx.read(session, &mut message[..self.message_bytes]);
         assert_eq!(received, self.message_bytes, "a whole response was waiting");
         let conversation = &self.sessions[index];
-        assert_eq!(message[..8], conversation.number.to_le_bytes(), "the response is to the request that was sent");
+        assert_eq!(
+            message[..8],
+            conversation.number.to_le_bytes(),
+            "the response is to the request that was sent"
+        );
         if let Some(clock) = &self.clock {
             self.histogram.record(clock.nanos() - conversation.sent_ns);
         }
@@ -268,7 +272,12 @@ impl AppWorker for ClientWorker {
         self.send(ctx, index);
     }
 
-    fn reset(&mut self, _ctx: &mut Context<'_>, _session: SessionHandle, _reason: hoststack_app::CloseReason) {
+    fn reset(
+        &mut self,
+        _ctx: &mut Context<'_>,
+        _session: SessionHandle,
+        _reason: hoststack_app::CloseReason,
+    ) {
         self.progress.failed.add(1);
         self.progress.finish();
     }

@@ -98,9 +98,14 @@ pub enum SocketState {
 #[must_use]
 pub fn count(namespace: &Namespace, port: u16, state: SocketState) -> usize {
     namespace.enter(|| {
-        let table = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).expect("a kernel with TCP");
+        let table =
+            |name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).expect("a kernel with TCP");
         let tables = table("tcp") + &table("tcp6");
-        tables.lines().filter_map(parse).filter(|line| line.ports.contains(&port) && line.state == state).count()
+        tables
+            .lines()
+            .filter_map(parse)
+            .filter(|line| line.ports.contains(&port) && line.state == state)
+            .count()
     })
 }
 

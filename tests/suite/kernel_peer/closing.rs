@@ -7,7 +7,9 @@ use std::time::Duration;
 use hoststack_tests::peers::{self, SocketState};
 use hoststack_tests::{Namespace, wait};
 
-use crate::world::{ECHO, ECHO_PORT, Family, LIMIT, World, assert_no_leaks, family_tests, number, only_fetch, url};
+use crate::world::{
+    ECHO, ECHO_PORT, Family, LIMIT, World, assert_no_leaks, family_tests, number, only_fetch, url,
+};
 
 family_tests! {
     the_kernel_connects_and_closes_first

@@ -11,6 +11,7 @@ family_tests! {
     a_closed_port_refuses
     what_is_dropped_without_a_word_times_out_at_its_deadline
     on_link_without_a_neighbour_is_unreachable_after_three_probes
+    what_a_router_rejects_is_unreachable_at_its_deadline
     without_a_route_it_is_unreachable_at_once
     the_echo_client_counts_refusals
     outcomes_of_one_run_do_not_mix
@@ -76,6 +77,25 @@ fn on_link_without_a_neighbour_is_unreachable_after_three_probes(family: Family)
     assert_eq!(frames.probes(to), 3);
     assert_eq!(frames.syns(to), 0, "there is no address to send it to");
     assert!(seconds < 60.0, "the probes ended it, not the deadline: {seconds} s");
+}
+
+fn what_a_router_rejects_is_unreachable_at_its_deadline(family: Family) {
+    let world = World::new();
+    let (prefix, to, option) = match family {
+        Family::V4 => ("10.78.0.0/16", "10.78.0.1", "-4"),
+        Family::V6 => ("fd78::/32", "fd78::1", "-6"),
+    };
+    // The kernel is a router, and answers with ICMP: no way to that host.
+    let _ = black_hole(&world, family);
+    world.namespace.run("ip", &[option, "route", "add", "unreachable", prefix]);
+    let to: IpAddr = to.parse().unwrap();
+    let route = default_route(family);
+    let arguments = ["--route", &route, "--connect-timeout", "2s"];
+    let (entry, seconds, frames) = fail(&world, SocketAddr::new(to, 80), &arguments);
+    // RFC 9293 §3.9.2.2 (MUST-56): such an error is soft. It ends nothing, but it is the cause that is told.
+    assert_eq!(entry["outcome"], "unreachable", "{entry}");
+    assert!(seconds >= 2.0, "a soft error ended it: {seconds} s");
+    assert_eq!(frames.syns(to), 2, "and it was tried again");
 }
 
 fn without_a_route_it_is_unreachable_at_once(family: Family) {

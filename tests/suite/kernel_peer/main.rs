@@ -3,7 +3,9 @@
 //! The program `hoststack` is the black box: [`world`] has what the tests share, then a file per topic.
 
 mod closing;
+mod control;
 mod failures;
+mod path_mtu;
 mod queues;
 mod resets;
 mod transfer;

@@ -47,7 +47,10 @@ fn workers(answer: &Value) -> Vec<Value> {
 }
 
 fn figures(workers: &[Value], name: &str) -> Vec<u64> {
-    workers.iter().map(|worker| worker[name].as_u64().unwrap_or_else(|| panic!("no {name} in {worker:#}"))).collect()
+    workers
+        .iter()
+        .map(|worker| worker[name].as_u64().unwrap_or_else(|| panic!("no {name} in {worker:#}")))
+        .collect()
 }
 
 fn two_workers_share_one_queue(family: Family) {
@@ -73,7 +76,8 @@ fn fetches_spread_over_two_workers_on_one_queue(family: Family) {
     arguments.extend([url.as_str(); 32]);
     let report = world.fetch(&arguments).wait(LIMIT).success().json();
     assert_no_leaks(&report);
-    let files: Vec<_> = report["fetches"].as_array().unwrap().iter().map(|entry| entry["file"].clone()).collect();
+    let files: Vec<_> =
+        report["fetches"].as_array().unwrap().iter().map(|entry| entry["file"].clone()).collect();
     assert_eq!(files.len(), 32);
     for file in files {
         assert_eq!(content::sha256(file.as_str().unwrap().as_ref()), sum);

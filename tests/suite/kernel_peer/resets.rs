@@ -7,7 +7,9 @@ use hoststack_tests::peers;
 use hoststack_tests::process::Signal;
 
 use crate::closing::read_request;
-use crate::world::{ECHO, ECHO_PORT, Family, LIMIT, World, assert_no_leaks, family_tests, number, only_fetch, url};
+use crate::world::{
+    ECHO, ECHO_PORT, Family, LIMIT, World, assert_no_leaks, family_tests, number, only_fetch, url,
+};
 
 family_tests! {
     the_kernel_resets_a_download

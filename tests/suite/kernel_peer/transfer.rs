@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::SocketAddr;
 
-use hoststack_tests::peers::{HTTP_PORT, Nginx, Pinged, Socat, ping};
+use hoststack_tests::peers::{HTTP_PORT, Nginx, Pinged, Socat, SocketState, count, ping};
 use hoststack_tests::{Tap, content, wait};
 
 use crate::world::{
-    DEVICE, ECHO, ECHO_PORT, Family, LIMIT, World, assert_no_leaks, family_tests, number, only_fetch, seconds, url,
+    DEVICE, ECHO, ECHO_PORT, Family, LIMIT, World, assert_no_leaks, family_tests, number, only_fetch,
+    seconds, url,
 };
 
 family_tests! {
     fetch_brings_200_mb_from_nginx_unharmed
     fetch_without_threads_brings_a_file_unharmed
     sixty_four_fetches_at_once_bring_2_mb_each_unharmed
+    two_thousand_small_files_are_fetched
     a_fetch_of_nothing_makes_an_empty_file
     a_missing_file_is_a_failure_with_its_status
     socat_sends_100_mb_through_the_echo_server_and_back
@@ -49,8 +51,10 @@ fn fetch_without_threads_brings_a_file_unharmed(family: Family) {
     let sum = nginx.add_file("file", 20 * MB, 2);
     let at = SocketAddr::new(family.kernel(), HTTP_PORT);
     let file = world.path("file");
-    let done =
-        world.fetch(&["--workers", "0", "-o", file.to_str().unwrap(), &url(at, "file")]).wait(LIMIT).success();
+    let done = world
+        .fetch(&["--workers", "0", "-o", file.to_str().unwrap(), &url(at, "file")])
+        .wait(LIMIT)
+        .success();
     assert_eq!(only_fetch(&done.json())["outcome"].as_str(), Some("ok"));
     assert_eq!(content::sha256(&file), sum);
 }
@@ -61,14 +65,14 @@ fn sixty_four_fetches_at_once_bring_2_mb_each_unharmed(family: Family) {
     let nginx = Nginx::start(&world.namespace, "limit_rate 1m; limit_rate_after 64k;");
     let at = SocketAddr::new(family.kernel(), HTTP_PORT);
     let names: Vec<String> = (0..64).map(|number| format!("file{number}")).collect();
-    let sums: Vec<String> = (0..).zip(&names).map(|(seed, name)| nginx.add_file(name, 2 * MB, seed)).collect();
+    let sums: Vec<String> =
+        (0..).zip(&names).map(|(seed, name)| nginx.add_file(name, 2 * MB, seed)).collect();
     let urls: Vec<String> = names.iter().map(|name| url(at, name)).collect();
     let dir = world.path("files");
     let mut arguments = vec!["--concurrency", "64", "--output-dir", dir.to_str().unwrap()];
     arguments.extend(urls.iter().map(String::as_str));
     let process = world.fetch(&arguments);
     wait::until("64 connections at once", LIMIT, || {
-        use hoststack_tests::peers::{SocketState, count};
         (count(&world.namespace, HTTP_PORT, SocketState::Established) == 64).then_some(())
     });
     let report = process.wait(LIMIT).success().json();
@@ -80,6 +84,20 @@ fn sixty_four_fetches_at_once_bring_2_mb_each_unharmed(family: Family) {
         assert_eq!(content::sha256(&dir.join(name)), *sum, "{name}");
     }
     assert_eq!(sums.iter().collect::<BTreeSet<_>>().len(), 64);
+}
+
+fn two_thousand_small_files_are_fetched(family: Family) {
+    let world = World::new();
+    let nginx = Nginx::start(&world.namespace, "");
+    nginx.add_file("small", 1000, 5);
+    let url = url(SocketAddr::new(family.kernel(), HTTP_PORT), "small");
+    let mut arguments = vec!["--discard", "--concurrency", "500"];
+    arguments.extend([url.as_str(); 2000]);
+    let report = world.fetch(&arguments).wait(LIMIT).success().json();
+    assert_no_leaks(&report);
+    let fetches = report["fetches"].as_array().unwrap();
+    assert_eq!(fetches.len(), 2000);
+    assert!(fetches.iter().all(|entry| entry["outcome"] == "ok" && entry["bytes"] == 1000), "{report:#}");
 }
 
 fn a_fetch_of_nothing_makes_an_empty_file(family: Family) {
@@ -123,7 +141,6 @@ fn the_echo_client_verifies_what_the_kernel_echoes(family: Family) {
     let at = SocketAddr::new(family.kernel(), 7);
     let _server = Socat::echo_server(&world.namespace, at);
     wait::until("socat to listen", wait::READY, || {
-        use hoststack_tests::peers::{SocketState, count};
         (count(&world.namespace, 7, SocketState::Listen) == 1).then_some(())
     });
     let arguments = ["--sessions", "50", "--waves", "2", "--bytes", "100k"];

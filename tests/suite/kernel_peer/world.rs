@@ -89,7 +89,8 @@ impl World {
     /// One with a TAP of one or several queues.
     pub(crate) fn with_queues(queues: Queues) -> World {
         let namespace = Namespace::new();
-        let _ = Tap::create(&namespace, DEVICE, queues).with_address("10.9.0.1/24").with_address("fd09::1/64");
+        let _ =
+            Tap::create(&namespace, DEVICE, queues).with_address("10.9.0.1/24").with_address("fd09::1/64");
         World::around(namespace)
     }
 
@@ -206,7 +207,10 @@ fn start_ctl(socket: &Path, command: &str) -> Process {
 /// The number at a JSON pointer.
 #[track_caller]
 pub(crate) fn number(value: &Value, pointer: &str) -> u64 {
-    value.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no number {pointer} in {value:#}"))
+    value
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .unwrap_or_else(|| panic!("no number {pointer} in {value:#}"))
 }
 
 /// Asserts that the `leaks` of a report are the six that there are, all zero.
