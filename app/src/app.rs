@@ -20,7 +20,13 @@ pub trait Application: Send {
     fn attached(&mut self, _ctx: &mut MainContext<'_>) {}
 
     /// A listen request ended: every worker has the listener, or none has.
-    fn listening(&mut self, _ctx: &mut MainContext<'_>, _opaque: u64, _result: Result<(ListenerId, Endpoint), ListenError>) {}
+    fn listening(
+        &mut self,
+        _ctx: &mut MainContext<'_>,
+        _opaque: u64,
+        _result: Result<(ListenerId, Endpoint), ListenError>,
+    ) {
+    }
 
     /// The half-open of a connect request is gone: its transport deleted it. Exactly once per request, after the
     /// request's outcome was told (or could not be told because the app worker was gone).
@@ -75,7 +81,14 @@ pub trait AppWorker: Send {
     fn reset(&mut self, _ctx: &mut Context<'_>, _session: SessionHandle, _reason: CloseReason) {}
 
     /// The session is over; its handle finds nothing after this call. `opaque` is the value the session carried.
-    fn closed(&mut self, _ctx: &mut Context<'_>, _session: SessionHandle, _opaque: u64, _reason: CloseReason) {}
+    fn closed(
+        &mut self,
+        _ctx: &mut Context<'_>,
+        _session: SessionHandle,
+        _opaque: u64,
+        _reason: CloseReason,
+    ) {
+    }
 
     /// A timer set with [`Context::set_timer`] went off.
     fn timer(&mut self, _ctx: &mut Context<'_>, _token: u64) {}

@@ -375,7 +375,11 @@ impl<'a> MainContext<'a> {
     ///
     /// # Errors
     /// What is wrong with the arguments; nothing follows then.
-    pub fn connect(&mut self, app_worker: AppWorkerId, options: ConnectOptions) -> Result<ConnectId, ConnectError> {
+    pub fn connect(
+        &mut self,
+        app_worker: AppWorkerId,
+        options: ConnectOptions,
+    ) -> Result<ConnectId, ConnectError> {
         options.validate()?;
         if options.worker.is_some_and(|worker| worker.0 >= self.workers) {
             return Err(ConnectError::NoWorker);

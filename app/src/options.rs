@@ -141,7 +141,12 @@ pub struct AttachOptions {
 impl AttachOptions {
     /// An application of this name, with one app worker and room for 2^20 half-opens.
     pub fn named(name: impl Into<String>) -> AttachOptions {
-        AttachOptions { name: name.into(), app_workers: 1, half_opens_max: 1 << 20, pending_connects_max: 1 << 20 }
+        AttachOptions {
+            name: name.into(),
+            app_workers: 1,
+            half_opens_max: 1 << 20,
+            pending_connects_max: 1 << 20,
+        }
     }
 
     /// What any thread can see to be wrong.

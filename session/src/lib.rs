@@ -16,5 +16,7 @@ pub mod state;
 pub use events::Pending;
 pub use half_open::{HalfOpenCounters, HalfOpenSession, HalfOpenState};
 pub use lookup::ListenerRecord;
-pub use session::{Announcement, CloseAction, Session, SessionCounts, SessionLimits, SessionOptions, Sessions};
+pub use session::{
+    Announcement, CloseAction, Session, SessionCounts, SessionLimits, SessionOptions, Sessions,
+};
 pub use state::{AppSide, TransportSide};

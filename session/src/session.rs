@@ -13,8 +13,8 @@ use std::collections::VecDeque;
 
 use hoststack_transport::border::TransportEvent;
 use hoststack_transport::{
-    AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId, FlowKey, Full, Instant, Pool,
-    SessionHandle, SessionId, WorkerId,
+    AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId, FlowKey, Full, Instant,
+    Pool, SessionHandle, SessionId, WorkerId,
 };
 use slab::Slab;
 
@@ -297,8 +297,15 @@ impl Sessions {
             return Err((ticket, ConnectFailure::NoRoom));
         }
         let opaque = ticket.opaque();
-        let slot = self.establishing.insert(Establishing { ticket, session: None, outcome: None, verdict: None, deadline });
-        let session = self.new_session(flow, app_worker, opaque, slot as u32, TransportSide::Opening, options);
+        let slot = self.establishing.insert(Establishing {
+            ticket,
+            session: None,
+            outcome: None,
+            verdict: None,
+            deadline,
+        });
+        let session =
+            self.new_session(flow, app_worker, opaque, slot as u32, TransportSide::Opening, options);
         match session {
             Ok(id) => {
                 self.establishing[slot].session = Some(id);
@@ -593,10 +600,16 @@ impl Sessions {
     pub fn check_consistency(&self) {
         for (key, session) in self.pool.iter() {
             let announced = session.app != AppSide::Unannounced || session.pending.has(Pending::ANNOUNCE);
-            assert!(announced || session.transport == TransportSide::Opening, "s{key} is ready and unannounced");
+            assert!(
+                announced || session.transport == TransportSide::Opening,
+                "s{key} is ready and unannounced"
+            );
             let waits = session.pending.first() == Some(Pending::CLOSED) && !session.rx.is_empty();
             assert!(
-                session.queued || session.pending.first().is_none() || waits || session.app == AppSide::Unannounced,
+                session.queued
+                    || session.pending.first().is_none()
+                    || waits
+                    || session.app == AppSide::Unannounced,
                 "s{key} has {:?} pending and is not queued",
                 session.pending
             );

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use crossbeam_channel::unbounded;
 use hoststack_app::{DetachPolicy, DetachReport};
 use hoststack_net::{
-    DeviceQueue, InterfaceConfig, InterfaceId, IpLimits, IpPath, NeighborConfig, NetUpdate, PacketPool, Route,
-    Router,
+    DeviceQueue, InterfaceConfig, InterfaceId, IpLimits, IpPath, NeighborConfig, NetUpdate, PacketPool,
+    Route, Router,
 };
 use hoststack_tcp::{Engine, HalfOpens, Secrets};
 use hoststack_transport::{Rng, TupleAllocator, WorkerId};
@@ -72,10 +72,12 @@ impl Builder {
         let mut stack = Stack { handle, threads: Vec::new() };
         let wakes = parts.worker_wakes.into_iter();
         for (seed, wake) in parts.workers.into_iter().zip(wakes) {
-            let thread = threads::start_worker(seed, wake, clock, placement.clone()).map_err(BuildError::System)?;
+            let thread =
+                threads::start_worker(seed, wake, clock, placement.clone()).map_err(BuildError::System)?;
             stack.threads.push(thread);
         }
-        let main = threads::start_main(parts.main, parts.main_wake, clock, placement).map_err(BuildError::System)?;
+        let main =
+            threads::start_main(parts.main, parts.main_wake, clock, placement).map_err(BuildError::System)?;
         stack.threads.push(main);
         Ok(stack)
     }
@@ -192,8 +194,10 @@ impl Links {
         for (number, spec) in interfaces.into_iter().enumerate() {
             let InterfaceSpec { domain, device, addresses, routes } = spec;
             let name = device.name().to_string();
-            let route_error = |error: &dyn std::fmt::Display| BuildError::Route(format!("interface {name}: {error}"));
-            let id = InterfaceId(u16::try_from(number).map_err(|_| route_error(&"more than 65536 interfaces"))?);
+            let route_error =
+                |error: &dyn std::fmt::Display| BuildError::Route(format!("interface {name}: {error}"));
+            let id =
+                InterfaceId(u16::try_from(number).map_err(|_| route_error(&"more than 65536 interfaces"))?);
             let mut config = InterfaceConfig::new(id, name.clone());
             config.domain = domain.0;
             config.mac = device.mac();
@@ -204,8 +208,9 @@ impl Links {
                 let route = Route { domain: domain.0, prefix, via, interface: id };
                 updates.push(router.add_route(route).map_err(|error| route_error(&error))?);
             }
-            let queues: Vec<Box<dyn DeviceQueue>> =
-                device.into_queues(workers).map_err(|error| BuildError::Device { name: name.clone(), error })?;
+            let queues: Vec<Box<dyn DeviceQueue>> = device
+                .into_queues(workers)
+                .map_err(|error| BuildError::Device { name: name.clone(), error })?;
             for (worker, queue) in queues.into_iter().enumerate() {
                 ports[worker].push(Port { interface: id, queue, stuck_since: None });
             }
@@ -283,7 +288,9 @@ impl Stack {
             let waiting: Vec<_> = answer
                 .apps
                 .iter()
-                .filter_map(|app| self.handle.ask(|reply| Request::Detach { app: app.id, policy, reply }).ok())
+                .filter_map(|app| {
+                    self.handle.ask(|reply| Request::Detach { app: app.id, policy, reply }).ok()
+                })
                 .collect();
             reports.extend(waiting.into_iter().filter_map(|answer| answer.recv().ok()?.ok()));
         }

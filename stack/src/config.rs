@@ -83,7 +83,12 @@ pub struct InterfaceSpec {
 impl InterfaceSpec {
     /// An interface of domain 0 with no address yet.
     pub fn new(device: impl Device + 'static) -> InterfaceSpec {
-        InterfaceSpec { domain: DomainId(0), device: Box::new(device), addresses: Vec::new(), routes: Vec::new() }
+        InterfaceSpec {
+            domain: DomainId(0),
+            device: Box::new(device),
+            addresses: Vec::new(),
+            routes: Vec::new(),
+        }
     }
 
     /// In another routing domain.
@@ -146,7 +151,9 @@ impl fmt::Display for BuildError {
             BuildError::BadWorkers(workers) => {
                 write!(f, "{workers} workers: give 1 to {WORKERS_MAX}")
             }
-            BuildError::ZeroLimit(name) => write!(f, "{name} is 0, so nothing could ever be done: give at least 1"),
+            BuildError::ZeroLimit(name) => {
+                write!(f, "{name} is 0, so nothing could ever be done: give at least 1")
+            }
             BuildError::BadChunk(bytes) => {
                 write!(f, "sessions.chunk_bytes is {bytes}: give a power of two, 64 or more")
             }

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use hoststack_app::{
-    Application, AttachError, AttachOptions, CancelError, ConnectError, ConnectMint, ConnectOptions, DetachError,
-    DetachPolicy, DetachReport, ListenError, ListenOptions, WorkerDetachReport,
+    Application, AttachError, AttachOptions, CancelError, ConnectError, ConnectMint, ConnectOptions,
+    DetachError, DetachPolicy, DetachReport, ListenError, ListenOptions, WorkerDetachReport,
 };
 use hoststack_transport::{AppId, AppWorkerId, ConnectId, ListenerId, SessionHandle, WorkerId};
 use parking_lot::Mutex;
@@ -156,7 +156,11 @@ impl StackHandle {
     ///
     /// # Errors
     /// What this thread knows to be wrong; nothing follows then.
-    pub fn connect(&self, app_worker: AppWorkerId, options: ConnectOptions) -> Result<ConnectId, ConnectError> {
+    pub fn connect(
+        &self,
+        app_worker: AppWorkerId,
+        options: ConnectOptions,
+    ) -> Result<ConnectId, ConnectError> {
         options.validate()?;
         let shared = &self.shared;
         if options.worker.is_some_and(|worker| worker.index() >= shared.workers) {

@@ -4,15 +4,15 @@ use std::any::Any;
 
 use crossbeam_channel::Sender;
 use hoststack_app::{
-    AppWorker, Application, AttachError, AttachOptions, CancelError, ConnectOptions, DetachError, DetachPolicy,
-    DetachReport, ListenError, ListenOptions, WorkerDetachReport,
+    AppWorker, Application, AttachError, AttachOptions, CancelError, ConnectOptions, DetachError,
+    DetachPolicy, DetachReport, ListenError, ListenOptions, WorkerDetachReport,
 };
 use hoststack_net::{InterfaceId, NetEvent, NetUpdate};
 use hoststack_session::{ListenerRecord, SessionOptions};
 use hoststack_tcp::{ConnectionSeed, HalfOpenError, HalfOpenSegment, SocketOptions, Syn};
 use hoststack_transport::{
-    AppId, AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, DomainId, Endpoint, FlowKey, HalfOpenId, Instant,
-    ListenerId, SessionHandle, WorkerId,
+    AppId, AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, DomainId, Endpoint, FlowKey, HalfOpenId,
+    Instant, ListenerId, SessionHandle, WorkerId,
 };
 
 use crate::inspect::{Query, WorkerAnswer};
@@ -133,20 +133,56 @@ pub(crate) type Reply<T> = Sender<T>;
 
 /// Any thread to main.
 pub(crate) enum Request {
-    Attach { app: Box<dyn Application>, options: AttachOptions, reply: Reply<Result<Attached, AttachError>> },
-    AttachWorker { app: AppId, reply: Reply<Result<AppWorkerId, AttachError>> },
-    Detach { app: AppId, policy: DetachPolicy, reply: Reply<Result<DetachReport, DetachError>> },
+    Attach {
+        app: Box<dyn Application>,
+        options: AttachOptions,
+        reply: Reply<Result<Attached, AttachError>>,
+    },
+    AttachWorker {
+        app: AppId,
+        reply: Reply<Result<AppWorkerId, AttachError>>,
+    },
+    Detach {
+        app: AppId,
+        policy: DetachPolicy,
+        reply: Reply<Result<DetachReport, DetachError>>,
+    },
     DetachWorker {
         app_worker: AppWorkerId,
         policy: DetachPolicy,
         reply: Reply<Result<WorkerDetachReport, DetachError>>,
     },
-    Connect { app_worker: AppWorkerId, connect: ConnectId, options: Box<ConnectOptions> },
-    Cancel { connect: ConnectId, reply: Reply<Result<(), CancelError>> },
-    Listen { app_worker: AppWorkerId, options: Box<ListenOptions>, reply: Reply<Result<ListenerId, ListenError>> },
-    Unlisten { app_worker: AppWorkerId, listener: ListenerId, reply: Reply<Result<(), ListenError>> },
-    Notify { app_worker: AppWorkerId, worker: WorkerId, message: Box<dyn Any + Send> },
-    EndSession { session: SessionHandle, how: EndHow },
-    Inspect { what: Query, reply: Reply<crate::inspect::Answer> },
+    Connect {
+        app_worker: AppWorkerId,
+        connect: ConnectId,
+        options: Box<ConnectOptions>,
+    },
+    Cancel {
+        connect: ConnectId,
+        reply: Reply<Result<(), CancelError>>,
+    },
+    Listen {
+        app_worker: AppWorkerId,
+        options: Box<ListenOptions>,
+        reply: Reply<Result<ListenerId, ListenError>>,
+    },
+    Unlisten {
+        app_worker: AppWorkerId,
+        listener: ListenerId,
+        reply: Reply<Result<(), ListenError>>,
+    },
+    Notify {
+        app_worker: AppWorkerId,
+        worker: WorkerId,
+        message: Box<dyn Any + Send>,
+    },
+    EndSession {
+        session: SessionHandle,
+        how: EndHow,
+    },
+    Inspect {
+        what: Query,
+        reply: Reply<crate::inspect::Answer>,
+    },
     Stop,
 }

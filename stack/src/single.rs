@@ -1,13 +1,13 @@
 //! A stack without threads: main and the workers as values, stepped by the caller, on real or virtual time.
 
-use std::io;
 use std::any::Any;
+use std::io;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 use hoststack_app::{
-    Application, AttachError, AttachOptions, CancelError, ConnectError, ConnectOptions, DetachError, DetachPolicy,
-    DetachReport, ListenError, ListenOptions, WorkerDetachReport,
+    Application, AttachError, AttachOptions, CancelError, ConnectError, ConnectOptions, DetachError,
+    DetachPolicy, DetachReport, ListenError, ListenOptions, WorkerDetachReport,
 };
 use hoststack_transport::{
     AppId, AppWorkerId, ConnectId, Duration, Instant, ListenerId, SessionHandle, WorkerId,
@@ -295,7 +295,11 @@ impl SingleThreaded {
     ///
     /// # Errors
     /// What is known at once to be wrong; nothing follows then.
-    pub fn connect(&mut self, app_worker: AppWorkerId, options: ConnectOptions) -> Result<ConnectId, ConnectError> {
+    pub fn connect(
+        &mut self,
+        app_worker: AppWorkerId,
+        options: ConnectOptions,
+    ) -> Result<ConnectId, ConnectError> {
         self.handle.connect(app_worker, options)
     }
 
@@ -311,7 +315,11 @@ impl SingleThreaded {
     ///
     /// # Errors
     /// A taken or bad endpoint, no such app worker, no room.
-    pub fn listen(&mut self, app_worker: AppWorkerId, options: ListenOptions) -> Result<ListenerId, ListenError> {
+    pub fn listen(
+        &mut self,
+        app_worker: AppWorkerId,
+        options: ListenOptions,
+    ) -> Result<ListenerId, ListenError> {
         self.call(|reply| Request::Listen { app_worker, options: Box::new(options), reply })
     }
 

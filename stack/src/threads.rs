@@ -28,7 +28,11 @@ impl Placement {
         let threads = workers + 1;
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         if cores.len() < threads {
-            tracing::info!(threads, cores = cores.len(), "fewer cores than threads: nothing is pinned, nothing spins");
+            tracing::info!(
+                threads,
+                cores = cores.len(),
+                "fewer cores than threads: nothing is pinned, nothing spins"
+            );
             return Placement { cores: Vec::new(), spin: Duration::ZERO };
         }
         Placement { cores: if pin { cores } else { Vec::new() }, spin }

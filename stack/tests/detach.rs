@@ -21,7 +21,8 @@ fn units(stack: &mut SingleThreaded, probe: Probe, units: u32) -> Attached {
 #[test]
 fn one_app_worker_of_several_goes_and_the_others_do_not_notice() {
     for workers in [1, 4] {
-        let (mut stack, links) = impaired_stack(config(workers), Impairments::default(), Impairments::default());
+        let (mut stack, links) =
+            impaired_stack(config(workers), Impairments::default(), Impairments::default());
         let (log, server_log) = (Log::default(), Log::default());
         let server = serve(&mut stack, Probe::idle(&server_log), 80);
         let client = units(&mut stack, Probe::idle(&log), 3);
@@ -45,7 +46,10 @@ fn one_app_worker_of_several_goes_and_the_others_do_not_notice() {
         assert_eq!((report.unit, report.half_opens, report.sessions, report.sessions_reset), (1, 10, 20, 20));
         assert_eq!((report.listeners, report.panicked, report.stuck.len()), (2, false, 0));
         assert_eq!((report.outcomes.requested, report.outcomes.cleaned), (30, 30));
-        assert_eq!((report.outcomes.established, report.outcomes.detached, report.outcomes.undelivered), (20, 10, 0));
+        assert_eq!(
+            (report.outcomes.established, report.outcomes.detached, report.outcomes.undelivered),
+            (20, 10, 0)
+        );
         // All that was its own was told on its objects, which are gone.
         log.check(false);
         let of_unit = |unit: u32, wanted: fn(&Event) -> bool| {
@@ -55,10 +59,16 @@ fn one_app_worker_of_several_goes_and_the_others_do_not_notice() {
         assert_eq!(of_unit(1, |event| matches!(event, Event::Dropped)), workers);
         assert_eq!(of_unit(1, |event| matches!(event, Event::Detaching)), workers);
         assert_eq!(of_unit(1, |event| matches!(event, Event::Closed(..))), 20);
-        assert_eq!(of_unit(1, |event| matches!(event, Event::Connected(_, _, Err(ConnectFailure::Detached)))), 10);
+        assert_eq!(
+            of_unit(1, |event| matches!(event, Event::Connected(_, _, Err(ConnectFailure::Detached)))),
+            10
+        );
         assert_eq!(log.count(|event| *event == Event::WorkerDetached(1)), 1);
         for unit in [0, 2] {
-            assert_eq!(of_unit(unit, |event| matches!(event, Event::Closed(..) | Event::Dropped | Event::Detaching)), 0);
+            assert_eq!(
+                of_unit(unit, |event| matches!(event, Event::Closed(..) | Event::Dropped | Event::Detaching)),
+                0
+            );
         }
         // Its listeners are gone, and the endpoints free.
         assert_eq!(summary(&mut stack).main.listeners, 2 + 4);
@@ -83,7 +93,8 @@ fn one_app_worker_of_several_goes_and_the_others_do_not_notice() {
 
 #[test]
 fn close_with_linger_delivers_what_is_queued() {
-    let slow = Impairments { rate_bits_per_second: Some(20_000_000), delay_us: 5_000, ..Impairments::default() };
+    let slow =
+        Impairments { rate_bits_per_second: Some(20_000_000), delay_us: 5_000, ..Impairments::default() };
     let (mut stack, _) = impaired_stack(config(2), slow, slow);
     let (log, server_log) = (Log::default(), Log::default());
     let (ours, theirs) = (Streams::default(), Streams::default());
@@ -99,11 +110,15 @@ fn close_with_linger_delivers_what_is_queued() {
         80,
     );
     let writer = ours.clone();
-    let client = attach(&mut stack, "client", Probe::new(&log, move |ctx, event| {
-        if let Event::Connected(_, _, Ok(session)) = *event {
-            assert!(writer.send(ctx, session, 60_000));
-        }
-    }));
+    let client = attach(
+        &mut stack,
+        "client",
+        Probe::new(&log, move |ctx, event| {
+            if let Event::Connected(_, _, Ok(session)) = *event {
+                assert!(writer.send(ctx, session, 60_000));
+            }
+        }),
+    );
     for opaque in 0..10 {
         stack.connect(client.app_workers[0], to(80, opaque)).unwrap();
     }
@@ -111,7 +126,11 @@ fn close_with_linger_delivers_what_is_queued() {
     let report = stack.detach(client.app, DetachPolicy::Close { linger: Duration::from_secs(60) }).unwrap();
     let report = &report.app_workers[0];
     assert_eq!((report.sessions, report.sessions_reset), (10, 0));
-    assert!(report.took > Duration::from_millis(100) && report.took < Duration::from_secs(10), "{:?}", report.took);
+    assert!(
+        report.took > Duration::from_millis(100) && report.took < Duration::from_secs(10),
+        "{:?}",
+        report.took
+    );
     assert_eq!(log.ends(), [CloseReason::Finished; 10]);
     until(&mut stack, LONG, || server_log.closed() == 10);
     assert!(theirs.all().iter().all(|stream| stream.got == 60_000));
@@ -133,7 +152,11 @@ fn peers_that_do_not_close_are_reset_at_the_end_of_the_linger() {
     let report = stack.detach(client.app, DetachPolicy::Close { linger: Duration::from_secs(3) }).unwrap();
     let report = &report.app_workers[0];
     assert_eq!((report.sessions, report.sessions_reset), (30, 30));
-    assert!(report.took >= Duration::from_secs(3) && report.took < Duration::from_millis(3100), "{:?}", report.took);
+    assert!(
+        report.took >= Duration::from_secs(3) && report.took < Duration::from_millis(3100),
+        "{:?}",
+        report.took
+    );
     assert_eq!(log.ends(), [CloseReason::LocalReset; 30]);
     until(&mut stack, LONG, || server_log.closed() == 30);
     assert_eq!(server_log.ends(), [CloseReason::PeerReset; 30]);
@@ -145,11 +168,15 @@ fn a_detach_over_a_cut_wire_ends_at_the_linger() {
     let (mut stack, links) = impaired_stack(config(2), Impairments::default(), Impairments::default());
     let (log, server_log) = (Log::default(), Log::default());
     let server = serve(&mut stack, Probe::idle(&server_log), 80);
-    let client = attach(&mut stack, "client", Probe::new(&log, |ctx, event| {
-        if let Event::Notified(session) = *event {
-            ctx.write(SessionHandle::from_u64(session), b"lost");
-        }
-    }));
+    let client = attach(
+        &mut stack,
+        "client",
+        Probe::new(&log, |ctx, event| {
+            if let Event::Notified(session) = *event {
+                ctx.write(SessionHandle::from_u64(session), b"lost");
+            }
+        }),
+    );
     stack.connect(client.app_workers[0], to(80, 1)).unwrap();
     until(&mut stack, LONG, || log.cleaned() == 1 && server_log.accepted() == 1);
     links.iter().for_each(|link| link.set_link(LinkState::Cut));
@@ -162,8 +189,15 @@ fn a_detach_over_a_cut_wire_ends_at_the_linger() {
     let report = stack.detach(client.app, DetachPolicy::default()).unwrap();
     let report = &report.app_workers[0];
     assert_eq!((report.half_opens, report.sessions, report.sessions_reset), (3, 1, 1));
-    assert!(report.took >= Duration::from_secs(5) && report.took < Duration::from_millis(5100), "{:?}", report.took);
-    assert_eq!(log.outcomes().iter().filter(|(_, outcome)| *outcome == Err(ConnectFailure::Detached)).count(), 3);
+    assert!(
+        report.took >= Duration::from_secs(5) && report.took < Duration::from_millis(5100),
+        "{:?}",
+        report.took
+    );
+    assert_eq!(
+        log.outcomes().iter().filter(|(_, outcome)| *outcome == Err(ConnectFailure::Detached)).count(),
+        3
+    );
     links.iter().for_each(|link| link.set_link(LinkState::Impaired));
     finish(stack, &[&server], &[&log, &server_log]);
 }
@@ -171,20 +205,26 @@ fn a_detach_over_a_cut_wire_ends_at_the_linger() {
 /// The detach falls on each step of the life of connects: whatever moment it is, the figures add up.
 #[test]
 fn a_detach_at_any_step_leaves_nothing_behind() {
-    for policy in [DetachPolicy::Reset, DetachPolicy::Close { linger: Duration::from_secs(1) }, DetachPolicy::default()] {
+    for policy in
+        [DetachPolicy::Reset, DetachPolicy::Close { linger: Duration::from_secs(1) }, DetachPolicy::default()]
+    {
         for steps in 0..14 {
             let mut stack = stack(2);
             let (log, server_log) = (Log::default(), Log::default());
             let server = serve(&mut stack, Probe::echo(&server_log), 80);
-            let client = attach(&mut stack, "client", Probe::new(&log, |ctx, event| match *event {
-                Event::Connected(_, _, Ok(session)) => {
-                    ctx.write(session, b"hello");
-                    // One more from within.
-                    let _ = ctx.connect(to(80, 99));
-                }
-                Event::Readable(session) => ctx.close(session),
-                _ => {}
-            }));
+            let client = attach(
+                &mut stack,
+                "client",
+                Probe::new(&log, |ctx, event| match *event {
+                    Event::Connected(_, _, Ok(session)) => {
+                        ctx.write(session, b"hello");
+                        // One more from within.
+                        let _ = ctx.connect(to(80, 99));
+                    }
+                    Event::Readable(session) => ctx.close(session),
+                    _ => {}
+                }),
+            );
             for opaque in 0..10 {
                 stack.connect(client.app_workers[0], to(if opaque < 8 { 80 } else { 81 }, opaque)).unwrap();
             }
@@ -231,30 +271,36 @@ fn an_app_worker_detaches_itself_in_a_callback() {
     let mut stack = stack(2);
     let (log, server_log) = (Log::default(), Log::default());
     let server = serve(&mut stack, Probe::idle(&server_log), 80);
-    let client = units(&mut stack, Probe::new(&log, |ctx, event| match event {
-        Event::Connected(_, opaque, Ok(_)) if *opaque == 7 => {
-            ctx.detach(DetachPolicy::Reset);
-            // Twice, and requests behind it.
-            ctx.detach(DetachPolicy::default());
-            ctx.connect(to(80, 8)).unwrap();
-            ctx.listen(listen_on(Family::V4, 90)).unwrap();
-        }
-        Event::Detaching => {
-            let _ = ctx.connect(to(80, 9));
-        }
-        // What comes after `detaching` finds it closed.
-        Event::Closed(..) => {
-            assert_eq!(ctx.connect(to(80, 10)), Err(ConnectError::Detached));
-            assert_eq!(ctx.listen(listen_on(Family::V4, 91)), Err(ListenError::Detached));
-        }
-        _ => {}
-    }), 2);
+    let client = units(
+        &mut stack,
+        Probe::new(&log, |ctx, event| match event {
+            Event::Connected(_, opaque, Ok(_)) if *opaque == 7 => {
+                ctx.detach(DetachPolicy::Reset);
+                // Twice, and requests behind it.
+                ctx.detach(DetachPolicy::default());
+                ctx.connect(to(80, 8)).unwrap();
+                ctx.listen(listen_on(Family::V4, 90)).unwrap();
+            }
+            Event::Detaching => {
+                let _ = ctx.connect(to(80, 9));
+            }
+            // What comes after `detaching` finds it closed.
+            Event::Closed(..) => {
+                assert_eq!(ctx.connect(to(80, 10)), Err(ConnectError::Detached));
+                assert_eq!(ctx.listen(listen_on(Family::V4, 91)), Err(ListenError::Detached));
+            }
+            _ => {}
+        }),
+        2,
+    );
     for opaque in [1, 2, 7] {
         stack.connect(client.app_workers[0], to(80, opaque)).unwrap();
     }
     until(&mut stack, LONG, || log.count(|event| *event == Event::WorkerDetached(0)) == 1);
     let outcomes = log.outcomes();
-    assert!(outcomes.iter().all(|(opaque, outcome)| *opaque < 8 || *outcome == Err(ConnectFailure::Detached)));
+    assert!(
+        outcomes.iter().all(|(opaque, outcome)| *opaque < 8 || *outcome == Err(ConnectFailure::Detached))
+    );
     assert_eq!(outcomes.len(), 3 + 1 + 2, "{outcomes:?}");
     log.check(false);
     assert_eq!(log.closed(), 3);

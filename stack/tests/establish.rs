@@ -58,7 +58,11 @@ fn a_deadline_that_comes_before_the_syn_ack_is_a_time_out() {
 }
 
 /// Two apps that connect to each other's fixed port at the same time: one connection, two outbound sessions.
-fn open_both(stack: &mut SingleThreaded, logs: &[Log; 2], timeout: Duration) -> ([Attached; 2], [ConnectId; 2]) {
+fn open_both(
+    stack: &mut SingleThreaded,
+    logs: &[Log; 2],
+    timeout: Duration,
+) -> ([Attached; 2], [ConnectId; 2]) {
     let apps = [0, 1].map(|end| attach(stack, ["a", "b"][end], Probe::echo(&logs[end])));
     let ends = [std::net::SocketAddr::new(Family::V4.client_addr(), 5000), Family::V4.server(6000)];
     let connects = [0, 1].map(|end: usize| {
@@ -103,7 +107,11 @@ fn both_in_syn_received() -> (SingleThreaded, [Log; 2], [Attached; 2], [ConnectI
     links.iter().for_each(|link| link.set_link(LinkState::Cut));
     pass(&mut stack, Duration::from_millis(100));
     let answer = summary(&mut stack);
-    assert_eq!(answer.workers.iter().map(|worker| worker.establishing).sum::<usize>(), 2, "handed over, not up");
+    assert_eq!(
+        answer.workers.iter().map(|worker| worker.establishing).sum::<usize>(),
+        2,
+        "handed over, not up"
+    );
     assert!(logs.iter().all(|log| log.outcomes().is_empty()));
     (stack, logs, apps, connects)
 }
@@ -155,20 +163,30 @@ fn a_fixed_port_is_used_again_out_of_time_wait() {
     for we_close_first in [true, false] {
         let mut stack = stack(2);
         let (log, server_log) = (Log::default(), Log::default());
-        let server = serve(&mut stack, Probe::new(&server_log, move |ctx, event| match *event {
-            Event::Accepted(session) if !we_close_first => ctx.close(session),
-            _ => close_with_peer(ctx, event),
-        }), 80);
-        let client = attach(&mut stack, "client", Probe::new(&log, move |ctx, event| match *event {
-            Event::Connected(_, _, Ok(session)) if we_close_first => ctx.close(session),
-            _ => close_with_peer(ctx, event),
-        }));
+        let server = serve(
+            &mut stack,
+            Probe::new(&server_log, move |ctx, event| match *event {
+                Event::Accepted(session) if !we_close_first => ctx.close(session),
+                _ => close_with_peer(ctx, event),
+            }),
+            80,
+        );
+        let client = attach(
+            &mut stack,
+            "client",
+            Probe::new(&log, move |ctx, event| match *event {
+                Event::Connected(_, _, Ok(session)) if we_close_first => ctx.close(session),
+                _ => close_with_peer(ctx, event),
+            }),
+        );
         for round in 0..10 {
             let options = ConnectOptions { local_port: 7777, ..to(80, round) };
             stack.connect(client.app_workers[0], options).unwrap();
             until(&mut stack, LONG, || log.outcomes().len() as u64 == round + 1);
             assert_eq!(log.outcomes()[round as usize], (round, Ok(())), "we close first: {we_close_first}");
-            until(&mut stack, LONG, || log.closed() as u64 == round + 1 && server_log.closed() as u64 == round + 1);
+            until(&mut stack, LONG, || {
+                log.closed() as u64 == round + 1 && server_log.closed() as u64 == round + 1
+            });
             let answer = summary(&mut stack);
             assert_eq!(answer.time_wait, 1);
             // Longer than a tick of the timestamp clock, shorter than TIME-WAIT.
@@ -197,14 +215,16 @@ fn connects_over_a_very_bad_link_have_one_outcome_each() {
         for opaque in 0..300 {
             let timeout = Duration::from_millis(50 + 37 * opaque % 9000);
             let port = if opaque % 7 == 0 { 81 } else { 80 };
-            let connect = stack.connect(client.app_workers[0], ConnectOptions { timeout, ..to(port, opaque) }).unwrap();
+            let connect =
+                stack.connect(client.app_workers[0], ConnectOptions { timeout, ..to(port, opaque) }).unwrap();
             if opaque % 10 == 0 {
                 pass(&mut stack, Duration::from_millis(opaque));
                 let _ = stack.cancel(connect);
             }
         }
         until(&mut stack, LONG, || log.cleaned() == 300);
-        let outcomes = summary(&mut stack).apps.iter().find(|app| app.name == "client").unwrap().app_workers[0].outcomes;
+        let outcomes =
+            summary(&mut stack).apps.iter().find(|app| app.name == "client").unwrap().app_workers[0].outcomes;
         assert!(outcomes.established > 50 && outcomes.refused > 5 && outcomes.timed_out > 5, "{outcomes:?}");
         links.iter().for_each(|link| link.set_link(LinkState::Healed));
         finish(stack, &[&client, &server], &[&log, &server_log]);

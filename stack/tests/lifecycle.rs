@@ -142,7 +142,11 @@ fn a_session_closed_in_its_first_callback_ends_gracefully_at_both_ends() {
         pair.until_closed(10);
         assert_eq!(pair.client_log.ends(), [CloseReason::Finished; 10]);
         assert_eq!(pair.server_log.ends(), [CloseReason::Finished; 10]);
-        assert_eq!(pair.client_log.count(|event| matches!(event, Event::PeerClosed(_))), 0, "nothing but closed");
+        assert_eq!(
+            pair.client_log.count(|event| matches!(event, Event::PeerClosed(_))),
+            0,
+            "nothing but closed"
+        );
         pair.finish();
     }
 }
@@ -212,7 +216,10 @@ fn the_peer_closes_first_and_all_it_sent_was_read_before() {
     pair.connect(to_server());
     pair.until_closed(1);
     assert_eq!(got.all()[0].got, 300_000);
-    assert_eq!((pair.client_log.ends(), pair.server_log.ends()), (vec![CloseReason::Finished], vec![CloseReason::Finished]));
+    assert_eq!(
+        (pair.client_log.ends(), pair.server_log.ends()),
+        (vec![CloseReason::Finished], vec![CloseReason::Finished])
+    );
     pair.finish();
 }
 
@@ -242,7 +249,9 @@ fn both_close_at_once() {
         }
     }
     pair.until_closed(4);
-    assert!(pair.client_log.ends().iter().chain(&pair.server_log.ends()).all(|end| *end == CloseReason::Finished));
+    assert!(
+        pair.client_log.ends().iter().chain(&pair.server_log.ends()).all(|end| *end == CloseReason::Finished)
+    );
     pair.finish();
 }
 
@@ -362,16 +371,21 @@ fn closed_waits_for_unread_data_after_a_graceful_end() {
     };
     let mut pair = Pair::on(stack(2), client, server);
     pair.connect(to_server());
-    pair.until(|client, server| server.closed() == 1 && client.count(|e| matches!(e, Event::PeerClosed(_))) == 1);
+    pair.until(|client, server| {
+        server.closed() == 1 && client.count(|e| matches!(e, Event::PeerClosed(_))) == 1
+    });
     pass(&mut pair.stack, Duration::from_secs(100));
     assert_eq!(pair.client_log.closed(), 0, "bytes are unread");
     let session = pair.client_log.sessions()[0];
     pair.stack.notify(pair.client.app_workers[0], session.worker(), Box::new(session.as_u64())).unwrap();
     pair.until_closed(1);
-    assert_eq!(pair.client_log.events().iter().rev().find_map(|event| match event {
-        Event::Closed(_, opaque, reason) => Some((*opaque, *reason)),
-        _ => None,
-    }), Some((session.as_u64(), CloseReason::Finished)));
+    assert_eq!(
+        pair.client_log.events().iter().rev().find_map(|event| match event {
+            Event::Closed(_, opaque, reason) => Some((*opaque, *reason)),
+            _ => None,
+        }),
+        Some((session.as_u64(), CloseReason::Finished))
+    );
     pair.finish();
 }
 
@@ -465,34 +479,53 @@ fn a_panic_in_any_callback_is_contained_to_its_app_worker() {
         let mut stack = stack(2);
         let (log, other_log, server_log) = (Log::default(), Log::default(), Log::default());
         // Cuts every other session off, closes the rest.
-        let server = serve(&mut stack, Probe::new(&server_log, |ctx, event| {
-            if let Event::Readable(session) = *event {
-                drain(ctx, session);
-                if ctx.flow(session).unwrap().remote.port % 2 == 0 { ctx.reset(session) } else { ctx.close(session) }
-            }
-        }), 80);
-        let busy = |panics: fn(&Event) -> bool| move |ctx: &mut Context<'_>, event: &Event| {
-            match *event {
-                Event::Attached => {
-                    ctx.listen(ListenOptions { domain: SERVER, ..ListenOptions::on(Family::V4.server(1000 + ctx.unit() as u16)) }).ok();
-                    ctx.set_timer(1, Duration::from_millis(5));
-                }
-                Event::Timer(_) => {
-                    for port in [80, 81, 1000 + ctx.unit() as u16] {
-                        ctx.connect(ConnectOptions::to(Family::V4.server(port))).unwrap();
+        let server = serve(
+            &mut stack,
+            Probe::new(&server_log, |ctx, event| {
+                if let Event::Readable(session) = *event {
+                    drain(ctx, session);
+                    if ctx.flow(session).unwrap().remote.port % 2 == 0 {
+                        ctx.reset(session)
+                    } else {
+                        ctx.close(session)
                     }
-                    ctx.set_timer(1, Duration::from_millis(50));
                 }
-                Event::Connected(_, _, Ok(session)) | Event::Writable(session) => {
-                    if ctx.write(session, &[1; 4096]) > 0 { ctx.want_room(session); }
+            }),
+            80,
+        );
+        let busy = |panics: fn(&Event) -> bool| {
+            move |ctx: &mut Context<'_>, event: &Event| {
+                match *event {
+                    Event::Attached => {
+                        ctx.listen(ListenOptions {
+                            domain: SERVER,
+                            ..ListenOptions::on(Family::V4.server(1000 + ctx.unit() as u16))
+                        })
+                        .ok();
+                        ctx.set_timer(1, Duration::from_millis(5));
+                    }
+                    Event::Timer(_) => {
+                        for port in [80, 81, 1000 + ctx.unit() as u16] {
+                            ctx.connect(ConnectOptions::to(Family::V4.server(port))).unwrap();
+                        }
+                        ctx.set_timer(1, Duration::from_millis(50));
+                    }
+                    Event::Connected(_, _, Ok(session)) | Event::Writable(session) => {
+                        if ctx.write(session, &[1; 4096]) > 0 {
+                            ctx.want_room(session);
+                        }
+                    }
+                    Event::PeerClosed(session) => ctx.close(session),
+                    _ => {}
                 }
-                Event::PeerClosed(session) => ctx.close(session),
-                _ => {}
+                assert!(!panics(event) || ctx.unit() != 0, "this one was to panic");
             }
-            assert!(!panics(event) || ctx.unit() != 0, "this one was to panic");
         };
         let app = stack
-            .attach(Probe::new(&log, busy(panics)), AttachOptions { app_workers: 2, ..AttachOptions::named("panics") })
+            .attach(
+                Probe::new(&log, busy(panics)),
+                AttachOptions { app_workers: 2, ..AttachOptions::named("panics") },
+            )
             .unwrap();
         let other = attach(&mut stack, "other", Probe::new(&other_log, close_with_peer));
         if name == "notified" {
@@ -503,12 +536,18 @@ fn a_panic_in_any_callback_is_contained_to_its_app_worker() {
             log.count(|event| *event == Event::WorkerDetached(0)) == 1
         });
         assert!(gone, "{name}: it was detached");
-        assert!(log.lines().iter().any(|line| line.at.is_some_and(|(unit, _)| unit == 0) && panics(&line.event)), "{name}");
+        assert!(
+            log.lines().iter().any(|line| line.at.is_some_and(|(unit, _)| unit == 0) && panics(&line.event)),
+            "{name}"
+        );
         log.check(false);
         // The others go on: the application's other app worker, and other applications.
         let answer = summary(&mut stack);
         let infos = &answer.apps.iter().find(|info| info.name == "panics").unwrap().app_workers;
-        assert_eq!(infos.iter().map(|info| (info.unit, info.state.as_str())).collect::<Vec<_>>(), [(1, "attached")]);
+        assert_eq!(
+            infos.iter().map(|info| (info.unit, info.state.as_str())).collect::<Vec<_>>(),
+            [(1, "attached")]
+        );
         let up = log.up();
         until(&mut stack, LONG, || log.up() > up);
         stack.connect(other.app_workers[0], to_server()).unwrap();
@@ -607,7 +646,10 @@ fn a_timer_goes_off_once_at_its_time_the_last_one_set() {
     assert_eq!(fired.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [5, 2, 1]);
     for ((_, at), wanted) in fired.iter().zip([0, 5, 50]) {
         let took = *at - began;
-        assert!(took >= Duration::from_millis(wanted) && took <= Duration::from_millis(wanted + 2), "{fired:?}");
+        assert!(
+            took >= Duration::from_millis(wanted) && took <= Duration::from_millis(wanted + 2),
+            "{fired:?}"
+        );
     }
     assert_eq!(summary(&mut stack).leaks.timers, 1);
     pass(&mut stack, Duration::from_secs(3600));
@@ -669,8 +711,13 @@ fn every_session_and_half_open_can_be_looked_at() {
     }
     pass(&mut pair.stack, Duration::from_secs(2));
     let answer = pair.stack.inspect(Query::Sessions { limit: 7, verbose: false }).unwrap();
-    assert_eq!((answer.session_summary.total, answer.session_summary.open, answer.sessions.len()), (20, 20, 7));
-    assert!(answer.sessions.iter().all(|session| ["client/0", "server/0"].contains(&session.app_worker.as_str())));
+    assert_eq!(
+        (answer.session_summary.total, answer.session_summary.open, answer.sessions.len()),
+        (20, 20, 7)
+    );
+    assert!(
+        answer.sessions.iter().all(|session| ["client/0", "server/0"].contains(&session.app_worker.as_str()))
+    );
     let answer = pair.stack.inspect(Query::HalfOpens { limit: 3 }).unwrap();
     assert_eq!((answer.main.half_open_sessions, answer.half_opens.len()), (5, 3));
     for half_open in &answer.half_opens {

@@ -6,7 +6,9 @@ use common::*;
 use hoststack::app::*;
 use hoststack::net::{MemoryWireConfig, memory_wire};
 use hoststack::tcp::TcpConfig;
-use hoststack::{Attached, BuildError, EndHow, InterfaceSpec, SessionLimits, SingleThreaded, Stack, StackConfig};
+use hoststack::{
+    Attached, BuildError, EndHow, InterfaceSpec, SessionLimits, SingleThreaded, Stack, StackConfig,
+};
 
 const LONG: Duration = Duration::from_secs(300);
 const SERVER_END: &str = "10.0.0.2:80";
@@ -36,7 +38,10 @@ fn bad_connects() -> Vec<(ConnectOptions, ConnectError)> {
         (remote("224.0.0.1:80"), ConnectError::BadEndpoint),
         (remote("[::]:80"), ConnectError::BadEndpoint),
         (remote("[ff02::1]:80"), ConnectError::BadEndpoint),
-        (ConnectOptions { local_addr: Some("fd00::1".parse().unwrap()), ..good }, ConnectError::FamilyMismatch),
+        (
+            ConnectOptions { local_addr: Some("fd00::1".parse().unwrap()), ..good },
+            ConnectError::FamilyMismatch,
+        ),
         (fifos(0, 100), ConnectError::BadFifo),
         (fifos(100, 0), ConnectError::BadFifo),
         (fifos((1 << 30) + 1, 100), ConnectError::BadFifo),
@@ -49,12 +54,21 @@ fn bad_connects() -> Vec<(ConnectOptions, ConnectError)> {
 
 fn bad_listens() -> Vec<(ListenOptions, ListenError)> {
     let good = listen_on(Family::V4, 80);
-    let on = |text: &str| ListenOptions { domain: SERVER, ..ListenOptions::on(text.parse::<std::net::SocketAddr>().unwrap()) };
+    let on = |text: &str| ListenOptions {
+        domain: SERVER,
+        ..ListenOptions::on(text.parse::<std::net::SocketAddr>().unwrap())
+    };
     vec![
         (on("10.0.0.2:0"), ListenError::BadEndpoint),
         (ListenOptions { backlog: 0, ..good }, ListenError::BadBacklog),
-        (ListenOptions { fifos: SessionOptions { rx_capacity: 0, tx_capacity: 1 }, ..good }, ListenError::BadFifo),
-        (ListenOptions { fifos: SessionOptions { rx_capacity: 1, tx_capacity: 0 }, ..good }, ListenError::BadFifo),
+        (
+            ListenOptions { fifos: SessionOptions { rx_capacity: 0, tx_capacity: 1 }, ..good },
+            ListenError::BadFifo,
+        ),
+        (
+            ListenOptions { fifos: SessionOptions { rx_capacity: 1, tx_capacity: 0 }, ..good },
+            ListenError::BadFifo,
+        ),
     ]
 }
 
@@ -64,7 +78,10 @@ fn wrong_listens() -> Vec<(ListenOptions, ListenError)> {
     vec![
         (ListenOptions { domain: DomainId(9), ..good }, ListenError::NoDomain),
         (ListenOptions { domain: CLIENT, ..good }, ListenError::AddressNotAvailable),
-        (ListenOptions { domain: SERVER, ..ListenOptions::on(Family::V4.nobody()) }, ListenError::AddressNotAvailable),
+        (
+            ListenOptions { domain: SERVER, ..ListenOptions::on(Family::V4.nobody()) },
+            ListenError::AddressNotAvailable,
+        ),
     ]
 }
 
@@ -75,9 +92,17 @@ fn every_error_is_a_sentence_that_says_what_to_do() {
     texts.extend(bad_connects().iter().map(|(_, error)| error.to_string()));
     texts.extend(bad_listens().iter().map(|(_, error)| error.to_string()));
     texts.extend(wrong_listens().iter().map(|(_, error)| error.to_string()));
-    texts.extend([ConnectError::Detached, ConnectError::NoDomain, ConnectError::TooManyPending].map(|e| e.to_string()));
-    texts.extend([ListenError::InUse, ListenError::Detached, ListenError::NoRoom, ListenError::NoListener].map(|e| e.to_string()));
-    texts.extend([AttachError::NameInUse, AttachError::BadName, AttachError::BadWorkers, AttachError::BadLimit].map(|e| e.to_string()));
+    texts.extend(
+        [ConnectError::Detached, ConnectError::NoDomain, ConnectError::TooManyPending].map(|e| e.to_string()),
+    );
+    texts.extend(
+        [ListenError::InUse, ListenError::Detached, ListenError::NoRoom, ListenError::NoListener]
+            .map(|e| e.to_string()),
+    );
+    texts.extend(
+        [AttachError::NameInUse, AttachError::BadName, AttachError::BadWorkers, AttachError::BadLimit]
+            .map(|e| e.to_string()),
+    );
     texts.extend([DetachError::NotAttached, DetachError::Detaching].map(|e| e.to_string()));
     texts.push(CancelError::NotPending.to_string());
     for text in texts {
@@ -180,7 +205,10 @@ fn a_listen_twice_on_an_endpoint_is_in_use_until_it_is_unlistened() {
     // Another port, another family, the unspecified address: other endpoints.
     stack.listen(unit, listen_on(Family::V4, 81)).unwrap();
     stack.listen(unit, listen_on(Family::V6, 80)).unwrap();
-    let any = ListenOptions { domain: SERVER, ..ListenOptions::on("0.0.0.0:80".parse::<std::net::SocketAddr>().unwrap()) };
+    let any = ListenOptions {
+        domain: SERVER,
+        ..ListenOptions::on("0.0.0.0:80".parse::<std::net::SocketAddr>().unwrap())
+    };
     stack.listen(other.app_workers[0], any).unwrap();
     // Another's listener, no listener, twice.
     assert_eq!(stack.unlisten(other.app_workers[0], first), Err(ListenError::NoListener));
@@ -252,7 +280,10 @@ fn a_bad_attach_is_refused() {
     }
     let longest = Log::default();
     let other = stack.attach(Probe::idle(&longest), named(&"x".repeat(64))).unwrap();
-    assert_eq!(stack.attach_worker(AppId(hoststack_transport::Key { slot: 9, generation: 9 })), Err(AttachError::NoApplication));
+    assert_eq!(
+        stack.attach_worker(AppId(hoststack_transport::Key { slot: 9, generation: 9 })),
+        Err(AttachError::NoApplication)
+    );
     stack.detach(other.app, DetachPolicy::Reset).unwrap();
     assert_eq!(stack.attach_worker(other.app), Err(AttachError::NoApplication));
     finish(stack, &[&app], &[&log, &longest]);
@@ -331,7 +362,8 @@ fn what_is_asked_during_a_detach_says_so() {
     let handle = stack.handle();
     std::thread::scope(|scope| {
         let app = app.app;
-        let detach = scope.spawn(move || handle.detach(app, DetachPolicy::Close { linger: Duration::from_secs(20) }));
+        let detach =
+            scope.spawn(move || handle.detach(app, DetachPolicy::Close { linger: Duration::from_secs(20) }));
         while log.count(|event| *event == Event::Detaching) < 2 {
             let _ = stack.step();
         }
@@ -369,7 +401,13 @@ fn a_message_for_the_gone_is_dropped() {
     stack.notify(unit, WorkerId(200), Box::new(1u64)).unwrap();
     stack.detach(app.app, DetachPolicy::Reset).unwrap();
     stack.notify(unit, WorkerId(0), Box::new(2u64)).unwrap();
-    stack.notify(AppWorkerId(hoststack_transport::Key { slot: 900, generation: 1 }), WorkerId(1), Box::new(3u64)).unwrap();
+    stack
+        .notify(
+            AppWorkerId(hoststack_transport::Key { slot: 900, generation: 1 }),
+            WorkerId(1),
+            Box::new(3u64),
+        )
+        .unwrap();
     pass(&mut stack, Duration::from_secs(1));
     assert_eq!(log.count(|event| matches!(event, Event::Notified(_))), 0);
     finish(stack, &[], &[&log]);
@@ -383,8 +421,14 @@ fn sessions_of_others_and_of_the_past_cannot_be_touched() {
         assert_eq!(ctx.flow(session), Err(SessionError::NotFound));
         ctx.set_opaque(session, 42);
         assert_eq!((ctx.opaque(session), ctx.rx_len(session), ctx.tx_room(session)), (0, 0, 0));
-        assert_eq!((ctx.read(session, &mut [0; 8]), ctx.peek(session).len(), ctx.consume(session, 8)), (0, 0, 0));
-        assert_eq!((ctx.write(session, b"x"), ctx.reserve(session, 8).len(), ctx.splice(session, session)), (0, 0, 0));
+        assert_eq!(
+            (ctx.read(session, &mut [0; 8]), ctx.peek(session).len(), ctx.consume(session, 8)),
+            (0, 0, 0)
+        );
+        assert_eq!(
+            (ctx.write(session, b"x"), ctx.reserve(session, 8).len(), ctx.splice(session, session)),
+            (0, 0, 0)
+        );
         ctx.commit(session, 0);
         ctx.commit(session, 9);
         ctx.want_room(session);
@@ -414,7 +458,9 @@ fn sessions_of_others_and_of_the_past_cannot_be_touched() {
         .lines()
         .iter()
         .filter_map(|line| match line.event {
-            Event::Connected(_, _, Ok(session)) if line.at.is_some_and(|(unit, _)| unit == 0) => Some(session),
+            Event::Connected(_, _, Ok(session)) if line.at.is_some_and(|(unit, _)| unit == 0) => {
+                Some(session)
+            }
             _ => None,
         })
         .collect();
@@ -439,7 +485,9 @@ fn sessions_of_others_and_of_the_past_cannot_be_touched() {
     // Stale: closed, and its slot used again by another session.
     stack.end_session(first[0], EndHow::Reset).unwrap();
     until(&mut stack, LONG, || log.closed() == 1);
-    stack.connect(client.app_workers[0], ConnectOptions { worker: Some(first[0].worker()), ..to_server() }).unwrap();
+    stack
+        .connect(client.app_workers[0], ConnectOptions { worker: Some(first[0].worker()), ..to_server() })
+        .unwrap();
     until(&mut stack, LONG, || log.up() == 5);
     ask(&mut stack, 0, first[0].worker(), first[0]);
     stack.end_session(first[0], EndHow::Reset).unwrap();
@@ -468,8 +516,14 @@ fn bad_stacks_are_not_built() {
         StackConfig { rx_burst_max: 0, ..StackConfig::default() },
         StackConfig { tx_burst_max: 0, ..StackConfig::default() },
         StackConfig { channel_batches: 0, ..StackConfig::default() },
-        StackConfig { sessions: SessionLimits { sessions: 0, ..SessionLimits::default() }, ..StackConfig::default() },
-        StackConfig { sessions: SessionLimits { chunks: 0, ..SessionLimits::default() }, ..StackConfig::default() },
+        StackConfig {
+            sessions: SessionLimits { sessions: 0, ..SessionLimits::default() },
+            ..StackConfig::default()
+        },
+        StackConfig {
+            sessions: SessionLimits { chunks: 0, ..SessionLimits::default() },
+            ..StackConfig::default()
+        },
     ];
     for config in zeros {
         let error = build(config);
@@ -499,7 +553,9 @@ fn bad_interfaces_are_not_built() {
         // A router of the other family, a router that is ourselves, a route that exists, another interface's address.
         build(|spec| spec.route("0.0.0.0/0".parse().unwrap(), Some("fd00::2".parse().unwrap()))),
         build(|spec| spec.route("0.0.0.0/0".parse().unwrap(), Some("10.0.0.1".parse().unwrap()))),
-        build(|spec| spec.route("10.9.0.0/16".parse().unwrap(), None).route("10.9.0.0/16".parse().unwrap(), None)),
+        build(|spec| {
+            spec.route("10.9.0.0/16".parse().unwrap(), None).route("10.9.0.0/16".parse().unwrap(), None)
+        }),
         build(|spec| spec.address("10.0.1.1/24".parse().unwrap())),
     ];
     for error in errors {

@@ -54,11 +54,16 @@ fn a_black_hole_times_out_at_the_deadline_to_within_a_step() {
             let (mut stack, _) = impaired_stack(config(2), lost, lost);
             let (client, log) = client(&mut stack);
             let began = stack.now();
-            stack.connect(client.app_workers[0], ConnectOptions { timeout, ..to(family.server(80), 3) }).unwrap();
+            stack
+                .connect(client.app_workers[0], ConnectOptions { timeout, ..to(family.server(80), 3) })
+                .unwrap();
             until(&mut stack, LONG, || !log.outcomes().is_empty());
             // Virtual time stands still while there is something to do: at most one timer tick late.
             let took = stack.now() - began;
-            assert!(took >= timeout && took <= timeout + Duration::from_millis(1), "{took:?} instead of {timeout:?}");
+            assert!(
+                took >= timeout && took <= timeout + Duration::from_millis(1),
+                "{took:?} instead of {timeout:?}"
+            );
             expect(&mut stack, &log, 1, ConnectFailure::TimedOut);
             finish(stack, &[&client], &[&log]);
         }
@@ -94,7 +99,10 @@ fn no_route_is_unreachable() {
 
 fn ethernet_stack(workers: usize) -> SingleThreaded {
     let mac = |last| hoststack_wire::MacAddr([2, 0, 0, 0, 0, last]);
-    stack_of(config(workers), MemoryWireConfig { macs: Some([mac(1), mac(2)]), ..MemoryWireConfig::default() })
+    stack_of(
+        config(workers),
+        MemoryWireConfig { macs: Some([mac(1), mac(2)]), ..MemoryWireConfig::default() },
+    )
 }
 
 #[test]
@@ -108,7 +116,10 @@ fn a_neighbour_that_does_not_answer_three_probes_is_unreachable() {
         }
         expect(&mut stack, &log, 10, ConnectFailure::Unreachable);
         let took = stack.now() - began;
-        assert!(took >= Duration::from_secs(3) && took < Duration::from_millis(3500), "three probes 1 s apart: {took:?}");
+        assert!(
+            took >= Duration::from_secs(3) && took < Duration::from_millis(3500),
+            "three probes 1 s apart: {took:?}"
+        );
         finish(stack, &[&client], &[&log]);
     }
 }
@@ -236,7 +247,9 @@ fn a_fixed_port_that_is_in_use_is_address_in_use() {
         let in_use = Err(ConnectFailure::AddressInUse);
         assert_eq!(outcomes, [(1, Ok(())), (2, in_use), (3, in_use)]);
         // Another remote port is another tuple.
-        stack.connect(client.app_workers[0], ConnectOptions { local_port: 5555, ..to(family.server(81), 4) }).unwrap();
+        stack
+            .connect(client.app_workers[0], ConnectOptions { local_port: 5555, ..to(family.server(81), 4) })
+            .unwrap();
         until(&mut stack, LONG, || log.cleaned() == 4);
         assert_eq!(log.outcomes()[3], (4, Err(ConnectFailure::Refused)));
         finish(stack, &[&client, &server], &[&log, &server_log]);
@@ -249,20 +262,29 @@ fn a_fixed_port_comes_back_after_refusal_and_after_reset() {
     let server_log = Log::default();
     let server = serve(&mut stack, Probe::idle(&server_log), 80);
     let log = Log::default();
-    let client = attach(&mut stack, "client", Probe::new(&log, |ctx, event| {
-        if let Event::Connected(_, _, Ok(session)) = *event {
-            ctx.reset(session);
-        }
-    }));
+    let client = attach(
+        &mut stack,
+        "client",
+        Probe::new(&log, |ctx, event| {
+            if let Event::Connected(_, _, Ok(session)) = *event {
+                ctx.reset(session);
+            }
+        }),
+    );
     for opaque in 0..6 {
         let port = if opaque % 2 == 0 { 80 } else { 81 };
         let options = ConnectOptions { local_port: 5555, ..to(Family::V4.server(port), opaque) };
         stack.connect(client.app_workers[0], options).unwrap();
-        until(&mut stack, LONG, || log.cleaned() as u64 == opaque + 1 && log.closed() as u64 == opaque / 2 + 1);
+        until(&mut stack, LONG, || {
+            log.cleaned() as u64 == opaque + 1 && log.closed() as u64 == opaque / 2 + 1
+        });
         let _ = stack.settle();
     }
     let refused = Err(ConnectFailure::Refused);
-    assert_eq!(log.outcomes(), [(0, Ok(())), (1, refused), (2, Ok(())), (3, refused), (4, Ok(())), (5, refused)]);
+    assert_eq!(
+        log.outcomes(),
+        [(0, Ok(())), (1, refused), (2, Ok(())), (3, refused), (4, Ok(())), (5, refused)]
+    );
     finish(stack, &[&client, &server], &[&log, &server_log]);
 }
 
@@ -272,11 +294,15 @@ fn a_local_address_of_nobody_is_address_not_available() {
         let mut stack = stack(2);
         let (client, log) = client(&mut stack);
         let local_addr = Some(family.nobody().ip());
-        stack.connect(client.app_workers[0], ConnectOptions { local_addr, ..to(family.server(80), 1) }).unwrap();
+        stack
+            .connect(client.app_workers[0], ConnectOptions { local_addr, ..to(family.server(80), 1) })
+            .unwrap();
         expect(&mut stack, &log, 1, ConnectFailure::AddressNotAvailable);
         // The server's address is another domain's.
         let local_addr = Some(family.server(80).ip());
-        stack.connect(client.app_workers[0], ConnectOptions { local_addr, ..to(family.server(80), 2) }).unwrap();
+        stack
+            .connect(client.app_workers[0], ConnectOptions { local_addr, ..to(family.server(80), 2) })
+            .unwrap();
         until(&mut stack, LONG, || log.cleaned() == 2);
         finish(stack, &[&client], &[&log]);
     }
@@ -291,11 +317,15 @@ fn a_local_address_of_ours_is_used() {
         let (client, log) = client(&mut stack);
         let local_addr: Option<IpAddr> = Some(family.client_addr());
         stack
-            .connect(client.app_workers[0], ConnectOptions { local_addr, local_port: 999, ..to(family.server(80), 1) })
+            .connect(
+                client.app_workers[0],
+                ConnectOptions { local_addr, local_port: 999, ..to(family.server(80), 1) },
+            )
             .unwrap();
         until(&mut stack, LONG, || log.cleaned() == 1 && server_log.accepted() == 1);
         assert_eq!(log.outcomes(), [(1, Ok(()))]);
-        let sessions = stack.inspect(hoststack::Query::Sessions { limit: 10, verbose: true }).unwrap().sessions;
+        let sessions =
+            stack.inspect(hoststack::Query::Sessions { limit: 10, verbose: true }).unwrap().sessions;
         let local = std::net::SocketAddr::new(family.client_addr(), 999).to_string();
         assert!(sessions.iter().any(|session| session.domain == 0 && session.local == local), "{sessions:?}");
         assert!(sessions.iter().all(|session| !session.transport.is_empty()));
@@ -323,14 +353,18 @@ fn connects_above_half_opens_max_have_no_room() {
 #[test]
 fn connects_above_the_stacks_half_opens_have_no_room() {
     let tcp = TcpConfig { half_opens_max: 4, ..TcpConfig::default() };
-    let (mut stack, links) = impaired_stack(StackConfig { tcp, ..config(2) }, Impairments::default(), Impairments::default());
+    let (mut stack, links) =
+        impaired_stack(StackConfig { tcp, ..config(2) }, Impairments::default(), Impairments::default());
     links[0].set_link(LinkState::Cut);
     let (client, log) = client(&mut stack);
     for opaque in 0..9 {
         stack.connect(client.app_workers[0], to(Family::V6.server(80), opaque)).unwrap();
     }
     until(&mut stack, LONG, || log.cleaned() == 9);
-    assert_eq!(log.outcomes().iter().filter(|(_, outcome)| *outcome == Err(ConnectFailure::NoRoom)).count(), 5);
+    assert_eq!(
+        log.outcomes().iter().filter(|(_, outcome)| *outcome == Err(ConnectFailure::NoRoom)).count(),
+        5
+    );
     finish(stack, &[&client], &[&log]);
 }
 
@@ -420,9 +454,13 @@ fn the_limit_of_pending_connects_inside_callbacks_counts_outcomes_told_on_other_
         until(&mut stack, LONG, || log.cleaned() == 8 * round);
         let _ = stack.settle();
     }
-    assert!(log.lines().iter().any(|line| {
-        matches!(line.event, Event::Connected(..)) && line.at.is_some_and(|(_, worker)| worker != WorkerId(2))
-    }), "some outcomes were told elsewhere");
+    assert!(
+        log.lines().iter().any(|line| {
+            matches!(line.event, Event::Connected(..))
+                && line.at.is_some_and(|(_, worker)| worker != WorkerId(2))
+        }),
+        "some outcomes were told elsewhere"
+    );
     finish(stack, &[&client], &[&log]);
 }
 
@@ -435,7 +473,9 @@ fn the_worker_that_is_asked_for_owns_the_session() {
         let (client, log) = client(&mut stack);
         for opaque in 0..40 {
             let worker = Some(WorkerId((opaque % 4) as u8));
-            stack.connect(client.app_workers[0], ConnectOptions { worker, ..to(family.server(80), opaque) }).unwrap();
+            stack
+                .connect(client.app_workers[0], ConnectOptions { worker, ..to(family.server(80), opaque) })
+                .unwrap();
         }
         until(&mut stack, LONG, || log.cleaned() == 40 && server_log.accepted() == 40);
         for line in log.lines() {

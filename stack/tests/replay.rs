@@ -9,7 +9,14 @@ use hoststack::{Recording, SingleThreaded, StackConfig};
 
 /// A stack with a bad link, an echo server and a client whose sessions open, echo, and open others.
 fn world(seed: u64, workers: usize) -> (SingleThreaded, Log) {
-    let bad = |seed| Impairments { seed, loss: 0.05, reorder: 0.05, delay_us: 700, jitter_us: 300, ..Impairments::default() };
+    let bad = |seed| Impairments {
+        seed,
+        loss: 0.05,
+        reorder: 0.05,
+        delay_us: 700,
+        jitter_us: 300,
+        ..Impairments::default()
+    };
     let config = StackConfig { seed: Some(seed), ..config(workers) };
     let (mut stack, _) = impaired_stack(config, bad(seed), bad(seed + 1));
     stack.record();

@@ -42,9 +42,19 @@ impl AppWorker for CountingWorker {
         _opaque: u64,
         outcome: Result<SessionHandle, ConnectFailure>,
     ) {
-        if outcome.is_ok() { self.0.up.add(1) } else { self.0.failed.add(1) };
+        if outcome.is_ok() {
+            self.0.up.add(1)
+        } else {
+            self.0.failed.add(1)
+        };
     }
-    fn closed(&mut self, _ctx: &mut Context<'_>, _session: SessionHandle, _opaque: u64, _reason: CloseReason) {
+    fn closed(
+        &mut self,
+        _ctx: &mut Context<'_>,
+        _session: SessionHandle,
+        _opaque: u64,
+        _reason: CloseReason,
+    ) {
         self.0.closed.add(1);
     }
 }
@@ -62,7 +72,9 @@ fn a_hundred_thousand_sessions_are_held_listed_and_detached() {
     let (ours, theirs) = (Counts::default(), Counts::default());
     let server = stack.attach(Counting(theirs.clone()), AttachOptions::named("server")).unwrap();
     let remote: std::net::SocketAddr = "10.0.0.100:80".parse().unwrap();
-    stack.listen(server.app_workers[0], ListenOptions { domain: SERVER, ..ListenOptions::on(remote) }).unwrap();
+    stack
+        .listen(server.app_workers[0], ListenOptions { domain: SERVER, ..ListenOptions::on(remote) })
+        .unwrap();
     let client = stack.attach(Counting(ours.clone()), AttachOptions::named("client")).unwrap();
 
     let mut asked = 0;

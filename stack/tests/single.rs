@@ -131,8 +131,9 @@ fn attach_pair(stack: &mut SingleThreaded, log: &Log, send: &[u8]) -> (Attached,
     stack
         .listen(echo.app_workers[0], ListenOptions { domain: SERVER, ..ListenOptions::on(server()) })
         .unwrap();
-    let client =
-        stack.attach(Client { log: log.clone(), send: send.to_vec() }, AttachOptions::named("client")).unwrap();
+    let client = stack
+        .attach(Client { log: log.clone(), send: send.to_vec() }, AttachOptions::named("client"))
+        .unwrap();
     (echo, client)
 }
 
@@ -148,12 +149,18 @@ fn a_session_echoes_closes_and_leaves_nothing_behind() {
             .connect(client.app_workers[0], ConnectOptions { opaque: 5, ..ConnectOptions::to(server()) })
             .unwrap();
         let told = AtomicUsize::new(0);
-        assert!(stack.run_until(Duration::from_secs(5), |_| {
-            told.store(log.0.lock().iter().filter(|line| line.contains("closed")).count(), Relaxed);
-            told.load(Relaxed) == 2
-        }), "{:?}", log.take());
+        assert!(
+            stack.run_until(Duration::from_secs(5), |_| {
+                told.store(log.0.lock().iter().filter(|line| line.contains("closed")).count(), Relaxed);
+                told.load(Relaxed) == 2
+            }),
+            "{:?}",
+            log.take()
+        );
         let mut lines = log.take();
-        let position = |what: &str| lines.iter().position(|line| line == what).unwrap_or_else(|| panic!("{what}: {lines:?}"));
+        let position = |what: &str| {
+            lines.iter().position(|line| line == what).unwrap_or_else(|| panic!("{what}: {lines:?}"))
+        };
         assert!(position("connected 5") < position("cleaned 5"));
         assert!(position("accepted") < position("echoed"));
         assert!(position("echoed") < position("client closed: finished"));

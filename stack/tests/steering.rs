@@ -7,7 +7,8 @@ use std::sync::Arc;
 use common::*;
 use hoststack::app::*;
 use hoststack::net::{
-    Device, DeviceCounters, DeviceQueue, Impairments, MemoryWireConfig, Packet, PacketPool, impair, memory_wire,
+    Device, DeviceCounters, DeviceQueue, Impairments, MemoryWireConfig, Packet, PacketPool, impair,
+    memory_wire,
 };
 use hoststack::{SingleThreaded, StackConfig};
 use hoststack_wire::MacAddr;
@@ -32,7 +33,9 @@ impl Device for OneQueue {
         let queue = self.0.into_queues(1)?.pop().expect("one was asked for");
         let queue = Arc::new(Mutex::new(queue));
         Ok((0..count)
-            .map(|number| Box::new(Shared { queue: queue.clone(), receives: number == 0 }) as Box<dyn DeviceQueue>)
+            .map(|number| {
+                Box::new(Shared { queue: queue.clone(), receives: number == 0 }) as Box<dyn DeviceQueue>
+            })
             .collect())
     }
 }
@@ -66,17 +69,21 @@ fn echoes(mut stack: SingleThreaded, sessions: usize, bytes: u64) {
     let (log, server_log, streams) = (Log::default(), Log::default(), Streams::default());
     let server = serve(&mut stack, Probe::echo(&server_log), 80);
     let ours = streams.clone();
-    let client = attach(&mut stack, "client", Probe::new(&log, move |ctx, event| match *event {
-        Event::Connected(_, _, Ok(session)) | Event::Writable(session) => {
-            ours.send(ctx, session, bytes);
-        }
-        Event::Readable(session) => {
-            if ours.receive(ctx, session, usize::MAX) == bytes {
-                ctx.close(session);
+    let client = attach(
+        &mut stack,
+        "client",
+        Probe::new(&log, move |ctx, event| match *event {
+            Event::Connected(_, _, Ok(session)) | Event::Writable(session) => {
+                ours.send(ctx, session, bytes);
             }
-        }
-        _ => {}
-    }));
+            Event::Readable(session) => {
+                if ours.receive(ctx, session, usize::MAX) == bytes {
+                    ctx.close(session);
+                }
+            }
+            _ => {}
+        }),
+    );
     // Port 81 refuses.
     for port in [80, 81] {
         for number in 0..sessions {
@@ -84,12 +91,15 @@ fn echoes(mut stack: SingleThreaded, sessions: usize, bytes: u64) {
             stack.connect(client.app_workers[0], ConnectOptions::to(remote)).unwrap();
         }
     }
-    until(&mut stack, LONG, || log.closed() == sessions && server_log.closed() == sessions && log.cleaned() == 2 * sessions);
+    until(&mut stack, LONG, || {
+        log.closed() == sessions && server_log.closed() == sessions && log.cleaned() == 2 * sessions
+    });
     let refused = Err(ConnectFailure::Refused);
     assert_eq!(log.outcomes().iter().filter(|(_, outcome)| *outcome == refused).count(), sessions);
     assert!(log.ends().iter().chain(&server_log.ends()).all(|end| *end == CloseReason::Finished));
     // Sessions live on all workers, though worker 0 received all packets.
-    let workers: std::collections::BTreeSet<WorkerId> = log.sessions().iter().map(|session| session.worker()).collect();
+    let workers: std::collections::BTreeSet<WorkerId> =
+        log.sessions().iter().map(|session| session.worker()).collect();
     assert_eq!(workers.len(), 4);
     let answer = summary(&mut stack);
     let handed_over: Vec<u64> = answer.workers.iter().map(|worker| worker.handed_over).collect();
@@ -117,7 +127,14 @@ fn one_queue_serves_four_workers_over_ethernet() {
 
 #[test]
 fn one_queue_with_a_bad_link_serves_four_workers() {
-    let bad = Impairments { seed: 3, loss: 0.03, reorder: 0.03, duplicate: 0.02, delay_us: 500, ..Impairments::default() };
+    let bad = Impairments {
+        seed: 3,
+        loss: 0.03,
+        reorder: 0.03,
+        duplicate: 0.02,
+        delay_us: 500,
+        ..Impairments::default()
+    };
     echoes(one_queue_stack(config(4), false, bad), 30, 20_000);
 }
 
@@ -125,6 +142,7 @@ fn one_queue_with_a_bad_link_serves_four_workers() {
 #[test]
 fn a_wire_with_one_end_of_one_queue_serves_four_workers() {
     let (a, b) = memory_wire(MemoryWireConfig::default());
-    let stack = virtual_stack(config(4), [interface(OneQueue(Box::new(a)), CLIENT, 1), interface(b, SERVER, 2)]);
+    let stack =
+        virtual_stack(config(4), [interface(OneQueue(Box::new(a)), CLIENT, 1), interface(b, SERVER, 2)]);
     echoes(stack, 100, 20_000);
 }

@@ -219,7 +219,15 @@ fn a_relay_between_two_sessions_passes_both_streams_unharmed() {
     let (log, relay_log, server_log) = (Log::default(), Log::default(), Log::default());
     let (ours, theirs) = (Streams::default(), Streams::default());
     let server = attach(&mut stack, "origin", Probe::new(&server_log, both_ways(&theirs, total)));
-    stack.listen(server.app_workers[0], ListenOptions { domain: CLIENT, ..ListenOptions::on(std::net::SocketAddr::new(Family::V4.client_addr(), 80)) }).unwrap();
+    stack
+        .listen(
+            server.app_workers[0],
+            ListenOptions {
+                domain: CLIENT,
+                ..ListenOptions::on(std::net::SocketAddr::new(Family::V4.client_addr(), 80))
+            },
+        )
+        .unwrap();
 
     // Each session's opaque value is its partner's handle.
     let ended = parking_lot::Mutex::new(std::collections::BTreeSet::new());
@@ -235,7 +243,8 @@ fn a_relay_between_two_sessions_passes_both_streams_unharmed() {
         match *event {
             Event::Accepted(session) => {
                 let remote = std::net::SocketAddr::new(Family::V4.client_addr(), 80);
-                let options = ConnectOptions { opaque: session.as_u64(), domain: SERVER, ..ConnectOptions::to(remote) };
+                let options =
+                    ConnectOptions { opaque: session.as_u64(), domain: SERVER, ..ConnectOptions::to(remote) };
                 ctx.connect(options).unwrap();
             }
             Event::Connected(_, partner, Ok(session)) => {
@@ -329,7 +338,10 @@ fn a_chunk_pool_that_runs_out_stalls_nobody_for_ever() {
     for (chunks, echoes) in [(12, false), (40, false), (100, false), (40, true), (100, true)] {
         for seed in 1..=3 {
             let sessions = SessionLimits { chunk_bytes: 1024, chunks, ..SessionLimits::default() };
-            let mut stack = stack_of(StackConfig { sessions, seed: Some(seed), ..config(1) }, MemoryWireConfig::default());
+            let mut stack = stack_of(
+                StackConfig { sessions, seed: Some(seed), ..config(1) },
+                MemoryWireConfig::default(),
+            );
             let (log, server_log) = (Log::default(), Log::default());
             let (ours, theirs) = (Streams::default(), Streams::default());
             let total = 30_000;

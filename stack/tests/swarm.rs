@@ -66,7 +66,9 @@ fn connect_options(dice: &Dice) -> ConnectOptions {
     ConnectOptions {
         domain,
         opaque: dice.below(1000),
-        timeout: Duration::from_micros(1 + dice.below(dice.pick(&[3_000, 3_000_000, 60_000_000, 60_000_000]))),
+        timeout: Duration::from_micros(
+            1 + dice.below(dice.pick(&[3_000, 3_000_000, 60_000_000, 60_000_000])),
+        ),
         local_port: if dice.one_of(10) { 5000 + dice.below(3) as u16 } else { 0 },
         fifos: SessionOptions {
             rx_capacity: dice.pick(&[1, 100, 5_000, 65_535, 300_000]),
@@ -80,7 +82,11 @@ fn connect_options(dice: &Dice) -> ConnectOptions {
 fn listen_options(dice: &Dice) -> ListenOptions {
     let (domain, family) = (dice.pick(&[CLIENT, SERVER]), FAMILIES[dice.below(2) as usize]);
     let port = dice.pick(&[80, 80, 81, 82]);
-    let local = if domain == SERVER { family.server(port) } else { std::net::SocketAddr::new(family.client_addr(), port) };
+    let local = if domain == SERVER {
+        family.server(port)
+    } else {
+        std::net::SocketAddr::new(family.client_addr(), port)
+    };
     ListenOptions {
         domain,
         backlog: dice.pick(&[1, 3, 100]),
@@ -92,7 +98,13 @@ fn listen_options(dice: &Dice) -> ListenOptions {
     }
 }
 
-fn behave(ctx: &mut Context<'_>, event: &Event, dice: &Dice, temper: Temper, known: &Mutex<Vec<SessionHandle>>) {
+fn behave(
+    ctx: &mut Context<'_>,
+    event: &Event,
+    dice: &Dice,
+    temper: Temper,
+    known: &Mutex<Vec<SessionHandle>>,
+) {
     assert!(temper.panic == 0 || !dice.one_of(temper.panic), "a panic from the dice");
     if let Event::Accepted(session) | Event::Connected(_, _, Ok(session)) = *event {
         known.lock().push(session);
@@ -268,7 +280,11 @@ impl World {
             }
             9 => {
                 let link = &self.links[dice.below(2) as usize];
-                link.set_link(if dice.one_of(8) { LinkState::Cut } else { dice.pick(&[LinkState::Impaired, LinkState::Healed]) });
+                link.set_link(if dice.one_of(8) {
+                    LinkState::Cut
+                } else {
+                    dice.pick(&[LinkState::Impaired, LinkState::Healed])
+                });
             }
             10 => {
                 let query = dice.pick(&[
@@ -309,7 +325,11 @@ fn run(seed: u64) {
     for link in &world.links {
         link.set_link(LinkState::Healed);
     }
-    let policy = world.dice.pick(&[DetachPolicy::Reset, DetachPolicy::default(), DetachPolicy::Close { linger: Duration::from_secs(100) }]);
+    let policy = world.dice.pick(&[
+        DetachPolicy::Reset,
+        DetachPolicy::default(),
+        DetachPolicy::Close { linger: Duration::from_secs(100) },
+    ]);
     for (attached, log) in &world.apps {
         // A run's apps may have detached all their app workers themselves.
         let report = world.stack.detach(attached.app, policy).unwrap();

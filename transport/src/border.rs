@@ -81,16 +81,44 @@ pub struct OooRange {
 /// `Layer` is the session layer it works with, `Out` what it sends through; both are lent for one call.
 pub trait Transport<Layer: SessionLayer, Out> {
     /// The app wants no more of this connection: send what is queued, then close both ways; received data is dropped.
-    fn close(&mut self, now: Instant, connection: ConnectionId, layer: &mut Layer, out: &mut Out, events: &mut Vec<TransportEvent>);
+    fn close(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        layer: &mut Layer,
+        out: &mut Out,
+        events: &mut Vec<TransportEvent>,
+    );
 
     /// The app has sent all it will: send what is queued, then close our direction.
-    fn half_close(&mut self, now: Instant, connection: ConnectionId, layer: &mut Layer, out: &mut Out, events: &mut Vec<TransportEvent>);
+    fn half_close(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        layer: &mut Layer,
+        out: &mut Out,
+        events: &mut Vec<TransportEvent>,
+    );
 
     /// Drop the connection at once and tell the peer so. Ends in [`TransportEvent::Closed`].
-    fn reset(&mut self, now: Instant, connection: ConnectionId, layer: &mut Layer, out: &mut Out, events: &mut Vec<TransportEvent>);
+    fn reset(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        layer: &mut Layer,
+        out: &mut Out,
+        events: &mut Vec<TransportEvent>,
+    );
 
     /// Send what may be sent now, at most `burst` segments: new data, a window update, a FIN.
-    fn transmit(&mut self, now: Instant, connection: ConnectionId, burst: usize, layer: &mut Layer, out: &mut Out) -> Transmitted;
+    fn transmit(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        burst: usize,
+        layer: &mut Layer,
+        out: &mut Out,
+    ) -> Transmitted;
 
     /// The connection's state in words, for the CLI: `name=value` pairs separated by spaces.
     fn describe(&self, now: Instant, connection: ConnectionId) -> Option<String>;
@@ -214,7 +242,9 @@ impl fmt::Display for ConnectFailure {
             ConnectFailure::Unreachable => "unreachable: no route, no neighbour, or an ICMP error",
             ConnectFailure::Cancelled => "cancelled by the app",
             ConnectFailure::Detached => "its app worker was detached",
-            ConnectFailure::AddressInUse => "no free local port: use more local addresses or wait for TIME-WAIT",
+            ConnectFailure::AddressInUse => {
+                "no free local port: use more local addresses or wait for TIME-WAIT"
+            }
             ConnectFailure::AddressNotAvailable => "the local address is not one of the domain's interfaces'",
             ConnectFailure::NoRoom => "a pool is at its limit: raise the limit or close something first",
         })

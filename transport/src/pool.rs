@@ -200,7 +200,8 @@ impl<T> Pool<T> {
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.chunks.iter().enumerate().flat_map(|(c, chunk)| {
             chunk.slab.iter().filter_map(move |(slot, entry)| {
-                let key = Key { slot: ((c as u32) << CHUNK_BITS) | slot as u32, generation: entry.generation };
+                let key =
+                    Key { slot: ((c as u32) << CHUNK_BITS) | slot as u32, generation: entry.generation };
                 entry.value.as_ref().map(|value| (key, value))
             })
         })

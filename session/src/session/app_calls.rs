@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use hoststack_transport::border::SessionLayer;
 use hoststack_transport::SessionId;
+use hoststack_transport::border::SessionLayer;
 
 use super::{CloseAction, Session, Sessions, has_worthwhile_room};
 use crate::events::Pending;

@@ -3,8 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use hoststack_app::{
-    Application, AttachError, AttachOptions, DetachError, DetachPolicy, DetachReport, MainContext, MainRequest,
-    WorkerDetachReport,
+    Application, AttachError, AttachOptions, DetachError, DetachPolicy, DetachReport, MainContext,
+    MainRequest, WorkerDetachReport,
 };
 use hoststack_session::{HalfOpenCounters, HalfOpenSession};
 use hoststack_transport::{
@@ -171,7 +171,8 @@ impl Main {
         let Some(record) = self.apps.get_mut(app.0) else { return };
         let Some(mut object) = record.object.take() else { return };
         let workers = self.config.workers as u8; // cannot fail because a configuration has 255 at most
-        let mut ctx = MainContext::new(now, workers, app, &record.app_workers, &mut self.mint, &mut self.main_requests);
+        let mut ctx =
+            MainContext::new(now, workers, app, &record.app_workers, &mut self.mint, &mut self.main_requests);
         match catch_unwind(AssertUnwindSafe(|| callback(&mut *object, &mut ctx))) {
             Ok(()) => record.object = Some(object),
             Err(panic) => {
@@ -191,7 +192,9 @@ impl Main {
         for request in std::mem::take(&mut self.main_requests) {
             // Errors are what the callback could not know yet: the app is told through its callbacks.
             match request {
-                MainRequest::Connect(app_worker, connect, options) => self.connect(app_worker, connect, &options),
+                MainRequest::Connect(app_worker, connect, options) => {
+                    self.connect(app_worker, connect, &options)
+                }
                 MainRequest::Cancel(connect) => {
                     let _ = self.cancel(connect);
                 }
@@ -284,7 +287,8 @@ impl Main {
         app_worker: AppWorkerId,
         reply: Reply<Result<WorkerDetachReport, DetachError>>,
     ) {
-        if let Some(detach) = self.app_workers.get_mut(app_worker.0).and_then(|record| record.detach.as_mut()) {
+        if let Some(detach) = self.app_workers.get_mut(app_worker.0).and_then(|record| record.detach.as_mut())
+        {
             detach.replies.push(reply);
         }
     }
@@ -317,8 +321,14 @@ impl Main {
     }
 
     /// A worker has nothing of it left.
-    pub(super) fn worker_detached(&mut self, worker: WorkerId, app_worker: AppWorkerId, sessions_reset: usize) {
-        if let Some(detach) = self.app_workers.get_mut(app_worker.0).and_then(|record| record.detach.as_mut()) {
+    pub(super) fn worker_detached(
+        &mut self,
+        worker: WorkerId,
+        app_worker: AppWorkerId,
+        sessions_reset: usize,
+    ) {
+        if let Some(detach) = self.app_workers.get_mut(app_worker.0).and_then(|record| record.detach.as_mut())
+        {
             detach.sessions_reset += sessions_reset;
             detach.waiting.retain(|&waiting| waiting != worker);
         }
@@ -405,7 +415,8 @@ impl Main {
         }
         let ids: Vec<AppWorkerId> = self.app_workers.iter().map(|(key, _)| AppWorkerId(key)).collect();
         for id in ids {
-            let Some(detach) = self.app_workers.get_mut(id.0).and_then(|record| record.detach.as_mut()) else {
+            let Some(detach) = self.app_workers.get_mut(id.0).and_then(|record| record.detach.as_mut())
+            else {
                 continue;
             };
             if detach.stuck.is_empty() && detach.deadline <= now {

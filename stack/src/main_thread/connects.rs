@@ -9,7 +9,8 @@ use hoststack_net::{InterfaceId, NeighborState};
 use hoststack_session::{HalfOpenSession, HalfOpenState};
 use hoststack_tcp::{HalfOpenAction, HalfOpenUser, SocketOptions};
 use hoststack_transport::{
-    AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, Endpoint, FlowKey, HalfOpenId, Key, Protocol, WorkerId,
+    AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, Endpoint, FlowKey, HalfOpenId, Key, Protocol,
+    WorkerId,
 };
 
 use super::{MAIN_ORIGIN, Main, worker_of};
@@ -94,7 +95,8 @@ impl Main {
         wanted: Option<WorkerId>,
     ) -> Result<(), ConnectFailure> {
         let now = self.now;
-        let Some(session) = self.app_workers.get_mut(app_worker.0).and_then(|r| r.half_opens.get_mut(key)) else {
+        let Some(session) = self.app_workers.get_mut(app_worker.0).and_then(|r| r.half_opens.get_mut(key))
+        else {
             return Ok(());
         };
         let worker_hint = session.worker;
@@ -195,7 +197,8 @@ impl Main {
 
     /// Whether a request has had no attempt yet because its neighbour is not known.
     fn is_waiting(&mut self, app_worker: AppWorkerId, key: Key) -> bool {
-        self.half_open(app_worker, key).is_some_and(|session| session.ticket.is_some() && session.transport.is_none())
+        self.half_open(app_worker, key)
+            .is_some_and(|session| session.ticket.is_some() && session.transport.is_none())
     }
 
     /// What the half-open transport connections want done.
@@ -205,8 +208,11 @@ impl Main {
             match action {
                 HalfOpenAction::SendSyn { half_open, syn } => {
                     let worker = self.worker_of(&syn.flow);
-                    let command =
-                        if syn.first { Command::Open { half_open, syn } } else { Command::SendSyn { half_open, syn } };
+                    let command = if syn.first {
+                        Command::Open { half_open, syn }
+                    } else {
+                        Command::SendSyn { half_open, syn }
+                    };
                     self.send(worker, command);
                 }
                 HalfOpenAction::Establish { half_open, user, seed } => {
@@ -223,7 +229,9 @@ impl Main {
                     let worker = session.worker;
                     self.send(worker, command);
                 }
-                HalfOpenAction::Failed { user, failure, .. } => self.fail(user.app_worker, user.half_open, failure),
+                HalfOpenAction::Failed { user, failure, .. } => {
+                    self.fail(user.app_worker, user.half_open, failure)
+                }
                 HalfOpenAction::Deleted { half_open, user } => {
                     let session = self.half_open(user.app_worker, user.half_open);
                     if session.is_some_and(|session| session.transport == Some(half_open)) {
@@ -262,9 +270,14 @@ impl Main {
     pub(super) fn open_refused(&mut self, half_open: HalfOpenId) {
         let Some(info) = self.half_opens.describe(half_open) else { return };
         let HalfOpenUser { app_worker, half_open: key } = info.user;
-        let Some(session) = self.half_open(app_worker, key).filter(|s| s.transport == Some(half_open)) else { return };
-        let (flow, owns_tuple, again) =
-            (session.flow, session.owns_tuple, session.ticket.is_some() && session.local_port == 0 && session.attempts < ATTEMPTS_MAX);
+        let Some(session) = self.half_open(app_worker, key).filter(|s| s.transport == Some(half_open)) else {
+            return;
+        };
+        let (flow, owns_tuple, again) = (
+            session.flow,
+            session.owns_tuple,
+            session.ticket.is_some() && session.local_port == 0 && session.attempts < ATTEMPTS_MAX,
+        );
         // This attempt never had a flow on the worker: it ends here, its tuple comes back here.
         session.transport = None;
         session.owns_tuple = false;
@@ -274,12 +287,15 @@ impl Main {
             self.tuples.release(&flow);
         }
         self.half_opens_act();
-        let result = if again { self.attempt(app_worker, key, None) } else { Err(ConnectFailure::AddressInUse) };
+        let result =
+            if again { self.attempt(app_worker, key, None) } else { Err(ConnectFailure::AddressInUse) };
         if let Err(failure) = result {
             self.fail(app_worker, key, failure);
         }
         // A request whose outcome was told while this came has no transport left to notify its deletion.
-        let settled = self.half_open(app_worker, key).is_some_and(|s| s.state == HalfOpenState::Settled && s.transport.is_none());
+        let settled = self
+            .half_open(app_worker, key)
+            .is_some_and(|s| s.state == HalfOpenState::Settled && s.transport.is_none());
         if settled {
             self.free_half_open(app_worker, key);
         }
@@ -290,7 +306,11 @@ impl Main {
         self.fail_connect(connect, ConnectFailure::Cancelled)
     }
 
-    pub(super) fn fail_connect(&mut self, connect: ConnectId, failure: ConnectFailure) -> Result<(), CancelError> {
+    pub(super) fn fail_connect(
+        &mut self,
+        connect: ConnectId,
+        failure: ConnectFailure,
+    ) -> Result<(), CancelError> {
         let &(app_worker, key) = self.connects.get(&connect).ok_or(CancelError::NotPending)?;
         let session = self.half_open(app_worker, key).ok_or(CancelError::NotPending)?;
         let worker = session.worker;
@@ -351,7 +371,11 @@ impl Main {
     fn free_half_open(&mut self, app_worker: AppWorkerId, key: Key) {
         let Some(record) = self.app_workers.get_mut(app_worker.0) else { return };
         let Some(session) = record.half_opens.remove(key) else { return };
-        debug_assert_eq!(session.state, HalfOpenState::Settled, "a half-open is freed after its outcome was told");
+        debug_assert_eq!(
+            session.state,
+            HalfOpenState::Settled,
+            "a half-open is freed after its outcome was told"
+        );
         self.connects.remove(&session.connect);
         self.tell_cleaned(app_worker, session.connect, session.opaque);
     }

@@ -23,8 +23,10 @@ impl Main {
     pub(super) fn begin_inspection(&mut self, what: Query, reply: Reply<Answer>) {
         let query = self.next_query;
         self.next_query += 1;
-        self.inspections
-            .insert(query, Inspection { what, answer: Answer::default(), waiting: self.config.workers, reply });
+        self.inspections.insert(
+            query,
+            Inspection { what, answer: Answer::default(), waiting: self.config.workers, reply },
+        );
         self.broadcast(|| Command::Inspect { query, what });
     }
 
@@ -106,7 +108,8 @@ impl Main {
     }
 
     fn leaks(&self, answer: &Answer) -> Leaks {
-        let sum = |what: fn(&crate::inspect::WorkerInfo) -> usize| answer.workers.iter().map(what).sum::<usize>();
+        let sum =
+            |what: fn(&crate::inspect::WorkerInfo) -> usize| answer.workers.iter().map(what).sum::<usize>();
         let live_flows = sum(|worker| worker.flows - worker.time_wait);
         // A flow in TIME-WAIT keeps its 4-tuple: those are owed, not leaked.
         let held_tuples = self.tuples.len().saturating_sub(answer.time_wait).saturating_sub(live_flows);

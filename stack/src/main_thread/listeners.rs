@@ -45,7 +45,11 @@ impl Main {
         }
     }
 
-    fn add_listener(&mut self, app_worker: AppWorkerId, options: &ListenOptions) -> Result<ListenerId, ListenError> {
+    fn add_listener(
+        &mut self,
+        app_worker: AppWorkerId,
+        options: &ListenOptions,
+    ) -> Result<ListenerId, ListenError> {
         options.validate()?;
         let record = self.app_workers.get(app_worker.0).filter(|record| !record.is_detaching());
         if record.is_none() {
@@ -76,7 +80,8 @@ impl Main {
         if let Some(record) = self.app_workers.get_mut(app_worker.0) {
             record.listeners.push(listener);
         }
-        let record = ListenerRecord { id: listener, app_worker, opaque: options.opaque, options: options.fifos };
+        let record =
+            ListenerRecord { id: listener, app_worker, opaque: options.opaque, options: options.fifos };
         let socket = SocketOptions {
             rx_window: options.fifos.rx_capacity,
             nodelay: options.nodelay,
@@ -97,7 +102,8 @@ impl Main {
         if record.waiting > 0 {
             return;
         }
-        let (app_worker, local, opaque, reply) = (record.app_worker, record.local, record.opaque, record.reply.take());
+        let (app_worker, local, opaque, reply) =
+            (record.app_worker, record.local, record.opaque, record.reply.take());
         let result = match record.failed {
             None => Ok(listener),
             Some(error) => {
@@ -114,12 +120,21 @@ impl Main {
         }
     }
 
-    fn tell_listening(&mut self, app: AppId, opaque: u64, result: Result<(ListenerId, Endpoint), ListenError>) {
+    fn tell_listening(
+        &mut self,
+        app: AppId,
+        opaque: u64,
+        result: Result<(ListenerId, Endpoint), ListenError>,
+    ) {
         self.call_app(app, |app, ctx| app.listening(ctx, opaque, result));
     }
 
     /// Stops listening, if the listener is that app worker's.
-    pub(super) fn unlisten(&mut self, app_worker: AppWorkerId, listener: ListenerId) -> Result<(), ListenError> {
+    pub(super) fn unlisten(
+        &mut self,
+        app_worker: AppWorkerId,
+        listener: ListenerId,
+    ) -> Result<(), ListenError> {
         let record = self.listeners.get_mut(listener.0).filter(|record| record.app_worker == app_worker);
         let record = record.ok_or(ListenError::NoListener)?;
         let (waiting, opaque, reply) = (record.waiting > 0, record.opaque, record.reply.take());

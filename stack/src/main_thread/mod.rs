@@ -198,7 +198,9 @@ impl Main {
             }
             Report::Settled(settled) => self.settled(worker, settled),
             Report::Listening { listener, result } => self.worker_listens(listener, result),
-            Report::DetachBegun { app_worker, sessions } => self.worker_began_detach(worker, app_worker, sessions),
+            Report::DetachBegun { app_worker, sessions } => {
+                self.worker_began_detach(worker, app_worker, sessions)
+            }
             Report::Detached { app_worker, sessions_reset } => {
                 self.worker_detached(worker, app_worker, sessions_reset);
             }
@@ -235,12 +237,14 @@ impl Main {
                 let _ = reply.send(self.attach_app_worker(app));
             }
             Request::Detach { app, policy, reply } => self.detach_app(app, policy, Some(reply)),
-            Request::DetachWorker { app_worker, policy, reply } => match self.begin_detach(app_worker, policy, false) {
-                Ok(()) => self.reply_when_detached(app_worker, reply),
-                Err(error) => {
-                    let _ = reply.send(Err(error));
+            Request::DetachWorker { app_worker, policy, reply } => {
+                match self.begin_detach(app_worker, policy, false) {
+                    Ok(()) => self.reply_when_detached(app_worker, reply),
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
                 }
-            },
+            }
             Request::Connect { app_worker, connect, options } => self.connect(app_worker, connect, &options),
             Request::Cancel { connect, reply } => {
                 let _ = reply.send(self.cancel(connect));
@@ -296,7 +300,9 @@ impl Main {
                 RouterAction::Probe { interface, target } => {
                     self.send(prober, Command::Probe { interface, target });
                 }
-                RouterAction::Failed { next_hop } => resolved.push(((next_hop.interface, next_hop.addr), false)),
+                RouterAction::Failed { next_hop } => {
+                    resolved.push(((next_hop.interface, next_hop.addr), false))
+                }
             }
         }
         self.router_actions = actions;
@@ -307,7 +313,10 @@ impl Main {
 
     fn next_deadline(&self) -> Option<Instant> {
         let router = self.router.next_deadline_us().map(Instant::from_micros);
-        [self.half_opens.next_deadline(), router, self.wait_timers.next_deadline(), self.detach_deadline()].into_iter().flatten().min()
+        [self.half_opens.next_deadline(), router, self.wait_timers.next_deadline(), self.detach_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn flush(&mut self) {

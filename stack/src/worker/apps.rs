@@ -35,7 +35,9 @@ impl Worker {
         callback: impl FnOnce(&mut dyn AppWorker, &mut Context<'_>),
     ) -> bool {
         let workers = self.config.workers as u8;
-        let Some(slot) = self.apps.get_mut(app_worker.0.slot as usize).and_then(Option::as_mut) else { return false };
+        let Some(slot) = self.apps.get_mut(app_worker.0.slot as usize).and_then(Option::as_mut) else {
+            return false;
+        };
         if slot.id != app_worker {
             return false;
         }
@@ -177,11 +179,15 @@ impl Worker {
                     self.reports.push(Report::Connect { app_worker, connect, options });
                 }
                 AppRequest::Cancel(connect) => self.reports.push(Report::Cancel { connect }),
-                AppRequest::Listen(app_worker, options) => self.reports.push(Report::Listen { app_worker, options }),
+                AppRequest::Listen(app_worker, options) => {
+                    self.reports.push(Report::Listen { app_worker, options })
+                }
                 AppRequest::Unlisten(app_worker, listener) => {
                     self.reports.push(Report::Unlisten { app_worker, listener });
                 }
-                AppRequest::Detach(app_worker, policy) => self.reports.push(Report::Detach { app_worker, policy }),
+                AppRequest::Detach(app_worker, policy) => {
+                    self.reports.push(Report::Detach { app_worker, policy })
+                }
                 AppRequest::Close(_) | AppRequest::HalfClose(_) | AppRequest::Reset(_) => {
                     self.ask_transport(&request);
                 }
@@ -242,7 +248,12 @@ impl Worker {
     }
 
     pub(super) fn detach_deadline(&self) -> Option<Instant> {
-        self.apps.iter().flatten().filter_map(|slot| slot.detach.as_ref()).map(|run| run.deadline.max(self.now)).min()
+        self.apps
+            .iter()
+            .flatten()
+            .filter_map(|slot| slot.detach.as_ref())
+            .map(|run| run.deadline.max(self.now))
+            .min()
     }
 
     /// Detaches under way: a slice of the session pool each, then wait for the last session, then drop the object.
@@ -307,7 +318,13 @@ impl Worker {
     fn reset_connection(&mut self, connection: hoststack_transport::ConnectionId) {
         use hoststack_transport::Transport;
         let now = self.now;
-        self.tcp.reset(now, connection, &mut self.sessions, &mut super::packets::out!(self), &mut self.events);
+        self.tcp.reset(
+            now,
+            connection,
+            &mut self.sessions,
+            &mut super::packets::out!(self),
+            &mut self.events,
+        );
         self.after_tcp();
     }
 

@@ -1,9 +1,9 @@
 //! What main asks of a worker.
 
 use hoststack_app::context::AppWorkerState;
+use hoststack_session::SessionOptions;
 use hoststack_tcp::EstablishError;
 use hoststack_transport::{AppWorkerId, ConnectFailure, ConnectTicket, Instant, SessionHandle};
-use hoststack_session::SessionOptions;
 
 use super::packets::out;
 use super::{AppSlot, Worker, inspect};
@@ -45,10 +45,11 @@ impl Worker {
             Command::DetachEnd { app_worker, policy } => self.end_detach(app_worker, policy),
             Command::Listen { record, domain, local, backlog, socket } => {
                 let listener = record.id;
-                let result = self.tcp.listen(listener, domain, local, backlog, socket).map_err(|error| match error {
-                    hoststack_tcp::ListenError::InUse => hoststack_app::ListenError::InUse,
-                    hoststack_tcp::ListenError::Full => hoststack_app::ListenError::NoRoom,
-                });
+                let result =
+                    self.tcp.listen(listener, domain, local, backlog, socket).map_err(|error| match error {
+                        hoststack_tcp::ListenError::InUse => hoststack_app::ListenError::InUse,
+                        hoststack_tcp::ListenError::Full => hoststack_app::ListenError::NoRoom,
+                    });
                 if result.is_ok() {
                     self.sessions.listeners().add(record);
                 }
@@ -159,7 +160,12 @@ impl Worker {
     }
 
     /// Reports a spent ticket, and takes the connect off its app worker's count if it was made here.
-    pub(super) fn report_settled(&mut self, ticket: ConnectTicket, outcome: Result<(), ConnectFailure>, told: bool) {
+    pub(super) fn report_settled(
+        &mut self,
+        ticket: ConnectTicket,
+        outcome: Result<(), ConnectFailure>,
+        told: bool,
+    ) {
         let spent = ticket.spend();
         if spent.connect.origin() == u16::from(self.id.0)
             && let Some(slot) = self.app_slot(spent.app_worker)

@@ -61,7 +61,9 @@ impl Worker {
             session
                 .connection()
                 .and_then(|connection| {
-                    Transport::<hoststack_session::Sessions, Out<'_>>::describe(&self.tcp, self.now, connection)
+                    Transport::<hoststack_session::Sessions, Out<'_>>::describe(
+                        &self.tcp, self.now, connection,
+                    )
                 })
                 .unwrap_or_default()
         } else {
@@ -101,13 +103,21 @@ impl Worker {
         for (reason, count) in self.tcp.drop_counters().iter() {
             add(reason.name(), count, reason.help());
         }
-        add("handover-ring-full", self.figures.handover_dropped, "A packet for another worker found its ring full.");
+        add(
+            "handover-ring-full",
+            self.figures.handover_dropped,
+            "A packet for another worker found its ring full.",
+        );
         add(
             "handover-parked-full",
             self.figures.parked_dropped,
             "A segment of a flow that main is handing over found the worker's waiting room full; the peer sends it again.",
         );
-        add("device-stuck", self.figures.device_stuck, "A device took no packet for too long; what waited for it was dropped.");
+        add(
+            "device-stuck",
+            self.figures.device_stuck,
+            "A device took no packet for too long; what waited for it was dropped.",
+        );
         for port in &self.ports {
             for (name, count) in port.queue.counters().drops() {
                 add(&format!("device-{name}"), count, "A device or its wire dropped the packet.");

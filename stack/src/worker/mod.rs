@@ -15,11 +15,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hoststack_app::context::AppWorkerState;
 use hoststack_app::{AppRequest, AppWorker, ConnectMint};
-use hoststack_net::{DeviceQueue, Handover, InterfaceId, IpPath, NetEvent, Packet, PacketPool, Received, RxSegment};
+use hoststack_net::{
+    DeviceQueue, Handover, InterfaceId, IpPath, NetEvent, Packet, PacketPool, Received, RxSegment,
+};
 use hoststack_session::Sessions;
 use hoststack_tcp::{Engine, HalfOpenError, HalfOpenSegment};
 use hoststack_transport::{
-    AppWorkerId, ConnectFailure, ConnectTicket, HalfOpenId, Instant, SessionId, TimerWheel, TransportEvent, WorkerId,
+    AppWorkerId, ConnectFailure, ConnectTicket, HalfOpenId, Instant, SessionId, TimerWheel, TransportEvent,
+    WorkerId,
 };
 
 use crate::channel::{Inbox, Outbox};
@@ -203,7 +206,8 @@ impl Worker {
             self.connect_timers.next_deadline(),
             self.detach_deadline(),
         ];
-        let devices = self.ports.iter().filter_map(|port| port.queue.next_deadline_us()).map(Instant::from_micros);
+        let devices =
+            self.ports.iter().filter_map(|port| port.queue.next_deadline_us()).map(Instant::from_micros);
         timers.into_iter().flatten().chain(devices).min()
     }
 

@@ -5,7 +5,8 @@ use hoststack_net::{IpPath, OutFlow, PacketPool, RxSegment};
 use hoststack_tcp::{Disposition, Output};
 use hoststack_transport::border::Transmitted;
 use hoststack_transport::{
-    ConnectFailure, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Protocol, SessionLayer, Transport, TransportEvent,
+    ConnectFailure, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Protocol, SessionLayer, Transport,
+    TransportEvent,
 };
 use hoststack_wire::{Segment, SegmentHeader};
 
@@ -38,7 +39,13 @@ impl Output for Out<'_> {
     }
 
     #[inline]
-    fn send(&mut self, flow: &FlowKey, header: &SegmentHeader, payload_len: usize, fill: impl FnOnce(&mut [u8])) {
+    fn send(
+        &mut self,
+        flow: &FlowKey,
+        header: &SegmentHeader,
+        payload_len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) {
         let out = OutFlow { domain: flow.domain.0, src: flow.local.addr, dst: flow.remote.addr, ecn: 0 };
         // A drop is counted by the path; to TCP it is a loss like any other.
         let _ = self.path.tcp(self.now_us, self.pool, out, header, payload_len, fill);
@@ -70,7 +77,8 @@ impl Worker {
             }
         }
         for port in &mut self.ports {
-            let count = port.queue.receive(now_us, &mut self.pool, &mut self.rx_packets, self.config.rx_burst_max);
+            let count =
+                port.queue.receive(now_us, &mut self.pool, &mut self.rx_packets, self.config.rx_burst_max);
             if count == 0 {
                 continue;
             }
@@ -235,7 +243,11 @@ impl Worker {
     }
 
     /// Decides that an unannounced outbound session failed, and drops its connection.
-    pub(super) fn fail_establishing(&mut self, session: hoststack_transport::SessionId, failure: ConnectFailure) {
+    pub(super) fn fail_establishing(
+        &mut self,
+        session: hoststack_transport::SessionId,
+        failure: ConnectFailure,
+    ) {
         if let Some(connection) = self.sessions.fail_establishing(session, failure) {
             self.tcp.reset(self.now, connection, &mut self.sessions, &mut out!(self), &mut self.events);
             self.after_tcp();
@@ -304,15 +316,21 @@ impl Worker {
         let (now, events) = (self.now, &mut self.events);
         match *request {
             AppRequest::Close(session) => match self.sessions.app_closes(session) {
-                Ask(connection) => self.tcp.close(now, connection, &mut self.sessions, &mut out!(self), events),
+                Ask(connection) => {
+                    self.tcp.close(now, connection, &mut self.sessions, &mut out!(self), events)
+                }
                 Nothing => {}
             },
             AppRequest::HalfClose(session) => match self.sessions.app_half_closes(session) {
-                Ask(connection) => self.tcp.half_close(now, connection, &mut self.sessions, &mut out!(self), events),
+                Ask(connection) => {
+                    self.tcp.half_close(now, connection, &mut self.sessions, &mut out!(self), events)
+                }
                 Nothing => {}
             },
             AppRequest::Reset(session) => match self.sessions.app_resets(session) {
-                Ask(connection) => self.tcp.reset(now, connection, &mut self.sessions, &mut out!(self), events),
+                Ask(connection) => {
+                    self.tcp.reset(now, connection, &mut self.sessions, &mut out!(self), events)
+                }
                 Nothing => {}
             },
             _ => unreachable!("only session requests are asked of a transport"),
@@ -326,7 +344,9 @@ fn icmp_error(error: &hoststack_net::RxIcmpError) -> hoststack_tcp::IcmpError {
     use hoststack_net::IcmpErrorKind as Net;
     use hoststack_tcp::IcmpError as Tcp;
     match error.kind {
-        Net::NetUnreachable | Net::HostUnreachable | Net::TimeExceeded | Net::ParameterProblem => Tcp::Unreachable,
+        Net::NetUnreachable | Net::HostUnreachable | Net::TimeExceeded | Net::ParameterProblem => {
+            Tcp::Unreachable
+        }
         Net::PortUnreachable | Net::ProtocolUnreachable => Tcp::PortUnreachable,
         Net::Prohibited => Tcp::Prohibited,
         Net::PacketTooBig => {

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hoststack::app::*;
-use hoststack::net::{
-    Device, ImpairmentCounters, Impairments, MemoryWireConfig, impair, memory_wire,
-};
+use hoststack::net::{Device, ImpairmentCounters, Impairments, MemoryWireConfig, impair, memory_wire};
 use hoststack::{Answer, Attached, InterfaceSpec, Query, SingleThreaded, Stack, StackConfig};
 use parking_lot::Mutex;
 
@@ -135,8 +133,12 @@ impl Log {
             let late = matches!(event, Event::Writable(session) if at_end(&live, session));
             let mut stage = |session: SessionHandle, stage: u8, repeats: bool| {
                 assert!(!dead.contains(&session), "{event:?} after closed");
-                let last = live.get_mut(&session).unwrap_or_else(|| panic!("{event:?} before its announcement"));
-                assert!(*last < stage || *last == stage && repeats, "{event:?} out of order, after stage {last}");
+                let last =
+                    live.get_mut(&session).unwrap_or_else(|| panic!("{event:?} before its announcement"));
+                assert!(
+                    *last < stage || *last == stage && repeats,
+                    "{event:?} out of order, after stage {last}"
+                );
                 *last = stage;
             };
             match event {
@@ -282,7 +284,12 @@ impl Application for Probe {
     fn attached(&mut self, ctx: &mut MainContext<'_>) {
         self.main(ctx, Event::AppAttached);
     }
-    fn listening(&mut self, ctx: &mut MainContext<'_>, opaque: u64, result: Result<(ListenerId, Endpoint), ListenError>) {
+    fn listening(
+        &mut self,
+        ctx: &mut MainContext<'_>,
+        opaque: u64,
+        result: Result<(ListenerId, Endpoint), ListenError>,
+    ) {
         self.main(ctx, Event::Listening(opaque, result.map(|(listener, _)| listener)));
     }
     fn half_open_cleaned(&mut self, ctx: &mut MainContext<'_>, connect: ConnectId, opaque: u64) {
@@ -425,8 +432,12 @@ pub fn impaired_stack(
     (virtual_stack(config, [interface(a, CLIENT, 1), interface(b, SERVER, 2)]), counters)
 }
 
-pub fn virtual_stack(config: StackConfig, interfaces: impl IntoIterator<Item = InterfaceSpec>) -> SingleThreaded {
-    let builder = interfaces.into_iter().fold(Stack::builder().config(config), |builder, spec| builder.interface(spec));
+pub fn virtual_stack(
+    config: StackConfig,
+    interfaces: impl IntoIterator<Item = InterfaceSpec>,
+) -> SingleThreaded {
+    let builder =
+        interfaces.into_iter().fold(Stack::builder().config(config), |builder, spec| builder.interface(spec));
     let mut stack = Stack::single_threaded(builder).expect("a good configuration");
     // Not from the real time of its start: runs shall be the same.
     stack.use_virtual_time_from(Instant::ZERO);

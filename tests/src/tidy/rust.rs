@@ -16,8 +16,10 @@ pub type Place = (&'static str, &'static str);
 /// Where `unsafe` may stand.
 pub const UNSAFE: &[Place] = &[
     ("net/src/tap.rs", "the ioctls of a TAP device, which no safe wrapper offers"),
+    ("net/src/tap/tests.rs", "its tests enter a network namespace, drop privileges, and poll descriptors"),
     ("stack/src/wake.rs", "waits on file descriptors that others own"),
     ("benches/src/measure.rs", "a measuring instrument: CPU time and resident memory from the system"),
+    ("benches/tests/allocations.rs", "a global allocator that counts"),
 ];
 
 /// Where a rule of `clippy.toml` (clocks, threads, sleeps, random hash maps) may be lifted.
