@@ -27,6 +27,7 @@ pub(crate) struct Outbox<T> {
     spent: Receiver<Vec<T>>,
     receiver: Arc<Wake>,
     shared: Arc<Shared>,
+    is_cut: bool,
 }
 
 /// The receiving end.
@@ -50,7 +51,7 @@ pub(crate) fn channel<T>(batches: usize, sender: Arc<Wake>, receiver: Arc<Wake>)
     let (spent_tx, spent_rx) = bounded(batches);
     let shared = Arc::new(Shared::default());
     (
-        Outbox { staged: Vec::new(), batches: batches_tx, spent: spent_rx, receiver, shared: shared.clone() },
+        Outbox { staged: Vec::new(), batches: batches_tx, spent: spent_rx, receiver, shared: shared.clone(), is_cut: false },
         Inbox { batches: batches_rx, spent: spent_tx, sender, shared },
     )
 }
@@ -92,15 +93,25 @@ impl<T> Outbox<T> {
                         self.receiver.notify();
                         true
                     }
-                    Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => {
+                    Err(TrySendError::Full(batch)) => {
                         self.staged = batch;
                         false
                     }
+                    Err(TrySendError::Disconnected(_)) => self.cut(),
                 }
             }
-            // The receiver is gone: the stack is being torn down.
-            Err(TrySendError::Disconnected(_)) => false,
+            Err(TrySendError::Disconnected(_)) => self.cut(),
         }
+    }
+
+    fn cut(&mut self) -> bool {
+        self.is_cut = true;
+        false
+    }
+
+    /// Whether the receiver was found gone: its thread has ended.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// Messages sent and handled so far.
@@ -182,6 +193,16 @@ mod tests {
         assert!(out.flush());
         assert_eq!(drain(&mut inbox), (2..10).collect::<Vec<_>>());
         assert_eq!(out.counts(), ChannelCounts { sent: 10, handled: 10 });
+    }
+
+    #[test]
+    fn a_receiver_that_is_gone_is_noticed() {
+        let (mut out, inbox) = pair(1);
+        drop(inbox);
+        out.push(1);
+        assert!(!out.flush());
+        assert!(out.is_cut());
+        assert_eq!(out.waiting(), 0);
     }
 
     #[test]

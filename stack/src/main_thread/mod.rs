@@ -150,7 +150,9 @@ impl Main {
         worked |= self.poll_timers();
         worked |= self.handle_main_requests();
         self.flush();
-        Step { worked, next_deadline: self.next_deadline(), stopped: self.stopped }
+        // `Stop` itself may still wait for room in a channel.
+        let told = self.commands.iter().all(|outbox| outbox.waiting() == 0);
+        Step { worked, next_deadline: self.next_deadline(), stopped: self.stopped && told }
     }
 
     fn take_reports(&mut self) -> bool {
@@ -323,8 +325,23 @@ impl Main {
         for ((worker, app_worker), count) in std::mem::take(&mut self.settled_elsewhere) {
             self.send(worker, Command::ConnectsSettled { app_worker, count });
         }
-        for outbox in &mut self.commands {
+        let mut dead = None;
+        for (worker, outbox) in self.commands.iter_mut().enumerate() {
             outbox.flush();
+            if outbox.is_cut() {
+                dead = Some(worker);
+            }
+        }
+        if let Some(worker) = dead
+            && !self.stopped
+        {
+            // A panic of ours, not of an app: what that worker owned is gone, so the whole stack is.
+            tracing::error!(worker, "a worker's thread has ended: the stack stops");
+            self.broadcast(|| Command::Stop);
+            self.stopped = true;
+            self.commands.iter_mut().for_each(|outbox| {
+                outbox.flush();
+            });
         }
     }
 

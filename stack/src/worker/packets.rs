@@ -307,6 +307,8 @@ impl Worker {
             outbox.flush();
         }
         self.reports.flush();
+        // Main's thread has ended without saying so.
+        self.stopped |= self.reports.is_cut();
         worked
     }
 
