@@ -51,7 +51,14 @@ pub(crate) fn channel<T>(batches: usize, sender: Arc<Wake>, receiver: Arc<Wake>)
     let (spent_tx, spent_rx) = bounded(batches);
     let shared = Arc::new(Shared::default());
     (
-        Outbox { staged: Vec::new(), batches: batches_tx, spent: spent_rx, receiver, shared: shared.clone(), is_cut: false },
+        Outbox {
+            staged: Vec::new(),
+            batches: batches_tx,
+            spent: spent_rx,
+            receiver,
+            shared: shared.clone(),
+            is_cut: false,
+        },
         Inbox { batches: batches_rx, spent: spent_tx, sender, shared },
     )
 }

@@ -564,6 +564,54 @@ fn a_panic_in_any_callback_is_contained_to_its_app_worker() {
     }
 }
 
+/// Panics where nothing can be told any more: on arrival, in the last callback, and while being dropped.
+#[test]
+fn a_panic_on_arrival_at_the_end_and_in_a_destructor_is_contained() {
+    struct Fragile(u8);
+    impl Application for Fragile {
+        fn app_worker(&mut self, _unit: u32, _worker: WorkerId) -> Box<dyn AppWorker> {
+            Box::new(FragileWorker(self.0))
+        }
+        fn worker_detached(&mut self, _ctx: &mut MainContext<'_>, report: &WorkerDetachReport) {
+            assert_eq!(report.outcomes.requested, report.outcomes.cleaned);
+            assert_ne!(self.0, 3, "this one was to panic");
+        }
+        fn detached(&mut self, _report: &DetachReport) {
+            assert_ne!(self.0, 4, "this one was to panic");
+        }
+    }
+    struct FragileWorker(u8);
+    impl AppWorker for FragileWorker {
+        fn attached(&mut self, ctx: &mut Context<'_>) {
+            ctx.connect(to_server()).unwrap();
+            assert_ne!(self.0, 0, "this one was to panic");
+        }
+        fn detaching(&mut self, _ctx: &mut Context<'_>, _app_worker: AppWorkerId) {
+            assert_ne!(self.0, 1, "this one was to panic");
+        }
+    }
+    impl Drop for FragileWorker {
+        fn drop(&mut self) {
+            assert_ne!(self.0, 2, "this one was to panic");
+        }
+    }
+    for place in 0..5 {
+        let mut stack = stack(2);
+        let server_log = Log::default();
+        let server = serve(&mut stack, Probe::idle(&server_log), 80);
+        let options = AttachOptions { app_workers: 2, ..AttachOptions::named("fragile") };
+        let fragile = stack.attach(Fragile(place), options).unwrap();
+        pass(&mut stack, Duration::from_secs(1));
+        let attached =
+            summary(&mut stack).apps.iter().find(|app| app.name == "fragile").unwrap().app_workers.len();
+        assert_eq!(attached, if place == 0 { 0 } else { 2 });
+        let report = stack.detach(fragile.app, DetachPolicy::Reset).unwrap();
+        assert_eq!(report.app_workers.len(), attached);
+        assert!(report.app_workers.iter().all(|unit| unit.panicked == (place == 1)), "{report:?}");
+        finish(stack, &[&server], &[&server_log]);
+    }
+}
+
 #[test]
 fn a_panic_on_main_detaches_the_application() {
     for which in 0..3 {

@@ -98,13 +98,19 @@ fn listen_options(dice: &Dice) -> ListenOptions {
     }
 }
 
-fn behave(
-    ctx: &mut Context<'_>,
-    event: &Event,
-    dice: &Dice,
-    temper: Temper,
-    known: &Mutex<Vec<SessionHandle>>,
-) {
+/// Connects that an app makes in callbacks, at most: each may lead to several callbacks, without end on a link that
+/// takes no time.
+const CONNECTS_MAX: u64 = 300;
+
+/// What an app knows.
+#[derive(Default)]
+struct Mind {
+    known: Mutex<Vec<SessionHandle>>,
+    connects: Counter,
+}
+
+fn behave(ctx: &mut Context<'_>, event: &Event, dice: &Dice, temper: Temper, mind: &Mind) {
+    let known = &mind.known;
     assert!(temper.panic == 0 || !dice.one_of(temper.panic), "a panic from the dice");
     if let Event::Accepted(session) | Event::Connected(_, _, Ok(session)) = *event {
         known.lock().push(session);

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cargo_metadata::{Metadata, Package};
+use cargo_metadata::{DependencyKind, Metadata, Package};
 
-/// The whole graph inside the workspace: a crate and all that it may depend on, in any manner (build and tests too).
+/// The whole graph inside the workspace: a crate and all that it may depend on.
 ///
 /// `tcp` and `session` never name each other: `stack` owns both and lends one to the other for a single call.
 pub const GRAPH: &[(&str, &[&str])] = &[
@@ -14,8 +14,7 @@ pub const GRAPH: &[(&str, &[&str])] = &[
     ("hoststack-session", &["hoststack-transport"]),
     ("hoststack-net", &["hoststack-wire"]),
     ("hoststack-app", &["hoststack-session", "hoststack-transport"]),
-    // Its own tests drive its apps through a whole stack.
-    ("hoststack-builtin", &["hoststack-app", "hoststack-session", "hoststack-transport", "hoststack"]),
+    ("hoststack-builtin", &["hoststack-app", "hoststack-session", "hoststack-transport"]),
     (
         "hoststack",
         &[
@@ -45,11 +44,26 @@ pub const GRAPH: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// What the tests of a crate may depend on besides. Nothing that is built for others goes this way.
+pub const TESTS: &[(&str, &[&str])] = &[
+    // They drive its apps through a whole stack.
+    ("hoststack-builtin", &["hoststack"]),
+];
+
 /// Crates that must work without `std`.
 pub const NO_STD: &[&str] = &["hoststack-wire", "hoststack-transport", "hoststack-tcp"];
 
-/// Crate -> the crates of the workspace that its manifest names, whatever the kind of dependency.
-pub type Edges = BTreeMap<String, BTreeSet<String>>;
+/// Crate -> the crates of the workspace that its manifest names, each with whether only for its tests.
+pub type Edges = BTreeMap<String, BTreeSet<(String, Use)>>;
+
+/// What a dependency is named for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Use {
+    /// The crate itself, or its build script.
+    Library,
+    /// Its tests, examples and benchmarks.
+    Tests,
+}
 
 /// The graph as it is.
 #[must_use]
@@ -60,28 +74,39 @@ pub fn edges(metadata: &Metadata) -> Edges {
         .iter()
         .map(|package| {
             // A crate that names itself (to switch a feature on in its own tests) adds no edge.
-            let inside = package.dependencies.iter().map(|dependency| dependency.name.as_str());
-            let inside = inside.filter(|name| names.contains(name) && *name != package.name.as_str());
-            (package.name.to_string(), inside.map(str::to_owned).collect())
+            let is_edge = |name: &str| names.contains(name) && name != package.name.as_str();
+            let inside = package.dependencies.iter().filter(|dependency| is_edge(&dependency.name));
+            let named = inside.map(|dependency| {
+                let is_for_tests = dependency.kind == DependencyKind::Development;
+                (dependency.name.clone(), if is_for_tests { Use::Tests } else { Use::Library })
+            });
+            (package.name.to_string(), named.collect())
         })
         .collect()
 }
 
-/// What `actual` has that `allowed` has not, and crates that either does not know.
+/// A table of crates and what they may name.
+pub type Allowed<'a> = &'a [(&'a str, &'a [&'a str])];
+
+/// What `actual` has that `allowed` (and `in_tests`, for tests) has not, and crates that either does not know.
 #[must_use]
-pub fn complaints(actual: &Edges, allowed: &[(&str, &[&str])]) -> Vec<String> {
-    let allowed: BTreeMap<&str, &[&str]> = allowed.iter().copied().collect();
+pub fn complaints(actual: &Edges, allowed: Allowed<'_>, in_tests: Allowed<'_>) -> Vec<String> {
+    let may = |table: Allowed<'_>, from: &str, to: &str| {
+        table.iter().any(|(name, list)| *name == from && list.contains(&to))
+    };
     let mut complaints = Vec::new();
     for (from, to) in actual {
-        let Some(may) = allowed.get(from.as_str()) else {
+        if !allowed.iter().any(|(name, _)| name == from) {
             complaints.push(format!("{from} has no place in the graph: add it to GRAPH and to the design"));
             continue;
-        };
-        let forbidden = to.iter().filter(|to| !may.contains(&to.as_str()));
-        complaints.extend(forbidden.map(|to| format!("{from} must not depend on {to}")));
+        }
+        let is_allowed =
+            |to: &str, what: Use| may(allowed, from, to) || (what == Use::Tests && may(in_tests, from, to));
+        let forbidden = to.iter().filter(|(to, what)| !is_allowed(to, *what));
+        complaints.extend(forbidden.map(|(to, _)| format!("{from} must not depend on {to}")));
     }
-    let gone = allowed.keys().filter(|name| !actual.contains_key(**name));
-    complaints.extend(gone.map(|name| format!("{name} is in GRAPH but not in the workspace")));
+    let gone = allowed.iter().filter(|(name, _)| !actual.contains_key(*name));
+    complaints.extend(gone.map(|(name, _)| format!("{name} is in GRAPH but not in the workspace")));
     complaints
 }
 
@@ -95,26 +120,35 @@ pub fn outside(package: &Package) -> BTreeSet<String> {
 mod tests {
     use super::*;
 
-    fn edges(list: &[(&str, &[&str])]) -> Edges {
-        list.iter()
-            .map(|(from, to)| ((*from).to_owned(), to.iter().map(|to| (*to).to_owned()).collect()))
-            .collect()
+    fn edges(list: &[(&str, &[(&str, Use)])]) -> Edges {
+        let named = |to: &[(&str, Use)]| to.iter().map(|(to, what)| ((*to).to_owned(), *what)).collect();
+        list.iter().map(|(from, to)| ((*from).to_owned(), named(to))).collect()
     }
 
     #[test]
     fn allowed_edges_and_missing_ones_pass() {
-        let allowed: &[(&str, &[&str])] = &[("a", &[]), ("b", &["a"]), ("c", &["a", "b"])];
-        assert_eq!(complaints(&edges(&[("a", &[]), ("b", &["a"]), ("c", &["b"])]), allowed), [""; 0]);
+        let allowed: Allowed<'_> = &[("a", &[]), ("b", &["a"]), ("c", &["a", "b"])];
+        let actual = edges(&[("a", &[]), ("b", &[("a", Use::Tests)]), ("c", &[("b", Use::Library)])]);
+        assert_eq!(complaints(&actual, allowed, &[]), [""; 0]);
     }
 
     #[test]
     fn forbidden_edges_unknown_and_vanished_crates_are_named() {
-        let allowed: &[(&str, &[&str])] = &[("a", &[]), ("b", &["a"])];
-        let found = complaints(&edges(&[("a", &["b"]), ("x", &[])]), allowed);
+        let allowed: Allowed<'_> = &[("a", &[]), ("b", &["a"])];
+        let found = complaints(&edges(&[("a", &[("b", Use::Library)]), ("x", &[])]), allowed, &[]);
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(found[0].contains("a must not depend on b"));
         assert!(found[1].starts_with("x has no place"));
         assert!(found[2].starts_with("b is in GRAPH"));
+    }
+
+    #[test]
+    fn what_tests_may_name_the_crate_itself_may_not() {
+        let allowed: Allowed<'_> = &[("a", &[]), ("b", &["a"])];
+        let in_tests: Allowed<'_> = &[("a", &["b"])];
+        let graph = |what| edges(&[("a", &[("b", what)]), ("b", &[])]);
+        assert_eq!(complaints(&graph(Use::Tests), allowed, in_tests), [""; 0]);
+        assert_eq!(complaints(&graph(Use::Library), allowed, in_tests), ["a must not depend on b"]);
     }
 
     #[test]
