@@ -76,11 +76,7 @@ fn echoes(mut stack: SingleThreaded, sessions: usize, bytes: u64) {
             Event::Connected(_, _, Ok(session)) | Event::Writable(session) => {
                 ours.send(ctx, session, bytes);
             }
-            Event::Readable(session) => {
-                if ours.receive(ctx, session, usize::MAX) == bytes {
-                    ctx.close(session);
-                }
-            }
+            Event::Readable(session) if ours.receive(ctx, session, usize::MAX) == bytes => ctx.close(session),
             _ => {}
         }),
     );
