@@ -1,6 +1,6 @@
 //! One established session, and the worker's table of them.
 //!
-//! [`Sessions`] is a worker's session layer. Entry points mutate, then end in [`Sessions::settle`], which alone
+//! [`Sessions`] is a worker's session layer. Entry points mutate, then end in `Sessions::settle`, which alone
 //! announces; what the app must be told is a set of bits per session ([`Pending`]), delivered in one fixed order, so a
 //! session is queued at most once and data always comes before the close that follows it.
 

@@ -116,12 +116,12 @@ fn behave(ctx: &mut Context<'_>, event: &Event, dice: &Dice, temper: Temper, min
         known.lock().push(session);
     }
     let connects = matches!(event, Event::Attached) || dice.one_of(temper.connect);
-    if connects && mind.connects.add(1) < CONNECTS_MAX {
-        if let Ok(connect) = ctx.connect(connect_options(dice))
-            && dice.one_of(5)
-        {
-            ctx.cancel(connect);
-        }
+    if connects
+        && mind.connects.add(1) < CONNECTS_MAX
+        && let Ok(connect) = ctx.connect(connect_options(dice))
+        && dice.one_of(5)
+    {
+        ctx.cancel(connect);
     }
     if dice.one_of(50) {
         let _ = ctx.listen(listen_options(dice));

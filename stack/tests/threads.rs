@@ -98,11 +98,7 @@ fn echo_client(bytes: u64) -> impl Fn(&mut Context<'_>, &Event) + Send + Sync + 
         Event::Connected(_, _, Ok(session)) | Event::Writable(session) => {
             streams.send(ctx, session, bytes);
         }
-        Event::Readable(session) => {
-            if streams.receive(ctx, session, usize::MAX) == bytes {
-                ctx.close(session);
-            }
-        }
+        Event::Readable(session) if streams.receive(ctx, session, usize::MAX) == bytes => ctx.close(session),
         _ => {}
     }
 }
