@@ -7,7 +7,8 @@ use std::sync::Arc;
 use common::*;
 use hoststack::app::*;
 use hoststack::net::{
-    Device, DeviceCounters, DeviceQueue, Impairments, MemoryWireConfig, Packet, PacketPool, impair, memory_wire,
+    Device, DeviceCounters, DeviceQueue, Impairments, MemoryWireConfig, Packet, PacketPool, impair,
+    memory_wire,
 };
 use hoststack_wire::MacAddr;
 use parking_lot::Mutex;
