@@ -208,6 +208,22 @@ impl Engine {
         Ok(())
     }
 
+    /// [`Engine::open`] and the first SYN in one, without looking the flow up again.
+    ///
+    /// # Errors
+    /// Those of [`Engine::open`]; nothing is sent then.
+    pub fn open_and_send<O: Output>(
+        &mut self,
+        now: Instant,
+        syn: &Syn,
+        half_open: HalfOpenId,
+        out: &mut O,
+    ) -> Result<(), FlowTaken> {
+        self.open(now, syn, half_open)?;
+        send_bare(&mut self.shared, &syn.flow, &syn.header, out);
+        Ok(())
+    }
+
     /// Sends a SYN of a half-open, the first or a later one, unless an acceptable answer came meanwhile or the flow is
     /// not that half-open's any more.
     pub fn send_syn<O: Output>(&mut self, now: Instant, syn: &Syn, half_open: HalfOpenId, out: &mut O) {

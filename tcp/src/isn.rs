@@ -68,29 +68,37 @@ pub const fn timestamp_clock(now: Instant, offset: u32) -> u32 {
     (now.as_millis() as u32).wrapping_add(offset)
 }
 
-/// A flow as bytes of one fixed form, hashed.
+/// A flow as bytes of one fixed form per address family, hashed; SipHash tells the two forms apart by their lengths.
 fn hash(key: [u64; 2], flow: &FlowKey) -> u64 {
-    let mut bytes = [0u8; 42];
-    address(flow.local.addr, &mut bytes[..17]);
-    address(flow.remote.addr, &mut bytes[17..34]);
-    bytes[34..36].copy_from_slice(&flow.local.port.to_be_bytes());
-    bytes[36..38].copy_from_slice(&flow.remote.port.to_be_bytes());
-    bytes[38..40].copy_from_slice(&flow.domain.0.to_be_bytes());
-    bytes[40] = flow.protocol as u8;
-    SipHasher24::new_with_keys(key[0], key[1]).hash(&bytes)
+    let rest = u64::from(flow.local.port)
+        | u64::from(flow.remote.port) << 16
+        | u64::from(flow.domain.0) << 32
+        | (flow.protocol as u64) << 48;
+    let hasher = SipHasher24::new_with_keys(key[0], key[1]);
+    match (flow.local.addr, flow.remote.addr) {
+        (IpAddr::V4(local), IpAddr::V4(remote)) => {
+            let mut bytes = [0; 16];
+            bytes[..8].copy_from_slice(
+                &(u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits())).to_le_bytes(),
+            );
+            bytes[8..].copy_from_slice(&rest.to_le_bytes());
+            hasher.hash(&bytes)
+        }
+        (local, remote) => {
+            let mut bytes = [0; 40];
+            bytes[..16].copy_from_slice(&wide(local));
+            bytes[16..32].copy_from_slice(&wide(remote));
+            bytes[32..].copy_from_slice(&rest.to_le_bytes());
+            hasher.hash(&bytes)
+        }
+    }
 }
 
-/// Family and address; `into` has 17 bytes.
-fn address(addr: IpAddr, into: &mut [u8]) {
+/// An address of either family in 16 bytes (RFC 4291 §2.5.5.2 for IPv4).
+fn wide(addr: IpAddr) -> [u8; 16] {
     match addr {
-        IpAddr::V4(addr) => {
-            into[0] = 4;
-            into[1..5].copy_from_slice(&addr.octets());
-        }
-        IpAddr::V6(addr) => {
-            into[0] = 6;
-            into[1..17].copy_from_slice(&addr.octets());
-        }
+        IpAddr::V4(addr) => addr.to_ipv6_mapped().octets(),
+        IpAddr::V6(addr) => addr.octets(),
     }
 }
 

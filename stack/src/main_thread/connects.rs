@@ -119,14 +119,17 @@ impl Main {
             .router
             .select_source(domain, remote.addr, session.local_addr)
             .map_err(|_| ConnectFailure::AddressNotAvailable)?;
-        let flow = FlowKey { local: Endpoint::new(source, session.local_port), ..session.flow };
+        let mut flow = FlowKey { local: Endpoint::new(source, session.local_port), ..session.flow };
         let (hasher, workers) = (self.hasher, self.config.workers);
         let worker = wanted.unwrap_or(session.worker);
         let allocated = self.tuples.allocate(flow, |flow| worker_of(&hasher, workers, flow) == worker);
-        let (flow, owns_tuple) = match allocated {
-            Ok(flow) => (flow, true),
+        let owns_tuple = match allocated {
+            Ok(port) => {
+                flow.local.port = port;
+                true
+            }
             // The tuple may be in TIME-WAIT, which its worker may let us reuse (RFC 6191).
-            Err(hoststack_transport::TupleError::InUse) if session.local_port != 0 => (flow, false),
+            Err(hoststack_transport::TupleError::InUse) if session.local_port != 0 => false,
             Err(_) => return Err(ConnectFailure::AddressInUse),
         };
         let mtu = self.router.mtu(next_hop).unwrap_or(576);

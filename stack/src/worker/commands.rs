@@ -60,10 +60,11 @@ impl Worker {
                 self.sessions.listeners().remove(listener);
                 self.after_tcp();
             }
-            Command::Open { half_open, syn } => match self.tcp.open(now, &syn, half_open) {
-                Ok(()) => self.tcp.send_syn(now, &syn, half_open, &mut out!(self)),
-                Err(hoststack_tcp::FlowTaken) => self.reports.push(Report::OpenRefused { half_open }),
-            },
+            Command::Open { half_open, syn } => {
+                if self.tcp.open_and_send(now, &syn, half_open, &mut out!(self)).is_err() {
+                    self.reports.push(Report::OpenRefused { half_open });
+                }
+            }
             Command::SendSyn { half_open, syn } => self.tcp.send_syn(now, &syn, half_open, &mut out!(self)),
             Command::Establish { ticket, seed, deadline, options } => {
                 self.establish(ticket, *seed, deadline, options);
