@@ -60,6 +60,13 @@ pub(crate) enum SynReceivedVerdict {
     BackToListen(DropReason),
 }
 
+/// Deviates: RFC 9293 §3.10.7.4 answers a segment that takes no sequence number, too. Its sender may be in
+/// SYN-RECEIVED as well (someone sent each end a SYN in the other's name), and would answer ours, for ever. The SYN-ACK
+/// that is sent again tells the peer as much.
+fn unacceptable(len: u32, reason: DropReason) -> SynReceivedVerdict {
+    if len == 0 { SynReceivedVerdict::Drop(reason) } else { SynReceivedVerdict::Ack(reason) }
+}
+
 impl SynReceived {
     /// Judges a segment of SEG.LEN `len`, in the RFC's order.
     pub(crate) fn judge(&self, header: &SegmentHeader, len: u32) -> SynReceivedVerdict {
@@ -72,7 +79,9 @@ impl SynReceived {
         if self.timestamps && !flags.has_any(Flags::RST | Flags::SYN) {
             match header.options.timestamps {
                 // RFC 7323 §5.3 (R1): a signed distance on the circle.
-                Some(ts) if (ts.val.wrapping_sub(self.ts_recent) as i32) < 0 => return Ack(DropReason::Paws),
+                Some(ts) if (ts.val.wrapping_sub(self.ts_recent) as i32) < 0 => {
+                    return unacceptable(len, DropReason::Paws);
+                }
                 Some(_) => {}
                 None => return Drop(DropReason::TimestampMissing),
             }
@@ -85,7 +94,7 @@ impl SynReceived {
             return if flags.has(Flags::RST) {
                 Drop(DropReason::ResetOutOfWindow)
             } else {
-                Ack(DropReason::OutOfWindow)
+                unacceptable(len, DropReason::OutOfWindow)
             };
         }
         // Second, RST.

@@ -96,9 +96,10 @@ impl TimeWait {
         if flags.has(Flags::FIN) && header.seq + len == self.rcv_nxt {
             return TimeWaitVerdict::AckAndRestart;
         }
-        // Anything else is outside a window that no longer exists: an ACK tells the peer so, but a pure ACK that says
-        // what we know needs none.
-        if len == 0 && !flags.has(Flags::SYN) && header.seq == self.rcv_nxt {
+        // Anything else is outside a window that no longer exists: an ACK tells the peer so.
+        // Deviates: RFC 9293 §3.10.7.4 answers a segment that takes no sequence number, too. The peer has closed and
+        // needs no such answer; in SYN-RECEIVED (an old SYN came to its listener) it would answer ours, for ever.
+        if len == 0 && !flags.has(Flags::SYN) {
             return TimeWaitVerdict::Drop;
         }
         TimeWaitVerdict::Ack
