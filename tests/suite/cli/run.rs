@@ -155,6 +155,12 @@ fn a_good_file_is_checked_without_running() {
 }
 
 #[test]
+fn the_sample_configuration_is_good() {
+    let sample = hoststack_tests::binary::workspace_root().join("docs/hoststack.toml");
+    let _ = crate::run(&["run", "--check", "-c", text(&sample)]).success();
+}
+
+#[test]
 fn each_command_shows_what_there_is() {
     let desk = Desk::new();
     let mut stack = desk.start();
