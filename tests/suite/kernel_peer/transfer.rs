@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use hoststack_tests::peers::{HTTP_PORT, Nginx, Pinged, Socat, SocketState, count, ping};
-use hoststack_tests::{Tap, content, wait};
+use hoststack_tests::{Process, Tap, content, wait};
 
 use crate::world::{
     DEVICE, ECHO, ECHO_PORT, Family, LIMIT, World, assert_no_leaks, family_tests, number, only_fetch,
@@ -21,6 +21,7 @@ family_tests! {
     a_missing_file_is_a_failure_with_its_status
     socat_sends_100_mb_through_the_echo_server_and_back
     the_echo_client_verifies_what_the_kernel_echoes
+    what_is_lost_on_the_way_to_the_kernel_is_sent_again
     pings_are_answered
 }
 
@@ -136,13 +137,19 @@ fn socat_sends_100_mb_through_the_echo_server_and_back(family: Family) {
     let _ = server.end();
 }
 
-fn the_echo_client_verifies_what_the_kernel_echoes(family: Family) {
-    let world = World::new();
+/// Starts a kernel echo server on port 7 and waits until it listens.
+fn kernel_echo(world: &World, family: Family) -> (Process, SocketAddr) {
     let at = SocketAddr::new(family.kernel(), 7);
-    let _server = Socat::echo_server(&world.namespace, at);
+    let server = Socat::echo_server(&world.namespace, at);
     wait::until("socat to listen", wait::READY, || {
         (count(&world.namespace, 7, SocketState::Listen) == 1).then_some(())
     });
+    (server, at)
+}
+
+fn the_echo_client_verifies_what_the_kernel_echoes(family: Family) {
+    let world = World::new();
+    let (_server, at) = kernel_echo(&world, family);
     let arguments = ["--sessions", "50", "--waves", "2", "--bytes", "100k"];
     let report = world.echo_client(family, at, &arguments).wait(LIMIT).success().json();
     assert_no_leaks(&report);
@@ -150,6 +157,33 @@ fn the_echo_client_verifies_what_the_kernel_echoes(family: Family) {
     assert_eq!(number(&report, "/bytes_echoed"), 50 * 102_400);
     assert_eq!(number(&report, "/bytes_mismatched"), 0);
     assert_eq!(number(&report, "/half_opens_cleaned"), 50);
+}
+
+fn what_is_lost_on_the_way_to_the_kernel_is_sent_again(family: Family) {
+    let world = World::new();
+    let (_server, at) = kernel_echo(&world, family);
+    // The kernel reports what it has with SACK, and what came twice.
+    let arguments = [
+        "--sessions",
+        "20",
+        "--waves",
+        "1",
+        "--bytes",
+        "500k",
+        "--loss",
+        "2",
+        "--reorder",
+        "2",
+        "--duplicate",
+        "2",
+    ];
+    let report = world.echo_client(family, at, &arguments).wait(LIMIT).success().json();
+    assert_no_leaks(&report);
+    assert_eq!((number(&report, "/connected"), number(&report, "/bytes_mismatched")), (20, 0));
+    assert_eq!(number(&report, "/bytes_echoed"), 20 * 512_000);
+    for name in ["/wire/dropped", "/wire/reordered", "/wire/duplicated", "/retransmitted_segments"] {
+        assert!(number(&report, name) > 0, "{name} in {report:#}");
+    }
 }
 
 fn pings_are_answered(family: Family) {
