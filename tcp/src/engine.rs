@@ -472,10 +472,8 @@ impl Engine {
             if !connection.is_ack_programmed {
                 continue;
             }
-            if out.room() == 0 {
-                connection.program_ack(key, &mut self.shared);
-                continue;
-            }
+            // Whatever the room: data takes all there is, step after step, and an acknowledgment that waits behind it
+            // makes the peer retransmit. There is at most one for each segment that came in.
             connection.send_ack(&mut self.shared, now, layer, out);
         }
         self.flushing = flushing;

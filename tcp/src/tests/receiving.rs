@@ -179,14 +179,12 @@ fn challenge_acks_are_limited_by_the_second() {
     x.after(1000).gets(["S 10:10(0)"]).sends([". ack 1"]);
 }
 
+/// An acknowledgment that waited for room behind data would make the peer retransmit what has arrived.
 #[test]
-fn acks_that_find_no_room_wait() {
+fn acks_go_out_whatever_the_room() {
     let mut x = Exchange::established();
     x.out.room = 0;
-    x.gets(["1:1001(1000) ack 1", "1001:2001(1000) ack 1"]).sends_nothing();
-    assert!(x.engine.has_acks_to_flush());
-    x.out.room = 10;
-    x.after(0).sends([". ack 2001"]);
+    x.gets(["1:1001(1000) ack 1", "1001:2001(1000) ack 1"]).sends([". ack 2001"]);
     assert!(!x.engine.has_acks_to_flush());
 }
 
