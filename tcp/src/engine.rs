@@ -479,7 +479,7 @@ impl Engine {
         self.flushing = flushing;
     }
 
-    /// Whether acknowledgments are programmed: [`Engine::flush_acks`] found no room for them.
+    /// Whether acknowledgments are programmed that [`Engine::flush_acks`] has not sent yet.
     pub fn has_acks_to_flush(&self) -> bool {
         !self.shared.acks.is_empty()
     }
