@@ -81,9 +81,27 @@ pub struct HalfOpenCounters {
     pub undelivered: u64,
     /// Half-opens freed.
     pub cleaned: u64,
+    /// Acceptable answers of the peer that came after the outcome was decided.
+    pub late_segments: u64,
 }
 
 impl HalfOpenCounters {
+    /// Requests whose half-open is not freed yet.
+    pub fn alive(&self) -> u64 {
+        self.requested - self.cleaned
+    }
+
+    /// Requests whose outcome was told, or could not be.
+    pub fn settled(&self) -> u64 {
+        self.established
+            + self.refused
+            + self.timed_out
+            + self.unreachable
+            + self.cancelled
+            + self.detached
+            + self.failed
+    }
+
     /// Counts an outcome.
     pub fn count(&mut self, outcome: Result<(), ConnectFailure>) {
         *match outcome {
@@ -112,6 +130,7 @@ impl HalfOpenCounters {
             failed,
             undelivered,
             cleaned,
+            late_segments,
         } = *other;
         self.requested += requested;
         self.established += established;
@@ -123,5 +142,6 @@ impl HalfOpenCounters {
         self.failed += failed;
         self.undelivered += undelivered;
         self.cleaned += cleaned;
+        self.late_segments += late_segments;
     }
 }

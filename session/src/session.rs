@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use hoststack_transport::border::TransportEvent;
 use hoststack_transport::{
-    AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId, FlowKey, Full, Instant,
+    AllocationPoint, AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId, FlowKey, Full, Instant,
     Pool, SessionHandle, SessionId, WorkerId,
 };
 use slab::Slab;
@@ -216,6 +216,16 @@ impl Sessions {
             tx_programmed: VecDeque::new(),
             chunk_waiters: VecDeque::new(),
             now: Instant::ZERO,
+        }
+    }
+
+    /// From now on allocations at `point` are refused, or no longer so: for simulated faults. Points of others do
+    /// nothing here.
+    pub fn set_refusing(&mut self, point: AllocationPoint, refusing: bool) {
+        match point {
+            AllocationPoint::Session => self.pool.set_refusing(refusing),
+            AllocationPoint::FifoChunk => self.chunks.set_refusing(refusing),
+            _ => {}
         }
     }
 

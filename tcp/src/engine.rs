@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use hoststack_transport::{
-    AcceptError, CloseReason, ConnectionId, DomainId, Endpoint, FlowKey, HalfOpenId, Instant, Key,
+    AcceptError, AllocationPoint, CloseReason, ConnectionId, DomainId, Endpoint, FlowKey, HalfOpenId, Instant, Key,
     ListenerId, Pool, SessionId, SessionLayer, TimerWheel, Transmitted, Transport, TransportEvent, WordTable,
 };
 use hoststack_wire::{Flags, FlowHasher, Segment, SegmentHeader, SeqNum};
@@ -167,6 +167,17 @@ impl Engine {
                 spare: Vec::with_capacity(SPARES_MAX),
                 resets: (Instant::ZERO, config.resets_per_step),
             },
+        }
+    }
+
+    /// From now on allocations at `point` are refused, or no longer so: for simulated faults. Points of others do
+    /// nothing here.
+    pub fn set_refusing(&mut self, point: AllocationPoint, refusing: bool) {
+        match point {
+            AllocationPoint::HalfOpenFlow => self.half_opens.set_refusing(refusing),
+            AllocationPoint::SynReceived => self.syn_received.set_refusing(refusing),
+            AllocationPoint::Connection => self.connections.set_refusing(refusing),
+            _ => {}
         }
     }
 

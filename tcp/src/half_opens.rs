@@ -46,6 +46,13 @@ pub enum HalfOpenAction {
         /// Why.
         failure: ConnectFailure,
     },
+    /// An acceptable answer came after the attempt was decided (handed over, failed, cleaned up): it does nothing.
+    Late {
+        /// Which.
+        half_open: HalfOpenId,
+        /// Whose.
+        user: HalfOpenUser,
+    },
     /// The delete notification: the record is gone. Exactly once per half-open, and the last thing said about it.
     Deleted {
         /// Which.
@@ -198,6 +205,11 @@ impl HalfOpens {
         }
     }
 
+    /// From now on every open finds the pool full, or no longer so: for simulated faults.
+    pub fn set_refusing(&mut self, refusing: bool) {
+        self.pool.set_refusing(refusing);
+    }
+
     /// Starts an active open: SYN-SENT. `mtu` is that of the path (IP packet size). `deadline` ends it with
     /// [`ConnectFailure::TimedOut`], or `Unreachable` if an ICMP error had said so.
     ///
@@ -267,10 +279,15 @@ impl HalfOpens {
     /// the half-open is settled, handed over or cleaned, is counted and does nothing.
     pub fn on_segment(&mut self, segment: &HalfOpenSegment, actions: &mut Vec<HalfOpenAction>) {
         let id = segment.half_open;
-        let Some(half_open) = self.pool.get_mut(id.0).filter(|h| h.state == HalfOpenState::SynSent) else {
+        let Some(half_open) = self.pool.get_mut(id.0) else {
             self.counters.stale += 1;
             return;
         };
+        if half_open.state != HalfOpenState::SynSent {
+            self.counters.stale += 1;
+            actions.push(HalfOpenAction::Late { half_open: id, user: half_open.user });
+            return;
+        }
         let flags = segment.header.flags;
         // Third, RST: with an acceptable ACK (the worker checked) it refuses the open.
         if flags.has(Flags::RST) {

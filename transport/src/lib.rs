@@ -31,7 +31,7 @@ pub use handle::{
     AppId, AppWorkerId, ConnectId, ConnectionId, DomainId, HalfOpenId, ListenerId, SessionHandle, SessionId,
     WorkerId,
 };
-pub use pool::{Full, Key, Pool};
+pub use pool::{AllocationPoint, Full, Key, Pool};
 pub use rng::Rng;
 pub use table::WordTable;
 pub use ticket::{ConnectTicket, TicketLedger};

@@ -61,6 +61,44 @@ struct Chunk<T> {
     next: Vec<u32>,
 }
 
+/// Where memory or numbers are taken for a connection: each place can refuse, and a simulated fault makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AllocationPoint {
+    /// A half-open session, in its app worker's pool on main.
+    HalfOpenSession,
+    /// A half-open transport connection, on main.
+    HalfOpen,
+    /// A 4-tuple, on main.
+    Tuple,
+    /// A listener, on main.
+    Listener,
+    /// The flow of a half-open, on its worker.
+    HalfOpenFlow,
+    /// A record in SYN-RECEIVED.
+    SynReceived,
+    /// An established transport connection.
+    Connection,
+    /// A session.
+    Session,
+    /// A chunk of a fifo.
+    FifoChunk,
+}
+
+impl AllocationPoint {
+    /// All of them, in the order in which a connection meets them.
+    pub const ALL: [AllocationPoint; 9] = [
+        AllocationPoint::HalfOpenSession,
+        AllocationPoint::HalfOpen,
+        AllocationPoint::Tuple,
+        AllocationPoint::Listener,
+        AllocationPoint::HalfOpenFlow,
+        AllocationPoint::SynReceived,
+        AllocationPoint::Connection,
+        AllocationPoint::Session,
+        AllocationPoint::FifoChunk,
+    ];
+}
+
 /// A pool of at most `limit` values in slab chunks of fixed capacity.
 ///
 /// Values never move; a [`Key`] of a value that was removed finds nothing, for ever.
@@ -71,13 +109,14 @@ pub struct Pool<T> {
     len: usize,
     limit: usize,
     retired: usize,
+    refusing: bool,
 }
 
 impl<T> Pool<T> {
     /// An empty pool of at most `limit` values (2^28 at most); memory is taken chunk by chunk as it fills.
     pub fn new(limit: usize) -> Pool<T> {
         let limit = limit.min(1 << 28);
-        Pool { chunks: Vec::new(), roomy: Vec::new(), len: 0, limit, retired: 0 }
+        Pool { chunks: Vec::new(), roomy: Vec::new(), len: 0, limit, retired: 0, refusing: false }
     }
 
     /// Number of values.
@@ -97,7 +136,12 @@ impl<T> Pool<T> {
 
     /// Whether [`Pool::insert`] would return [`Full`].
     pub fn is_full(&self) -> bool {
-        self.len + self.retired >= self.limit
+        self.refusing || self.len + self.retired >= self.limit
+    }
+
+    /// From now on every insertion finds the pool full, or no longer so: for simulated faults.
+    pub fn set_refusing(&mut self, refusing: bool) {
+        self.refusing = refusing;
     }
 
     /// Puts a value in.

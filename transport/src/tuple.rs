@@ -26,12 +26,13 @@ pub struct TupleAllocator {
     key: [u64; 2],
     /// RFC 6056 §3.3.4 (algorithm 4): counters that separate destinations share.
     counters: [u32; 256],
+    refusing: bool,
 }
 
 impl TupleAllocator {
     /// An allocator whose port sequence is secret with `key`.
     pub fn new(key: [u64; 2]) -> TupleAllocator {
-        TupleAllocator { used: WordTable::with_capacity(1024), key, counters: [0; 256] }
+        TupleAllocator { used: WordTable::with_capacity(1024), key, counters: [0; 256], refusing: false }
     }
 
     /// 4-tuples in use.
@@ -44,6 +45,11 @@ impl TupleAllocator {
         self.used.is_empty()
     }
 
+    /// From now on every allocation finds all ports taken, or no longer so: for simulated faults.
+    pub fn set_refusing(&mut self, refusing: bool) {
+        self.refusing = refusing;
+    }
+
     /// Takes a local port for `flow` and returns it. If `flow.local.port` is 0 any port that `admits` is taken, in the order of
     /// RFC 6056 algorithm 4; otherwise just that one. `admits` says whether steering gives the flow the wanted worker.
     ///
@@ -54,6 +60,9 @@ impl TupleAllocator {
         mut flow: FlowKey,
         mut admits: impl FnMut(&FlowKey) -> bool,
     ) -> Result<u16, TupleError> {
+        if self.refusing {
+            return Err(TupleError::Exhausted);
+        }
         if flow.local.port != 0 {
             return if self.take(&flow) { Ok(flow.local.port) } else { Err(TupleError::InUse) };
         }

@@ -55,6 +55,7 @@ pub struct ChunkPool {
     spare_ring_bytes: usize,
     #[allow(clippy::vec_box)] // Fifos hold them boxed: they are kept as they come.
     spare_ranges: Vec<Box<OooRanges>>,
+    refusing: bool,
     /// Which chunks are given out, to catch a double free.
     #[cfg(debug_assertions)]
     given: Vec<bool>,
@@ -87,6 +88,7 @@ impl ChunkPool {
             spare_rings: Vec::new(),
             spare_ring_bytes: 0,
             spare_ranges: Vec::new(),
+            refusing: false,
             #[cfg(debug_assertions)]
             given: Vec::new(),
         }
@@ -100,9 +102,17 @@ impl ChunkPool {
         }
     }
 
+    /// From now on no chunk is given out, or again some are: for simulated faults.
+    pub fn set_refusing(&mut self, refusing: bool) {
+        self.refusing = refusing;
+    }
+
     /// Gives out a chunk, the one freed last when there is one. `None` at the limit.
     #[inline]
     pub fn alloc(&mut self) -> Option<ChunkId> {
+        if self.refusing {
+            return None;
+        }
         let id = match self.free.pop() {
             Some(id) => id,
             None => self.alloc_new()?,
@@ -214,6 +224,9 @@ impl ChunkPool {
 
     /// Chunks that may still be given out.
     pub fn available(&self) -> usize {
+        if self.refusing {
+            return 0;
+        }
         index(self.limit - self.given_out())
     }
 
