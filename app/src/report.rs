@@ -20,9 +20,11 @@ pub struct WorkerDetachReport {
     pub listeners: usize,
     /// How long it took.
     pub took: Duration,
-    /// Workers that had not answered when the deadline passed (a callback that hangs). They answered later, or this
-    /// report would not exist.
+    /// Workers that did not answer by the deadline (a callback that hangs). If one still has not, what is left of the
+    /// app worker there ends without a callback once it does, and its slot stays taken until then.
     pub stuck: Vec<WorkerId>,
+    /// Connect requests whose half-open could not be freed by the deadline because of a stuck worker; 0 without one.
+    pub unresolved: usize,
     /// How its connect requests ended, over its life.
     pub outcomes: HalfOpenCounters,
     /// Whether a panic in a callback began it.

@@ -14,14 +14,16 @@ use hoststack_tcp::{Engine, HalfOpens, Secrets};
 use hoststack_transport::{Rng, TupleAllocator, WorkerId};
 use hoststack_wire::FlowHasher;
 
-use crate::channel::{Inbox, Outbox, channel};
+use crate::channel::{Bound, Inbox, Outbox, channel};
 use crate::clock::Clock;
 use crate::config::{BuildError, InterfaceSpec, StackConfig};
 use crate::handle::{Shared, StackHandle};
 use crate::inspect::Query;
 use crate::main_thread::{Directory, MainSeed};
 use crate::messages::{Command, Report, Request};
+use crate::record::{Actor, Recorder, Recording, Tape};
 use crate::single::SingleThreaded;
+use crate::stepped::Stepped;
 use crate::threads::{self, Placement};
 use crate::wake::Wake;
 use crate::worker::{Port, WorkerSeed, WorkerStats};
@@ -36,6 +38,7 @@ const PACKETS_KEPT: usize = 8192;
 pub struct Builder {
     config: StackConfig,
     interfaces: Vec<InterfaceSpec>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl Builder {
@@ -66,10 +69,12 @@ impl Builder {
     /// [`BuildError`]; nothing runs then.
     pub fn start(self) -> Result<Stack, BuildError> {
         let placement = Placement::choose(self.config.workers, self.config.pin, self.config.spin);
-        let parts = self.parts()?;
+        let recorder = self.recorder.clone();
+        let bound = self.bound();
+        let parts = self.parts(bound)?;
         let clock = Clock::start();
         let handle = StackHandle::new(parts.shared);
-        let mut stack = Stack { handle, threads: Vec::new() };
+        let mut stack = Stack { handle, threads: Vec::new(), recorder };
         let wakes = parts.worker_wakes.into_iter();
         for (seed, wake) in parts.workers.into_iter().zip(wakes) {
             let thread =
@@ -82,14 +87,39 @@ impl Builder {
         Ok(stack)
     }
 
-    pub(crate) fn single_threaded(self) -> Result<SingleThreaded, BuildError> {
-        let parts = self.parts()?;
-        let handle = StackHandle::new(parts.shared);
-        SingleThreaded::new(parts.main, parts.workers, handle, parts.main_wake, Clock::start())
+    /// Records every step of the threads: see [`Stack::stop_recorded`]. A recording holds every packet received, so
+    /// this is for short runs.
+    #[must_use]
+    pub fn record(mut self) -> Builder {
+        self.recorder = Some(Arc::default());
+        self
     }
 
-    fn parts(self) -> Result<Parts, BuildError> {
-        let Builder { config, interfaces } = self;
+    fn single_threaded(self, bound: Bound) -> Result<SingleThreaded, BuildError> {
+        let (stepped, wake) = self.stepped(bound, true)?;
+        SingleThreaded::new(stepped, wake, Clock::start())
+    }
+
+    fn bound(&self) -> Bound {
+        Bound::Batches(self.config.channel_batches)
+    }
+
+    /// The stack, and main's wake-up. `one_thread`: a packet for any worker wakes the one thread, by main's.
+    fn stepped(self, bound: Bound, one_thread: bool) -> Result<(Stepped, Arc<Wake>), BuildError> {
+        let parts = self.parts(bound)?;
+        let handle = StackHandle::new(parts.shared);
+        let main_wake = parts.main_wake;
+        let wakes: Vec<_> = std::iter::once(main_wake.clone()).chain(parts.worker_wakes).collect();
+        let device_wake = one_thread.then_some(&main_wake);
+        Ok((Stepped::new(parts.main, parts.workers, handle, wakes, device_wake), main_wake))
+    }
+
+    fn parts(self, bound: Bound) -> Result<Parts, BuildError> {
+        let Builder { config, interfaces, recorder } = self;
+        let tape = |actor| match &recorder {
+            Some(recorder) => Tape::recording(recorder, actor),
+            None => Tape::Off,
+        };
         config.validate()?;
         let workers = config.workers;
         let mut rng = match config.seed {
@@ -113,8 +143,7 @@ impl Builder {
         let wake = || Wake::new().map(Arc::new).map_err(BuildError::System);
         let main_wake = wake()?;
         let worker_wakes = (0..workers).map(|_| wake()).collect::<Result<Vec<_>, _>>()?;
-        let batches = config.channel_batches;
-        let mut handovers = Handovers::connect(&worker_wakes, batches);
+        let mut handovers = Handovers::connect(&worker_wakes, bound);
 
         let (requests_tx, requests) = unbounded::<Request>();
         let directory = Arc::new(Directory::default());
@@ -124,8 +153,8 @@ impl Builder {
         let mut seeds = Vec::with_capacity(workers);
         for (number, ports) in links.ports.into_iter().enumerate() {
             let id = WorkerId(number as u8);
-            let (command_out, command_in) = channel(batches, main_wake.clone(), worker_wakes[number].clone());
-            let (report_out, report_in) = channel(batches, worker_wakes[number].clone(), main_wake.clone());
+            let (command_out, command_in) = channel(bound, main_wake.clone(), worker_wakes[number].clone());
+            let (report_out, report_in) = channel(bound, worker_wakes[number].clone(), main_wake.clone());
             commands.push(command_out);
             reports.push(report_in);
             let worker_stats = Arc::new(WorkerStats::default());
@@ -142,6 +171,7 @@ impl Builder {
                 handover_in,
                 handover_out,
                 stats: worker_stats,
+                tape: tape(Actor::Worker(id)),
                 config: config.clone(),
             });
         }
@@ -164,6 +194,7 @@ impl Builder {
             stats,
             directory,
             updates: links.updates,
+            tape: tape(Actor::Main),
             config,
         };
         Ok(Parts { main, workers: seeds, shared, main_wake, worker_wakes })
@@ -226,7 +257,7 @@ struct Handovers {
 }
 
 impl Handovers {
-    fn connect(wakes: &[Arc<Wake>], batches: usize) -> Handovers {
+    fn connect(wakes: &[Arc<Wake>], bound: Bound) -> Handovers {
         let workers = wakes.len();
         let mut into: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
         let mut out: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
@@ -236,7 +267,7 @@ impl Handovers {
                     out[from].push(None);
                     continue;
                 }
-                let (sender, receiver) = channel(batches, wakes[from].clone(), wakes[to].clone());
+                let (sender, receiver) = channel(bound, wakes[from].clone(), wakes[to].clone());
                 out[from].push(Some(sender));
                 into[to].push(receiver);
             }
@@ -259,6 +290,7 @@ impl Handovers {
 pub struct Stack {
     handle: StackHandle,
     threads: Vec<JoinHandle<()>>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl Stack {
@@ -272,7 +304,30 @@ impl Stack {
     /// # Errors
     /// [`BuildError`].
     pub fn single_threaded(builder: Builder) -> Result<SingleThreaded, BuildError> {
-        builder.single_threaded()
+        let bound = builder.bound();
+        builder.single_threaded(bound)
+    }
+
+    /// A stack without threads whose steps are those of `recording`, which was recorded from its first step by a like
+    /// stack (same seed and configuration), on threads or not. The caller attaches the same apps and makes the same
+    /// requests in the same order; each call takes recorded steps until its answer is there. What devices handed over
+    /// comes from the recording, so they need no peers. See [`SingleThreaded::finish_replay`].
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn replay(builder: Builder, recording: &Recording) -> Result<SingleThreaded, BuildError> {
+        let mut stack = builder.single_threaded(Bound::Replay)?;
+        stack.start_replay(recording);
+        Ok(stack)
+    }
+
+    /// A stack whose main and workers the caller steps one by one, in any order: for simulators.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn stepped(builder: Builder) -> Result<Stepped, BuildError> {
+        let bound = builder.bound();
+        builder.stepped(bound, false).map(|(stepped, _)| stepped)
     }
 
     /// What any thread may use.
@@ -282,24 +337,20 @@ impl Stack {
 
     /// Detaches every application, then stops. Returns how each detach ended.
     pub fn shutdown(self, policy: DetachPolicy) -> Vec<DetachReport> {
-        let mut reports = Vec::new();
-        if let Ok(answer) = self.handle.inspect(Query::Summary) {
-            // All are told before any is waited for.
-            let waiting: Vec<_> = answer
-                .apps
-                .iter()
-                .filter_map(|app| {
-                    self.handle.ask(|reply| Request::Detach { app: app.id, policy, reply }).ok()
-                })
-                .collect();
-            reports.extend(waiting.into_iter().filter_map(|answer| answer.recv().ok()?.ok()));
-        }
-        reports
+        let Ok(answer) = self.handle.inspect(Query::Summary) else { return Vec::new() };
+        // All are told before any is waited for.
+        let waiting: Vec<_> =
+            answer.apps.iter().map(|app| self.handle.requests().detach(app.id, policy)).collect();
+        waiting.into_iter().filter_map(|report| report.wait().ok()).collect()
     }
-}
 
-impl Drop for Stack {
-    fn drop(&mut self) {
+    /// Stops, and returns what was recorded since the start if [`Builder::record`] asked for it.
+    pub fn stop_recorded(mut self) -> Option<Recording> {
+        self.stop();
+        self.recorder.take().map(|recorder| recorder.recording())
+    }
+
+    fn stop(&mut self) {
         // Main passes it on to the workers; a stack that is gone already needs no telling.
         let _ = self.handle.send(Request::Stop);
         for thread in self.threads.drain(..) {
@@ -307,5 +358,11 @@ impl Drop for Stack {
                 tracing::error!("a thread of the stack panicked");
             }
         }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

@@ -3,18 +3,22 @@
 //! A sender stages messages and flushes them once per step as one vector; emptied vectors come back to be used again.
 //! When the channel is full the staged vector simply stays and grows: it is the outbox. It is bounded because each
 //! half-open, session and listener has at most one message of a kind outstanding.
+//!
+//! A sender that sleeps while its outbox is not empty is woken by the receiver that makes room. The protocol is that of
+//! `wake`, the other way round: the sender says that it sleeps, says that it waits for room, fences, and looks for room;
+//! the receiver makes room, fences, and looks whether the sender waits. That the sender waits is said only then, never
+//! when a flush fails: the receiver would answer while the sender is still awake, and it answers once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
-
+use crate::sync::queue::{Receiver, Sender, TryRecvError, TrySendError, bounded, unbounded};
+use crate::sync::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::wake::Wake;
 
 /// What both ends know of a channel.
 #[derive(Debug, Default)]
 struct Shared {
-    /// The sender found the channel full and wants to be woken when there is room.
+    /// The sender is about to sleep and wants to be woken when there is room.
     blocked: AtomicBool,
     sent: AtomicU64,
     handled: AtomicU64,
@@ -34,8 +38,22 @@ pub(crate) struct Outbox<T> {
 pub(crate) struct Inbox<T> {
     batches: Receiver<Vec<T>>,
     spent: Sender<Vec<T>>,
-    sender: Arc<Wake>,
+    /// After `batches`: fields are dropped in this order.
+    sender: Knell,
     shared: Arc<Shared>,
+}
+
+/// Wakes the sender when the receiver's thread ends, so that it does not sleep for room that nobody makes.
+struct Knell(Arc<Wake>);
+
+impl Drop for Knell {
+    fn drop(&mut self) {
+        // A model that has failed takes no further steps.
+        if cfg!(loom) && std::thread::panicking() {
+            return;
+        }
+        self.0.notify();
+    }
 }
 
 /// Messages of one channel: sent = handled + waiting (invariant 4 of the design).
@@ -45,10 +63,24 @@ pub(crate) struct ChannelCounts {
     pub(crate) handled: u64,
 }
 
-/// A channel of at most `batches` vectors under way, from the thread that `sender` wakes to the one `receiver` wakes.
-pub(crate) fn channel<T>(batches: usize, sender: Arc<Wake>, receiver: Arc<Wake>) -> (Outbox<T>, Inbox<T>) {
-    let (batches_tx, batches_rx) = bounded(batches);
-    let (spent_tx, spent_rx) = bounded(batches);
+/// How many vectors may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// At most so many; the rest waits with the sender.
+    Batches(usize),
+    /// No bound: a replay sends and takes exactly what was recorded.
+    Replay,
+}
+
+/// A channel from the thread that `sender` wakes to the one `receiver` wakes.
+pub(crate) fn channel<T>(bound: Bound, sender: Arc<Wake>, receiver: Arc<Wake>) -> (Outbox<T>, Inbox<T>) {
+    /// Emptied vectors that are kept where there is no bound.
+    const SPENT_REPLAY: usize = 64;
+    let ((batches_tx, batches_rx), spent) = match bound {
+        Bound::Batches(batches) => (bounded(batches), batches),
+        Bound::Replay => (unbounded(), SPENT_REPLAY),
+    };
+    let (spent_tx, spent_rx) = bounded(spent);
     let shared = Arc::new(Shared::default());
     (
         Outbox {
@@ -59,7 +91,7 @@ pub(crate) fn channel<T>(batches: usize, sender: Arc<Wake>, receiver: Arc<Wake>)
             shared: shared.clone(),
             is_cut: false,
         },
-        Inbox { batches: batches_rx, spent: spent_tx, sender, shared },
+        Inbox { batches: batches_rx, spent: spent_tx, sender: Knell(sender), shared },
     )
 }
 
@@ -74,8 +106,8 @@ impl<T> Outbox<T> {
         self.staged.len()
     }
 
-    /// Sends what is staged as one batch and wakes the receiver; when the channel is full all stays staged and the
-    /// receiver will wake this thread once there is room.
+    /// Sends what is staged as one batch and wakes the receiver. Says whether it did: when the channel is full all stays
+    /// staged, to be tried again in the next step; see [`Outbox::can_flush`] for when to sleep.
     pub(crate) fn flush(&mut self) -> bool {
         if self.staged.is_empty() {
             return false;
@@ -92,28 +124,26 @@ impl<T> Outbox<T> {
             }
             Err(TrySendError::Full(batch)) => {
                 self.shared.sent.fetch_sub(count, Ordering::Relaxed);
-                self.shared.blocked.store(true, Ordering::SeqCst);
-                // The receiver may have drained between the two: then nobody would wake us.
-                match self.batches.try_send(batch) {
-                    Ok(()) => {
-                        self.shared.sent.fetch_add(count, Ordering::Relaxed);
-                        self.receiver.notify();
-                        true
-                    }
-                    Err(TrySendError::Full(batch)) => {
-                        self.staged = batch;
-                        false
-                    }
-                    Err(TrySendError::Disconnected(_)) => self.cut(),
-                }
+                self.staged = batch;
+                false
             }
-            Err(TrySendError::Disconnected(_)) => self.cut(),
+            Err(TrySendError::Disconnected(_)) => {
+                self.shared.sent.fetch_sub(count, Ordering::Relaxed);
+                self.is_cut = true;
+                false
+            }
         }
     }
 
-    fn cut(&mut self) -> bool {
-        self.is_cut = true;
-        false
+    /// Whether something waits here that can be sent now. The second look before sleeping: if not, the receiver wakes
+    /// this thread as soon as there is room.
+    pub(crate) fn can_flush(&self) -> bool {
+        if self.staged.is_empty() {
+            return false;
+        }
+        self.shared.blocked.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
+        !self.batches.is_full()
     }
 
     /// Whether the receiver was found gone: its thread has ended.
@@ -140,8 +170,12 @@ impl<T> Inbox<T> {
         match self.batches.try_recv() {
             Ok(batch) => {
                 self.shared.handled.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                if self.shared.blocked.swap(false, Ordering::SeqCst) {
-                    self.sender.notify();
+                // The room is there; now look whether the sender waits for it.
+                fence(Ordering::SeqCst);
+                if self.shared.blocked.load(Ordering::Relaxed)
+                    && self.shared.blocked.swap(false, Ordering::AcqRel)
+                {
+                    self.sender.0.notify();
                 }
                 Some(batch)
             }
@@ -165,18 +199,23 @@ impl<T> Inbox<T> {
         self.shared.counts()
     }
 
+    /// Batches that wait now, at least; more may arrive meanwhile.
+    pub(crate) fn available(&self) -> usize {
+        self.batches.len()
+    }
+
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.batches.is_empty()
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
     fn pair(batches: usize) -> (Outbox<u32>, Inbox<u32>) {
-        channel(batches, Arc::new(Wake::new().unwrap()), Arc::new(Wake::new().unwrap()))
+        channel(Bound::Batches(batches), Arc::new(Wake::new().unwrap()), Arc::new(Wake::new().unwrap()))
     }
 
     fn drain(inbox: &mut Inbox<u32>) -> Vec<u32> {
@@ -213,15 +252,44 @@ mod tests {
     }
 
     #[test]
-    fn the_receiver_wakes_a_sender_that_found_the_channel_full() {
+    fn the_receiver_wakes_a_sender_that_sleeps_for_room() {
         let sender = Arc::new(Wake::new().unwrap());
-        let (mut out, mut inbox) = channel(1, sender.clone(), Arc::new(Wake::new().unwrap()));
+        let (mut out, mut inbox) = channel(Bound::Batches(1), sender.clone(), Arc::new(Wake::new().unwrap()));
         out.push(1);
         out.flush();
         out.push(2);
         assert!(!out.flush());
-        assert!(sender.prepare_sleep());
+        sender.prepare_sleep();
+        assert!(!out.can_flush(), "it may sleep");
         inbox.take().unwrap();
         assert!(!sender.is_sleeping(), "taking a batch woke the sender");
+        assert!(out.can_flush());
+    }
+
+    #[test]
+    fn a_sender_with_an_empty_outbox_asks_for_no_call() {
+        let sender = Arc::new(Wake::new().unwrap());
+        let (mut out, mut inbox) = channel(Bound::Batches(1), sender.clone(), Arc::new(Wake::new().unwrap()));
+        out.push(1);
+        out.flush();
+        sender.prepare_sleep();
+        assert!(!out.can_flush());
+        inbox.take().unwrap();
+        assert!(sender.is_sleeping());
+    }
+
+    #[test]
+    fn a_receiver_that_ends_wakes_a_sender_that_sleeps_for_room() {
+        let sender = Arc::new(Wake::new().unwrap());
+        let (mut out, inbox) = channel(Bound::Batches(1), sender.clone(), Arc::new(Wake::new().unwrap()));
+        out.push(1);
+        out.flush();
+        out.push(2);
+        sender.prepare_sleep();
+        assert!(!out.can_flush());
+        drop(inbox);
+        assert!(!sender.is_sleeping());
+        out.flush();
+        assert!(out.is_cut());
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use hoststack_app::{
     Application, AttachError, AttachOptions, CancelError, ConnectError, ConnectMint, ConnectOptions,
     DetachError, DetachPolicy, DetachReport, ListenError, ListenOptions, WorkerDetachReport,
@@ -31,8 +31,15 @@ impl fmt::Display for Stopped {
 impl std::error::Error for Stopped {}
 
 /// Carries [`Stopped`] into the error of the operation that met it.
-pub(crate) trait FromStopped {
+pub trait FromStopped {
+    #[doc(hidden)]
     fn stopped() -> Self;
+}
+
+impl FromStopped for Result<Answer, Stopped> {
+    fn stopped() -> Self {
+        Err(Stopped)
+    }
 }
 
 macro_rules! stopped_is {
@@ -101,15 +108,9 @@ impl StackHandle {
         Ok(())
     }
 
-    /// Sends a request that is answered, and returns where the answer comes.
-    pub(crate) fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<Receiver<T>, Stopped> {
-        let (reply, answer) = bounded(1);
-        self.send(request(reply))?;
-        Ok(answer)
-    }
-
-    fn call<T: FromStopped>(&self, request: impl FnOnce(Reply<T>) -> Request) -> T {
-        self.ask(request).ok().and_then(|answer| answer.recv().ok()).unwrap_or_else(T::stopped)
+    /// The calls that are answered, without waiting for their answers.
+    pub fn requests(&self) -> Requests<'_> {
+        Requests { handle: self }
     }
 
     /// Attaches an application and its app workers.
@@ -121,7 +122,7 @@ impl StackHandle {
         app: impl Application + 'static,
         options: AttachOptions,
     ) -> Result<Attached, AttachError> {
-        self.call(|reply| Request::Attach { app: Box::new(app), options, reply })
+        self.requests().attach(app, options).wait()
     }
 
     /// Attaches one more app worker of an application.
@@ -129,18 +130,18 @@ impl StackHandle {
     /// # Errors
     /// No such application, no room.
     pub fn attach_worker(&self, app: AppId) -> Result<AppWorkerId, AttachError> {
-        self.call(|reply| Request::AttachWorker { app, reply })
+        self.requests().attach_worker(app).wait()
     }
 
-    /// Detaches an application; returns when nothing of it is left.
+    /// Detaches an application; returns when nothing of it is left, or at the deadline with the workers that are stuck.
     ///
     /// # Errors
     /// It is not attached, or is being detached already.
     pub fn detach(&self, app: AppId, policy: DetachPolicy) -> Result<DetachReport, DetachError> {
-        self.call(|reply| Request::Detach { app, policy, reply })
+        self.requests().detach(app, policy).wait()
     }
 
-    /// Detaches one app worker; returns when nothing of it is left.
+    /// Detaches one app worker; returns when nothing of it is left, or at the deadline with the workers that are stuck.
     ///
     /// # Errors
     /// It is not attached, or is being detached already.
@@ -149,7 +150,7 @@ impl StackHandle {
         app_worker: AppWorkerId,
         policy: DetachPolicy,
     ) -> Result<WorkerDetachReport, DetachError> {
-        self.call(|reply| Request::DetachWorker { app_worker, policy, reply })
+        self.requests().detach_worker(app_worker, policy).wait()
     }
 
     /// Opens a connection for an app worker; does not wait. After `Ok` its `connected` follows, exactly once.
@@ -169,21 +170,28 @@ impl StackHandle {
         if !shared.domains.contains(&options.domain.0) {
             return Err(ConnectError::NoDomain);
         }
-        if !shared.directory.live.read().contains(&app_worker) {
-            return Err(ConnectError::Detached);
-        }
         let pending = shared.directory.pending.fetch_add(1, Ordering::Relaxed);
-        let refused = if pending >= shared.pending_connects_max {
-            ConnectError::TooManyPending
+        let made = if pending >= shared.pending_connects_max {
+            Err(ConnectError::TooManyPending)
         } else {
             let connect = self.mint.lock().mint();
-            match self.send(Request::Connect { app_worker, connect, options: Box::new(options) }) {
-                Ok(()) => return Ok(connect),
-                Err(Stopped) => ConnectError::Stopped,
+            // Sent while the lock is held: a detach, which takes the app worker off the list, then finds the request in
+            // the channel and waits for it.
+            let live = shared.directory.live.read();
+            if live.contains(&app_worker) {
+                let request = Request::Connect { app_worker, connect, options: Box::new(options) };
+                shared.requests.send(request).map(|()| connect).map_err(|_| ConnectError::Stopped)
+            } else {
+                Err(ConnectError::Detached)
             }
         };
-        shared.directory.pending.fetch_sub(1, Ordering::Relaxed);
-        Err(refused)
+        match made {
+            Ok(_) => shared.wake.notify(),
+            Err(_) => {
+                shared.directory.pending.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        made
     }
 
     /// Cancels a connect: its outcome is `Cancelled`, unless another was decided before.
@@ -191,7 +199,7 @@ impl StackHandle {
     /// # Errors
     /// It is not pending.
     pub fn cancel(&self, connect: ConnectId) -> Result<(), CancelError> {
-        self.call(|reply| Request::Cancel { connect, reply })
+        self.requests().cancel(connect).wait()
     }
 
     /// Listens for an app worker; returns when every worker has the listener.
@@ -199,7 +207,7 @@ impl StackHandle {
     /// # Errors
     /// A taken or bad endpoint, no such app worker, no room: then no worker has it.
     pub fn listen(&self, app_worker: AppWorkerId, options: ListenOptions) -> Result<ListenerId, ListenError> {
-        self.call(|reply| Request::Listen { app_worker, options: Box::new(options), reply })
+        self.requests().listen(app_worker, options).wait()
     }
 
     /// Stops listening. Accepted sessions stay.
@@ -207,7 +215,7 @@ impl StackHandle {
     /// # Errors
     /// It is no listener of that app worker.
     pub fn unlisten(&self, app_worker: AppWorkerId, listener: ListenerId) -> Result<(), ListenError> {
-        self.call(|reply| Request::Unlisten { app_worker, listener, reply })
+        self.requests().unlisten(app_worker, listener).wait()
     }
 
     /// Sends a message to an app worker's object on one worker. If it is gone the message is dropped.
@@ -236,6 +244,97 @@ impl StackHandle {
     /// # Errors
     /// The stack has stopped.
     pub fn inspect(&self, what: Query) -> Result<Answer, Stopped> {
-        self.ask(|reply| Request::Inspect { what, reply })?.recv().map_err(|_| Stopped)
+        self.requests().inspect(what).wait()
+    }
+}
+
+/// The calls of a [`StackHandle`] that are answered, each returning where its answer will be: for callers that must not
+/// wait. See the handle's calls of the same names.
+#[derive(Clone, Copy, Debug)]
+pub struct Requests<'h> {
+    handle: &'h StackHandle,
+}
+
+impl Requests<'_> {
+    fn ask<T: FromStopped>(self, request: impl FnOnce(Reply<T>) -> Request) -> Waiting<T> {
+        let (reply, answer) = bounded(1);
+        // A stack that has stopped drops the request, and with it the reply: the answer is `Stopped`.
+        let _ = self.handle.send(request(reply));
+        Waiting { answer }
+    }
+
+    /// See [`StackHandle::attach`].
+    pub fn attach(
+        self,
+        app: impl Application + 'static,
+        options: AttachOptions,
+    ) -> Waiting<Result<Attached, AttachError>> {
+        self.ask(|reply| Request::Attach { app: Box::new(app), options, reply })
+    }
+
+    /// See [`StackHandle::attach_worker`].
+    pub fn attach_worker(self, app: AppId) -> Waiting<Result<AppWorkerId, AttachError>> {
+        self.ask(|reply| Request::AttachWorker { app, reply })
+    }
+
+    /// See [`StackHandle::detach`].
+    pub fn detach(self, app: AppId, policy: DetachPolicy) -> Waiting<Result<DetachReport, DetachError>> {
+        self.ask(|reply| Request::Detach { app, policy, reply })
+    }
+
+    /// See [`StackHandle::detach_worker`].
+    pub fn detach_worker(
+        self,
+        app_worker: AppWorkerId,
+        policy: DetachPolicy,
+    ) -> Waiting<Result<WorkerDetachReport, DetachError>> {
+        self.ask(|reply| Request::DetachWorker { app_worker, policy, reply })
+    }
+
+    /// See [`StackHandle::cancel`].
+    pub fn cancel(self, connect: ConnectId) -> Waiting<Result<(), CancelError>> {
+        self.ask(|reply| Request::Cancel { connect, reply })
+    }
+
+    /// See [`StackHandle::listen`].
+    pub fn listen(
+        self,
+        app_worker: AppWorkerId,
+        options: ListenOptions,
+    ) -> Waiting<Result<ListenerId, ListenError>> {
+        self.ask(|reply| Request::Listen { app_worker, options: Box::new(options), reply })
+    }
+
+    /// See [`StackHandle::unlisten`].
+    pub fn unlisten(self, app_worker: AppWorkerId, listener: ListenerId) -> Waiting<Result<(), ListenError>> {
+        self.ask(|reply| Request::Unlisten { app_worker, listener, reply })
+    }
+
+    /// See [`StackHandle::inspect`].
+    pub fn inspect(self, what: Query) -> Waiting<Result<Answer, Stopped>> {
+        self.ask(|reply| Request::Inspect { what, reply })
+    }
+}
+
+/// Where the answer to a request will be.
+#[derive(Debug)]
+#[must_use = "an answer that nobody looks at may be an error"]
+pub struct Waiting<T> {
+    answer: Receiver<T>,
+}
+
+impl<T: FromStopped> Waiting<T> {
+    /// Waits for the answer: not on the thread that steps, nor inside a callback.
+    pub fn wait(self) -> T {
+        self.answer.recv().unwrap_or_else(|_| T::stopped())
+    }
+
+    /// The answer, if it has come; it is there once.
+    pub fn try_take(&mut self) -> Option<T> {
+        match self.answer.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(T::stopped()),
+        }
     }
 }

@@ -203,6 +203,10 @@ pub struct Outcomes {
     pub undelivered: u64,
     /// Half-opens freed.
     pub cleaned: u64,
+    /// Half-opens not freed yet.
+    pub alive: u64,
+    /// Acceptable answers of the peer that came after the outcome was decided.
+    pub late_segments: u64,
 }
 
 impl From<&HalfOpenCounters> for Outcomes {
@@ -218,6 +222,8 @@ impl From<&HalfOpenCounters> for Outcomes {
             failed: from.failed,
             undelivered: from.undelivered,
             cleaned: from.cleaned,
+            alive: from.alive(),
+            late_segments: from.late_segments,
         }
     }
 }

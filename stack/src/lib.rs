@@ -6,22 +6,29 @@
 //! - [`Stack::builder`] -> [`Builder`]: interfaces, workers, limits; [`Builder::start`] runs main and workers on threads.
 //! - [`StackHandle`]: what other threads use: attach, connect, listen, detach, inspect. `Send + Clone`.
 //! - [`Stack::single_threaded`] -> [`SingleThreaded`]: no threads; the caller steps, on real or virtual time.
+//! - [`Stack::stepped`] -> [`Stepped`]: main and workers stepped one by one, for simulators.
 //!
 //! Here: `main_thread` (owner of directories and half-opens), `worker` (owner of everything established), `messages`
-//! (what they say to each other), `channel` and `wake` (how), `threads` (the loops), `clock` (the only clock).
+//! (what they say to each other), `channel`, `wake` and `sync` (how), `threads` (the loops), `clock` (the only clock).
 
 mod builder;
 mod channel;
 mod clock;
 pub mod config;
+#[cfg(all(test, loom))]
+mod directory;
 mod handle;
 mod hash;
 pub mod inspect;
+#[cfg(all(test, loom))]
+mod loom_models;
 mod main_thread;
 mod messages;
 mod record;
 mod single;
 mod step;
+mod stepped;
+mod sync;
 mod threads;
 mod wake;
 mod worker;
@@ -37,10 +44,11 @@ pub use hoststack_tcp as tcp;
 
 pub use builder::{Builder, Stack};
 pub use config::{BuildError, InterfaceSpec, StackConfig};
-pub use handle::{StackHandle, Stopped};
+pub use handle::{Requests, StackHandle, Stopped, Waiting};
 pub use hoststack_session::SessionLimits;
 pub use inspect::{Answer, Leaks, Query};
 pub use messages::{Attached, EndHow};
-pub use record::Recording;
+pub use record::{Actor, RecordedStep, Recording};
 pub use single::SingleThreaded;
 pub use step::Step;
+pub use stepped::Stepped;

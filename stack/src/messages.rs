@@ -1,6 +1,8 @@
 //! What threads say to each other. Types over channels, FIFO between any two threads.
 
 use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crossbeam_channel::Sender;
 use hoststack_app::{
@@ -15,6 +17,7 @@ use hoststack_transport::{
     Instant, ListenerId, SessionHandle, WorkerId,
 };
 
+use crate::handle::Stopped;
 use crate::inspect::{Query, WorkerAnswer};
 
 /// What a connection is made of, whatever its transport: the only place where a hand-over names protocols.
@@ -40,7 +43,13 @@ pub(crate) enum Command {
     /// Ask the link who has an address.
     Probe { interface: InterfaceId, target: std::net::IpAddr },
     /// An app worker's object arrives.
-    Attach { app_worker: AppWorkerId, unit: u32, pending_connects_max: usize, object: Box<dyn AppWorker> },
+    Attach {
+        app_worker: AppWorkerId,
+        unit: u32,
+        pending_connects_max: usize,
+        object: Box<dyn AppWorker>,
+        abandoned: Arc<AtomicBool>,
+    },
     /// No more connects or listens of it; answered by `Report::DetachBegun`.
     DetachBegin { app_worker: AppWorkerId },
     /// Nothing more will come for it: end its sessions and drop its object; answered by `Report::Detached`.
@@ -182,7 +191,7 @@ pub(crate) enum Request {
     },
     Inspect {
         what: Query,
-        reply: Reply<crate::inspect::Answer>,
+        reply: Reply<Result<crate::inspect::Answer, Stopped>>,
     },
     Stop,
 }

@@ -1,10 +1,10 @@
 //! A stack without threads: main and the workers as values, stepped by the caller, on real or virtual time.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
 use hoststack_app::{
     Application, AttachError, AttachOptions, CancelError, ConnectError, ConnectOptions, DetachError,
     DetachPolicy, DetachReport, ListenError, ListenOptions, WorkerDetachReport,
@@ -15,14 +15,13 @@ use hoststack_transport::{
 
 use crate::clock::Clock;
 use crate::config::BuildError;
-use crate::handle::{FromStopped, StackHandle, Stopped};
+use crate::handle::{FromStopped, Requests, StackHandle, Stopped, Waiting};
 use crate::inspect::{Answer, Query};
-use crate::main_thread::{Main, MainSeed};
-use crate::messages::{Attached, EndHow, Reply, Request};
-use crate::record::Recording;
+use crate::messages::{Attached, EndHow, Request};
+use crate::record::{RecordedStep, Recording};
 use crate::step::Step;
+use crate::stepped::Stepped;
 use crate::wake::{Sleeper, Wake};
-use crate::worker::{Worker, WorkerSeed};
 
 /// Where the time comes from.
 enum Time {
@@ -34,13 +33,13 @@ enum Time {
 ///
 /// Calls that need an answer (attach, listen, detach, inspect) step until it is there.
 pub struct SingleThreaded {
-    main: Main,
-    workers: Vec<Worker>,
-    handle: StackHandle,
+    stepped: Stepped,
+    /// Woken by other threads and by devices.
     wake: Arc<Wake>,
     sleeper: Sleeper,
     time: Time,
-    recording: Option<Recording>,
+    /// Recorded steps to take instead of steps of its own.
+    replay: Option<VecDeque<RecordedStep>>,
 }
 
 /// The most steps that a call waits for its answer while nothing at all happens: on virtual time waiting longer would
@@ -48,30 +47,11 @@ pub struct SingleThreaded {
 const IDLE_STEPS_MAX: u32 = 1000;
 
 impl SingleThreaded {
-    pub(crate) fn new(
-        main: MainSeed,
-        workers: Vec<WorkerSeed>,
-        handle: StackHandle,
-        wake: Arc<Wake>,
-        clock: Clock,
-    ) -> Result<SingleThreaded, BuildError> {
-        let mut workers: Vec<Worker> = workers.into_iter().map(Worker::new).collect();
-        let waker = wake.clone();
-        let notify: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.notify());
-        for worker in &mut workers {
-            worker.set_notify(&notify);
-        }
-        let fds: Vec<_> = workers.iter().flat_map(Worker::wait_fds).collect();
-        let sleeper = Sleeper::new(&wake, &fds).map_err(|error: io::Error| BuildError::System(error))?;
-        Ok(SingleThreaded {
-            main: Main::new(main),
-            workers,
-            handle,
-            wake,
-            sleeper,
-            time: Time::Real(clock),
-            recording: None,
-        })
+    /// `wake` is main's, which devices wake as well.
+    pub(crate) fn new(stepped: Stepped, wake: Arc<Wake>, clock: Clock) -> Result<SingleThreaded, BuildError> {
+        let sleeper = Sleeper::new(&wake, &stepped.wait_fds())
+            .map_err(|error: io::Error| BuildError::System(error))?;
+        Ok(SingleThreaded { stepped, wake, sleeper, time: Time::Real(clock), replay: None })
     }
 
     /// From now on the time is virtual: it stands still until [`SingleThreaded::advance`] or
@@ -101,17 +81,19 @@ impl SingleThreaded {
         }
     }
 
-    /// Steps main and all workers once.
+    /// Steps main and all workers once. In a replay: takes the next recorded step.
     pub fn step(&mut self) -> Step {
+        if let Some(steps) = &mut self.replay {
+            let Some(step) = steps.pop_front() else {
+                return Step { worked: false, next_deadline: None, stopped: true };
+            };
+            self.time = Time::Virtual(step.now);
+            // The recording says what comes next, so there is always something to do.
+            return Step { worked: true, ..self.stepped.replay(step) };
+        }
         let now = self.now();
-        if let Some(recording) = &mut self.recording {
-            recording.steps.push(now);
-        }
-        let mut step = self.main.step(now);
-        for worker in &mut self.workers {
-            step = step.and(worker.step(now));
-        }
-        step
+        let actors = self.stepped.actors();
+        actors.map(|actor| self.stepped.step_awake(actor, now)).reduce(Step::and).unwrap_or(Step::IDLE)
     }
 
     /// Steps until there is nothing to do at the present time. Returns the last step.
@@ -158,7 +140,7 @@ impl SingleThreaded {
     }
 
     fn has_input(&self) -> bool {
-        self.main.has_input() || self.workers.iter().any(Worker::has_input)
+        self.stepped.has_any_input()
     }
 
     /// On real time: sleeps until a packet, a message from another thread, or a deadline, at most `limit`. Returns at
@@ -179,7 +161,7 @@ impl SingleThreaded {
 
     /// A handle for other threads (its calls that wait must not be made on the thread that steps).
     pub fn handle(&self) -> StackHandle {
-        self.handle.clone()
+        self.stepped.handle().clone()
     }
 
     /// Asserts what must hold between steps.
@@ -187,46 +169,49 @@ impl SingleThreaded {
     /// # Panics
     /// With the broken invariant in words.
     pub fn check_consistency(&self) {
-        self.main.check_consistency();
-        self.workers.iter().for_each(Worker::check_consistency);
+        self.stepped.check_consistency();
     }
 
     // ---- Recording ----
 
-    /// Starts recording: the time of each step, and a digest of every packet.
+    /// Starts recording: what each step finds, and a digest of every packet.
     pub fn record(&mut self) {
-        self.recording = Some(Recording::default());
-        self.workers.iter_mut().for_each(Worker::record);
+        self.stepped.record();
     }
 
-    /// What was recorded, and the digest.
-    pub fn recorded(&mut self) -> (Recording, u64) {
-        let digest = self.workers.iter().fold(0u64, |all, worker| all.rotate_left(7) ^ worker.digest());
-        (self.recording.clone().unwrap_or_default(), digest)
+    /// What was recorded since [`SingleThreaded::record`]; recording begins anew.
+    pub fn take_recording(&mut self) -> Recording {
+        self.stepped.take_recording()
     }
 
-    /// Steps at the times of a recording of a like stack (same seed, configuration and apps), on virtual time.
-    pub fn replay(&mut self, recording: &Recording) {
-        for &now in &recording.steps {
-            self.use_virtual_time_from(now);
+    /// From now on the steps are those of `recording`.
+    pub(crate) fn start_replay(&mut self, recording: &Recording) {
+        self.stepped.start_replay();
+        self.replay = Some(recording.steps.iter().cloned().collect());
+    }
+
+    /// Takes what is left of the recorded steps, and returns the digest of all packets.
+    pub fn finish_replay(&mut self) -> u64 {
+        // A recording of threads ends with it; any other does not look for it.
+        let _ = self.stepped.handle().send(Request::Stop);
+        while self.replay.as_ref().is_some_and(|steps| !steps.is_empty()) {
             let _ = self.step();
         }
+        self.stepped.digest()
     }
 
     // ---- What a stack handle offers, on this thread ----
 
-    fn call<T: FromStopped>(&mut self, request: impl FnOnce(Reply<T>) -> Request) -> T {
-        match self.handle.ask(request) {
-            Ok(answer) => self.wait(&answer).unwrap_or_else(T::stopped),
-            Err(Stopped) => T::stopped(),
-        }
+    fn call<T: FromStopped>(&mut self, request: impl FnOnce(Requests<'_>) -> Waiting<T>) -> T {
+        let waiting = request(self.stepped.handle().requests());
+        self.wait(waiting).unwrap_or_else(T::stopped)
     }
 
-    fn wait<T>(&mut self, answer: &Receiver<T>) -> Option<T> {
+    fn wait<T: FromStopped>(&mut self, mut answer: Waiting<T>) -> Option<T> {
         let mut idle = 0;
         loop {
             let step = self.step();
-            if let Ok(answer) = answer.try_recv() {
+            if let Some(answer) = answer.try_take() {
                 return Some(answer);
             }
             if step.stopped {
@@ -260,7 +245,7 @@ impl SingleThreaded {
         app: impl Application + 'static,
         options: AttachOptions,
     ) -> Result<Attached, AttachError> {
-        self.call(|reply| Request::Attach { app: Box::new(app), options, reply })
+        self.call(|requests| requests.attach(app, options))
     }
 
     /// See [`StackHandle::attach_worker`].
@@ -268,7 +253,7 @@ impl SingleThreaded {
     /// # Errors
     /// No such application, no room.
     pub fn attach_worker(&mut self, app: AppId) -> Result<AppWorkerId, AttachError> {
-        self.call(|reply| Request::AttachWorker { app, reply })
+        self.call(|requests| requests.attach_worker(app))
     }
 
     /// See [`StackHandle::detach`].
@@ -276,7 +261,7 @@ impl SingleThreaded {
     /// # Errors
     /// It is not attached, or is being detached already.
     pub fn detach(&mut self, app: AppId, policy: DetachPolicy) -> Result<DetachReport, DetachError> {
-        self.call(|reply| Request::Detach { app, policy, reply })
+        self.call(|requests| requests.detach(app, policy))
     }
 
     /// See [`StackHandle::detach_worker`].
@@ -288,7 +273,7 @@ impl SingleThreaded {
         app_worker: AppWorkerId,
         policy: DetachPolicy,
     ) -> Result<WorkerDetachReport, DetachError> {
-        self.call(|reply| Request::DetachWorker { app_worker, policy, reply })
+        self.call(|requests| requests.detach_worker(app_worker, policy))
     }
 
     /// See [`StackHandle::connect`].
@@ -300,7 +285,7 @@ impl SingleThreaded {
         app_worker: AppWorkerId,
         options: ConnectOptions,
     ) -> Result<ConnectId, ConnectError> {
-        self.handle.connect(app_worker, options)
+        self.stepped.handle().connect(app_worker, options)
     }
 
     /// See [`StackHandle::cancel`].
@@ -308,7 +293,7 @@ impl SingleThreaded {
     /// # Errors
     /// It is not pending.
     pub fn cancel(&mut self, connect: ConnectId) -> Result<(), CancelError> {
-        self.call(|reply| Request::Cancel { connect, reply })
+        self.call(|requests| requests.cancel(connect))
     }
 
     /// See [`StackHandle::listen`].
@@ -320,7 +305,7 @@ impl SingleThreaded {
         app_worker: AppWorkerId,
         options: ListenOptions,
     ) -> Result<ListenerId, ListenError> {
-        self.call(|reply| Request::Listen { app_worker, options: Box::new(options), reply })
+        self.call(|requests| requests.listen(app_worker, options))
     }
 
     /// See [`StackHandle::unlisten`].
@@ -328,7 +313,7 @@ impl SingleThreaded {
     /// # Errors
     /// It is no listener of that app worker.
     pub fn unlisten(&mut self, app_worker: AppWorkerId, listener: ListenerId) -> Result<(), ListenError> {
-        self.call(|reply| Request::Unlisten { app_worker, listener, reply })
+        self.call(|requests| requests.unlisten(app_worker, listener))
     }
 
     /// See [`StackHandle::notify`].
@@ -341,7 +326,7 @@ impl SingleThreaded {
         worker: WorkerId,
         message: Box<dyn Any + Send>,
     ) -> Result<(), Stopped> {
-        self.handle.notify(app_worker, worker, message)
+        self.stepped.handle().notify(app_worker, worker, message)
     }
 
     /// See [`StackHandle::end_session`].
@@ -349,7 +334,7 @@ impl SingleThreaded {
     /// # Errors
     /// The stack has stopped.
     pub fn end_session(&mut self, session: SessionHandle, how: EndHow) -> Result<(), Stopped> {
-        self.handle.end_session(session, how)
+        self.stepped.handle().end_session(session, how)
     }
 
     /// See [`StackHandle::inspect`].
@@ -357,8 +342,7 @@ impl SingleThreaded {
     /// # Errors
     /// The stack has stopped.
     pub fn inspect(&mut self, what: Query) -> Result<Answer, Stopped> {
-        let answer = self.handle.ask(|reply| Request::Inspect { what, reply })?;
-        self.wait(&answer).ok_or(Stopped)
+        self.call(|requests| requests.inspect(what))
     }
 
     /// Detaches every application. See [`crate::Stack::shutdown`].

@@ -15,6 +15,9 @@ pub struct Step {
 }
 
 impl Step {
+    /// Nothing to do, now or later.
+    pub(crate) const IDLE: Step = Step { worked: false, next_deadline: None, stopped: false };
+
     /// Two threads' steps as one.
     pub fn and(self, other: Step) -> Step {
         Step {

@@ -48,10 +48,12 @@ impl Placement {
 }
 
 /// What the loop runs: main or a worker.
-trait Stepper {
+pub(crate) trait Stepper {
     fn step(&mut self, now: Instant) -> Step;
     fn has_input(&self) -> bool;
     fn note_sleep(&mut self) {}
+    /// The thread ends: what was recorded is handed in.
+    fn hand_in(&mut self);
 }
 
 impl Stepper for Main {
@@ -60,6 +62,9 @@ impl Stepper for Main {
     }
     fn has_input(&self) -> bool {
         Main::has_input(self)
+    }
+    fn hand_in(&mut self) {
+        self.tape().hand_in(0);
     }
 }
 
@@ -72,6 +77,9 @@ impl Stepper for Worker {
     }
     fn note_sleep(&mut self) {
         Worker::note_sleep(self);
+    }
+    fn hand_in(&mut self) {
+        Worker::hand_in(self);
     }
 }
 
@@ -115,13 +123,13 @@ pub(crate) fn start_worker(
     })
 }
 
-fn run(mut stepper: impl Stepper, wake: &Wake, sleeper: Sleeper, clock: Clock, spin: Duration) {
+pub(crate) fn run(mut stepper: impl Stepper, wake: &Wake, sleeper: Sleeper, clock: Clock, spin: Duration) {
     let mut idle_since: Option<Instant> = None;
     loop {
         let now = clock.now();
         let step = stepper.step(now);
         if step.stopped {
-            return;
+            return stepper.hand_in();
         }
         if step.worked {
             idle_since = None;

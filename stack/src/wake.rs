@@ -5,18 +5,20 @@
 //! the flag. One eventfd write wakes; the flag makes further senders cheap.
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+#[cfg(not(loom))]
+use self::os::{Event, Poller};
+#[cfg(loom)]
+use crate::sync::model::{Event, Poller};
+use crate::sync::{AtomicBool, Ordering, fence};
 
 /// What wakes one thread.
 #[derive(Debug)]
 pub(crate) struct Wake {
     sleeping: AtomicBool,
-    event: OwnedFd,
+    event: Event,
 }
 
 impl Wake {
@@ -25,44 +27,41 @@ impl Wake {
     /// # Errors
     /// No file descriptor to be had.
     pub(crate) fn new() -> io::Result<Wake> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Wake { sleeping: AtomicBool::new(false), event })
+        Ok(Wake { sleeping: AtomicBool::new(false), event: Event::new()? })
     }
 
     /// Wakes the thread if it sleeps or is about to. Called after the message is visible.
     pub(crate) fn notify(&self) {
         fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel) {
-            // A full counter still wakes; no other error is possible on an eventfd that is open.
-            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        // Of several notifiers one takes the flag down and writes; the others write nothing, to the flag neither.
+        if self.sleeping.load(Ordering::Relaxed)
+            && self.sleeping.compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        {
+            self.event.raise();
         }
     }
 
     /// First half of going to sleep: from here on a notify wakes. The caller looks at everything once more, then
     /// calls [`Sleeper::sleep`] or [`Wake::stay_awake`].
-    pub(crate) fn prepare_sleep(&self) -> bool {
-        self.sleeping.store(true, Ordering::SeqCst);
+    pub(crate) fn prepare_sleep(&self) {
+        self.sleeping.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
-        true
     }
 
     /// The second look found something.
     pub(crate) fn stay_awake(&self) {
-        self.sleeping.store(false, Ordering::SeqCst);
+        self.sleeping.store(false, Ordering::Release);
     }
 
-    #[cfg(test)]
+    /// Whether the thread sleeps or is about to.
     pub(crate) fn is_sleeping(&self) -> bool {
         self.sleeping.load(Ordering::SeqCst)
     }
 }
 
-/// Events taken in one wake-up: what is left is level-triggered and comes again.
-const EVENTS_MAX: usize = 16;
-
 /// What a thread sleeps in: its wake-up and the file descriptors of its devices.
 pub(crate) struct Sleeper {
-    epoll: OwnedFd,
+    poller: Poller,
 }
 
 impl Sleeper {
@@ -71,42 +70,99 @@ impl Sleeper {
     /// # Errors
     /// No file descriptor to be had.
     pub(crate) fn new(wake: &Wake, fds: &[RawFd]) -> io::Result<Sleeper> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, wake.event.as_fd(), epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
-        for &fd in fds {
-            // SAFETY: the device queue that owns `fd` is owned by the thread that owns this sleeper, which outlives it.
-            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-            epoll::add(&epoll, fd, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
-        }
-        Ok(Sleeper { epoll })
+        Ok(Sleeper { poller: Poller::new(&wake.event, fds)? })
     }
 
     /// Sleeps until woken, a file descriptor is readable, or `timeout` passes (`None`: for ever). Says whether a
     /// file descriptor other than the wake-up was readable.
     pub(crate) fn sleep(&self, wake: &Wake, timeout: Option<Duration>) -> bool {
-        let timeout = timeout.map(|timeout| Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        });
-        let mut buffer = [const { MaybeUninit::uninit() }; EVENTS_MAX];
-        // An interrupted wait is a short sleep: the caller looks at everything anyway.
-        let waited = epoll::wait(&self.epoll, &mut buffer, timeout.as_ref());
-        wake.sleeping.store(false, Ordering::SeqCst);
-        let Ok((events, _)) = waited else { return false };
-        let mut device = false;
-        for event in events {
-            if event.data.u64() == 0 {
-                let mut count = [0u8; 8];
-                let _ = rustix::io::read(&wake.event, &mut count);
-            } else {
-                device = true;
-            }
+        let woken = self.poller.wait(&wake.event, timeout);
+        wake.sleeping.store(false, Ordering::Release);
+        if woken.by_event {
+            wake.event.drain();
         }
-        device
+        woken.by_device
     }
 }
 
-#[cfg(test)]
+/// The system calls: an eventfd to wake, an epoll to wait.
+#[cfg(not(loom))]
+mod os {
+    use std::io;
+    use std::mem::MaybeUninit;
+    use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+    use std::time::Duration;
+
+    use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+
+    /// A count that the kernel keeps: raised by whoever wakes, drained by the one who slept.
+    #[derive(Debug)]
+    pub(super) struct Event(OwnedFd);
+
+    impl Event {
+        pub(super) fn new() -> io::Result<Event> {
+            Ok(Event(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+        }
+
+        pub(super) fn raise(&self) {
+            // A full counter still wakes; no other error is possible on an eventfd that is open.
+            let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        }
+
+        /// Takes the count; says whether there was one.
+        pub(super) fn drain(&self) -> bool {
+            rustix::io::read(&self.0, &mut [0u8; 8]).is_ok()
+        }
+    }
+
+    /// What ended a wait; neither: the time-out did, or a signal.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub(super) struct Woken {
+        pub(super) by_event: bool,
+        pub(super) by_device: bool,
+    }
+
+    /// Events taken in one wake-up: what is left is level-triggered and comes again.
+    const EVENTS_MAX: usize = 16;
+
+    /// Waits on an event and on devices.
+    pub(super) struct Poller(OwnedFd);
+
+    impl Poller {
+        pub(super) fn new(event: &Event, fds: &[RawFd]) -> io::Result<Poller> {
+            let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+            epoll::add(&epoll, event.0.as_fd(), epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+            for &fd in fds {
+                // SAFETY: the device queue that owns `fd` is owned by the thread that owns this sleeper, which outlives it.
+                let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+                epoll::add(&epoll, fd, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
+            }
+            Ok(Poller(epoll))
+        }
+
+        /// The event is the one given to [`Poller::new`].
+        pub(super) fn wait(&self, _event: &Event, timeout: Option<Duration>) -> Woken {
+            let timeout = timeout.map(|timeout| Timespec {
+                tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(timeout.subsec_nanos()),
+            });
+            let mut buffer = [const { MaybeUninit::uninit() }; EVENTS_MAX];
+            let mut woken = Woken::default();
+            // An interrupted wait is a short sleep: the caller looks at everything anyway.
+            let Ok((events, _)) = epoll::wait(&self.0, &mut buffer, timeout.as_ref()) else { return woken };
+            for event in events {
+                if event.data.u64() == 0 {
+                    woken.by_event = true;
+                } else {
+                    woken.by_device = true;
+                }
+            }
+            woken
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -130,6 +186,6 @@ mod tests {
         // Had the notify written, this sleep would return at once with the event; it times out with none.
         sleeper.sleep(&wake, Some(Duration::from_millis(1)));
         wake.notify();
-        assert_eq!(rustix::io::read(&wake.event, &mut [0u8; 8]), Err(rustix::io::Errno::AGAIN));
+        assert!(!wake.event.drain());
     }
 }

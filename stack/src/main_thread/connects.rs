@@ -26,12 +26,11 @@ impl Main {
     /// A connect request arrived. Exactly one outcome follows.
     pub(super) fn connect(&mut self, app_worker: AppWorkerId, connect: ConnectId, options: &ConnectOptions) {
         let now = self.now;
-        let load = self.least_loaded();
         let wanted = options.worker.filter(|worker| worker.index() < self.config.workers);
-        let worker = wanted.unwrap_or(load);
+        let worker = wanted.unwrap_or_else(|| self.least_loaded());
         let ledger = self.ledger.clone();
         let Some(record) = self.app_workers.get_mut(app_worker.0) else {
-            // Through a stack handle only: workers refuse before the app worker's slot is freed.
+            debug_assert!(false, "an app worker's slot is freed after every request that was made for it");
             self.connects_orphaned += 1;
             self.forget_pending(None, app_worker, connect);
             return;
@@ -80,11 +79,12 @@ impl Main {
     }
 
     /// The worker with the fewest sessions and connects under way.
-    fn least_loaded(&self) -> WorkerId {
+    fn least_loaded(&mut self) -> WorkerId {
         let load = |worker: &usize| {
             self.stats[*worker].sessions.load(Ordering::Relaxed).saturating_add(self.in_flight[*worker])
         };
-        WorkerId((0..self.config.workers).min_by_key(load).unwrap_or(0) as u8)
+        let least = || (0..self.config.workers).min_by_key(load).unwrap_or(0);
+        WorkerId(self.tape.find(least) as u8)
     }
 
     /// Starts an attempt: route, source, neighbour, 4-tuple, half-open transport connection.
@@ -234,6 +234,11 @@ impl Main {
                 }
                 HalfOpenAction::Failed { user, failure, .. } => {
                     self.fail(user.app_worker, user.half_open, failure)
+                }
+                HalfOpenAction::Late { user, .. } => {
+                    if let Some(record) = self.app_workers.get_mut(user.app_worker.0) {
+                        record.counters.late_segments += 1;
+                    }
                 }
                 HalfOpenAction::Deleted { half_open, user } => {
                     let session = self.half_open(user.app_worker, user.half_open);
@@ -388,6 +393,5 @@ impl Main {
         record.counters.cleaned += 1;
         let app = record.app;
         self.call_app(app, |app, ctx| app.half_open_cleaned(ctx, connect, opaque));
-        self.try_finish_detach(app_worker);
     }
 }

@@ -6,6 +6,7 @@ use hoststack_session::HalfOpenState;
 use hoststack_transport::AppWorkerId;
 
 use super::Main;
+use crate::handle::Stopped;
 use crate::inspect::{
     Answer, AppInfo, AppWorkerInfo, HalfOpenInfo, Leaks, MainInfo, Outcomes, Query, WorkerAnswer,
 };
@@ -16,11 +17,11 @@ pub(super) struct Inspection {
     what: Query,
     answer: Answer,
     waiting: usize,
-    reply: Reply<Answer>,
+    reply: Reply<Result<Answer, Stopped>>,
 }
 
 impl Main {
-    pub(super) fn begin_inspection(&mut self, what: Query, reply: Reply<Answer>) {
+    pub(super) fn begin_inspection(&mut self, what: Query, reply: Reply<Result<Answer, Stopped>>) {
         let query = self.next_query;
         self.next_query += 1;
         self.inspections.insert(
@@ -46,7 +47,7 @@ impl Main {
         if let Some(inspection) = self.inspections.remove(&query) {
             let answer = self.complete(inspection.what, inspection.answer);
             // The asker may have left.
-            let _ = inspection.reply.send(answer);
+            let _ = inspection.reply.send(Ok(answer));
         }
     }
 
@@ -104,7 +105,8 @@ impl Main {
             let counts = inbox.counts();
             counts.sent.saturating_sub(counts.handled)
         });
-        commands.chain(reports).sum()
+        let taken: usize = self.report_batches.iter().map(Vec::len).sum();
+        commands.chain(reports).sum::<u64>() + taken as u64
     }
 
     fn leaks(&self, answer: &Answer) -> Leaks {

@@ -1,10 +1,11 @@
 //! Main: owns the directories, the 4-tuples, and every half-open.
 //!
-//! [`connects`] the life of a connect request, [`apps`] attach and detach, [`listeners`], [`inspect`] answers put
-//! together. Main never calls a session callback, never sends a packet, never blocks.
+//! [`connects`] the life of a connect request, [`apps`] attach and callbacks, [`detach`], [`listeners`], [`inspect`]
+//! answers put together. Main never calls a session callback, never sends a packet, never blocks.
 
 mod apps;
 mod connects;
+mod detach;
 mod inspect;
 mod listeners;
 
@@ -19,7 +20,7 @@ use hoststack_app::{ConnectMint, MainRequest};
 use hoststack_net::{InterfaceId, NetUpdate, Router, RouterAction};
 use hoststack_tcp::{HalfOpenAction, HalfOpens};
 use hoststack_transport::{
-    AppId, AppWorkerId, ConnectId, Instant, Key, Pool, TicketLedger, TimerWheel, TupleAllocator, WorkerId,
+    AllocationPoint, AppId, AppWorkerId, ConnectId, Instant, Key, Pool, TicketLedger, TimerWheel, TupleAllocator, WorkerId,
 };
 use hoststack_wire::FlowHasher;
 use parking_lot::RwLock;
@@ -28,6 +29,7 @@ use crate::channel::{Inbox, Outbox};
 use crate::config::StackConfig;
 use crate::hash::IdHasher;
 use crate::messages::{Command, Report, Request};
+use crate::record::{Tape, flush};
 use crate::step::Step;
 use crate::worker::WorkerStats;
 
@@ -58,6 +60,7 @@ pub(crate) struct MainSeed {
     pub(crate) stats: Vec<Arc<WorkerStats>>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) updates: Vec<NetUpdate>,
+    pub(crate) tape: Tape,
 }
 
 /// Main. See the module.
@@ -69,14 +72,21 @@ pub(crate) struct Main {
     tuples: TupleAllocator,
     hasher: FlowHasher,
     ledger: Arc<TicketLedger>,
+    tape: Tape,
     requests: Receiver<Request>,
+    /// Requests taken so far.
+    requests_taken: u64,
     reports: Vec<Inbox<Report>>,
+    /// Per worker, the batch being worked off, its first report at the end.
+    report_batches: Vec<Vec<Report>>,
     commands: Vec<Outbox<Command>>,
     stats: Vec<Arc<WorkerStats>>,
     directory: Arc<Directory>,
     apps: Pool<apps::App>,
     names: BTreeMap<String, AppId>,
     app_workers: Pool<apps::AppWorkerRecord>,
+    /// App workers that are being detached.
+    detaching: Vec<AppWorkerId>,
     listeners: Pool<listeners::Listener>,
     endpoints: BTreeMap<(u16, IpAddr, u16), hoststack_transport::ListenerId>,
     connects: HashMap<ConnectId, (AppWorkerId, Key), IdHasher>,
@@ -108,7 +118,10 @@ impl Main {
             tuples: seed.tuples,
             hasher: seed.hasher,
             ledger: TicketLedger::new(),
+            tape: seed.tape,
             requests: seed.requests,
+            requests_taken: 0,
+            report_batches: seed.reports.iter().map(|_| Vec::new()).collect(),
             reports: seed.reports,
             commands: seed.commands,
             stats: seed.stats,
@@ -116,6 +129,7 @@ impl Main {
             apps: Pool::new(seed.config.apps_max),
             names: BTreeMap::new(),
             app_workers: Pool::new(seed.config.app_workers_max),
+            detaching: Vec::new(),
             listeners: Pool::new(seed.config.listeners_max),
             endpoints: BTreeMap::new(),
             connects: HashMap::with_hasher(IdHasher::default()),
@@ -144,26 +158,47 @@ impl Main {
     pub(crate) fn step(&mut self, now: Instant) -> Step {
         self.now = self.now.max(now);
         self.steps += 1;
+        self.tape.begin(now);
         let mut worked = false;
+        // Counted before anything is answered: an answer may cause the next request while this step still runs.
+        let requests = self.requests_waiting();
         worked |= self.take_reports();
-        worked |= self.take_requests();
+        worked |= self.take_requests(requests);
         worked |= self.poll_timers();
         worked |= self.handle_main_requests();
+        worked |= self.run_detaches();
+        self.tape.stamp();
         self.flush();
+        self.tape.end(worked);
         // `Stop` itself may still wait for room in a channel.
         let told = self.commands.iter().all(|outbox| outbox.waiting() == 0);
         Step { worked, next_deadline: self.next_deadline(), stopped: self.stopped && told }
     }
 
+    /// What workers said, a bounded number from each, so that one that says much keeps nobody waiting.
     fn take_reports(&mut self) -> bool {
+        /// Reports taken of one worker in a step.
+        const REPORTS_MAX: usize = 2048;
         let mut worked = false;
         for worker in 0..self.reports.len() {
-            while let Some(mut batch) = self.reports[worker].take() {
-                worked = true;
-                for report in batch.drain(..) {
+            let mut batches = self.tape.find_waiting("batches of reports", || self.reports[worker].available());
+            let mut left = REPORTS_MAX;
+            while left > 0 {
+                if let Some(report) = self.report_batches[worker].pop() {
+                    left -= 1;
+                    worked = true;
                     self.report(WorkerId(worker as u8), report);
+                } else if batches > 0
+                    && let Some(mut batch) = self.reports[worker].take()
+                {
+                    batches -= 1;
+                    // Taken from the end: the first report last.
+                    batch.reverse();
+                    let spent = std::mem::replace(&mut self.report_batches[worker], batch);
+                    self.reports[worker].recycle(spent);
+                } else {
+                    break;
                 }
-                self.reports[worker].recycle(batch);
             }
         }
         worked
@@ -217,13 +252,18 @@ impl Main {
         }
     }
 
-    fn take_requests(&mut self) -> bool {
+    fn requests_waiting(&mut self) -> usize {
         /// Requests taken in a step at most, so that a flood of them does not keep main from its reports.
         const BURST: usize = 1024;
+        self.tape.find_waiting("requests", || self.requests.len().min(BURST))
+    }
+
+    fn take_requests(&mut self, count: usize) -> bool {
         let mut worked = false;
-        for _ in 0..BURST {
+        for _ in 0..count {
             let Ok(request) = self.requests.try_recv() else { break };
             worked = true;
+            self.requests_taken += 1;
             self.request(request);
         }
         worked
@@ -282,8 +322,7 @@ impl Main {
             self.router_acts(WorkerId(0));
             worked = true;
         }
-        worked |= self.poll_waiting();
-        worked | self.note_stuck_detaches()
+        worked | self.poll_waiting()
     }
 
     /// What the router wants done.
@@ -327,7 +366,7 @@ impl Main {
         }
         let mut dead = None;
         for (worker, outbox) in self.commands.iter_mut().enumerate() {
-            outbox.flush();
+            flush(&mut self.tape, outbox);
             if outbox.is_cut() {
                 dead = Some(worker);
             }
@@ -370,7 +409,32 @@ impl Main {
     pub(crate) fn has_input(&self) -> bool {
         !self.requests.is_empty()
             || self.reports.iter().any(|inbox| !inbox.is_empty())
+            || self.report_batches.iter().any(|batch| !batch.is_empty())
             || !self.main_requests.is_empty()
+            || self.commands.iter().any(Outbox::can_flush)
+    }
+
+    /// From now on allocations at `point` are refused, or no longer so.
+    pub(crate) fn set_refusing(&mut self, point: AllocationPoint, refusing: bool) {
+        match point {
+            AllocationPoint::HalfOpenSession => {
+                let keys: Vec<Key> = self.app_workers.iter().map(|(key, _)| key).collect();
+                for key in keys {
+                    if let Some(record) = self.app_workers.get_mut(key) {
+                        record.half_opens.set_refusing(refusing);
+                    }
+                }
+            }
+            AllocationPoint::HalfOpen => self.half_opens.set_refusing(refusing),
+            AllocationPoint::Tuple => self.tuples.set_refusing(refusing),
+            AllocationPoint::Listener => self.listeners.set_refusing(refusing),
+            _ => {}
+        }
+    }
+
+    /// The tape of its steps.
+    pub(crate) fn tape(&mut self) -> &mut Tape {
+        &mut self.tape
     }
 
     /// Asserts what must hold between steps.

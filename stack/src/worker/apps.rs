@@ -1,6 +1,7 @@
 //! Callbacks, what apps ask for in them, and detach.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 
 use hoststack_app::{AppRequest, AppWorker, Context, DetachPolicy};
 use hoststack_session::{Announcement, AppSide, Pending};
@@ -9,8 +10,12 @@ use hoststack_transport::{AppWorkerId, CloseReason, ConnectFailure, Instant, Ses
 use super::Worker;
 use crate::messages::Report;
 
+/// Callbacks of one kind in a step: some hundred microseconds for apps that do little.
+const TOLD_PER_STEP: usize = 1024;
 /// Slots of the session pool that a detach looks at in one step.
 const DETACH_SLICE: u32 = 4096;
+/// Sessions that a detach ends in one step: each may send a segment and cause callbacks.
+const ENDED_PER_STEP: usize = 256;
 
 /// The detach of an app worker on this worker, after `DetachEnd`.
 #[derive(Debug)]
@@ -38,7 +43,7 @@ impl Worker {
         let Some(slot) = self.apps.get_mut(app_worker.0.slot as usize).and_then(Option::as_mut) else {
             return false;
         };
-        if slot.id != app_worker {
+        if slot.id != app_worker || slot.abandoned.load(Ordering::Relaxed) {
             return false;
         }
         let Some(mut object) = slot.object.take() else { return false };
@@ -76,21 +81,22 @@ impl Worker {
     }
 
     /// Everything apps must be told: failed connects, messages, and what is pending of sessions. Only what waits at
-    /// the start of the stage, so that a callback that causes events cannot keep it here for ever.
+    /// the start of the stage, so that a callback that causes events cannot keep it here for ever, and a bounded number
+    /// of each, so that packets do not wait for a hundred thousand callbacks.
     pub(super) fn deliver_app_events(&mut self) -> bool {
         let mut worked = false;
-        for _ in 0..self.outcomes.len() {
+        for _ in 0..self.outcomes.len().min(TOLD_PER_STEP) {
             let Some((ticket, failure)) = self.outcomes.pop_front() else { break };
             worked = true;
             self.tell_failure(ticket, failure);
         }
-        for _ in 0..self.notices.len() {
+        for _ in 0..self.notices.len().min(TOLD_PER_STEP) {
             let Some((app_worker, message)) = self.notices.pop_front() else { break };
             worked = true;
             self.call(app_worker, |app, ctx| app.notified(ctx, message));
         }
         self.sessions.serve_chunk_waiters();
-        for _ in 0..self.sessions.ready_len() {
+        for _ in 0..self.sessions.ready_len().min(TOLD_PER_STEP) {
             let Some((session, app_worker)) = self.sessions.next_ready() else { break };
             worked = true;
             self.deliver_session(session, app_worker);
@@ -283,7 +289,8 @@ impl Worker {
         let end = self.sessions.slot_end();
         let mut worked = false;
         let stop = end.min(run.cursor.saturating_add(DETACH_SLICE));
-        while run.cursor < stop {
+        let mut ended = 0;
+        while run.cursor < stop && ended < ENDED_PER_STEP {
             let slot = run.cursor;
             run.cursor += 1;
             let Some((id, session)) = self.sessions.at_slot(slot) else { continue };
@@ -291,6 +298,7 @@ impl Worker {
                 continue;
             }
             worked = true;
+            ended += 1;
             if session.app_side() == AppSide::Unannounced {
                 // Its outcome, if it is outbound, is told as `Detached` unless another was decided before.
                 self.fail_establishing(id, ConnectFailure::Detached);

@@ -1,5 +1,8 @@
 //! What main asks of a worker.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use hoststack_app::context::AppWorkerState;
 use hoststack_session::SessionOptions;
 use hoststack_tcp::EstablishError;
@@ -11,23 +14,29 @@ use crate::messages::{Command, EndHow, Report, Seed, Settled};
 
 impl Worker {
     /// Commands, in the order main sent them, while the devices take what they cause to be sent: a wave of SYNs waits
-    /// here, and then in main's outbox, rather than being dropped.
+    /// here, and then in main's outbox, rather than being dropped. A bounded number, so that a wave for one app does not
+    /// keep the others' packets waiting.
     pub(super) fn take_commands(&mut self) -> bool {
-        let mut worked = false;
-        loop {
-            while self.path.room() > 0 {
-                let Some(command) = self.command_batch.pop() else { break };
-                worked = true;
+        /// Commands worked off in a step: some hundred microseconds at most.
+        const COMMANDS_MAX: usize = 1024;
+        let mut batches = self.tape.find_waiting("batches of commands", || self.commands.available());
+        let mut left = COMMANDS_MAX;
+        while left > 0 && self.path.room() > 0 {
+            if let Some(command) = self.command_batch.pop() {
+                left -= 1;
                 self.command(command);
+            } else if batches > 0
+                && let Some(mut batch) = self.commands.take()
+            {
+                batches -= 1;
+                // Taken from the end: the first command last.
+                batch.reverse();
+                self.commands.recycle(std::mem::replace(&mut self.command_batch, batch));
+            } else {
+                break;
             }
-            if !self.command_batch.is_empty() {
-                return worked;
-            }
-            let Some(mut batch) = self.commands.take() else { return worked };
-            // Taken from the end: the first command last.
-            batch.reverse();
-            self.commands.recycle(std::mem::replace(&mut self.command_batch, batch));
         }
+        left < COMMANDS_MAX
     }
 
     fn command(&mut self, command: Command) {
@@ -38,8 +47,8 @@ impl Worker {
                 // A probe that cannot be sent is counted as a drop; main asks again.
                 let _ = self.path.probe(interface, target, &mut self.pool);
             }
-            Command::Attach { app_worker, unit, pending_connects_max, object } => {
-                self.attach(app_worker, unit, pending_connects_max, object);
+            Command::Attach { app_worker, unit, pending_connects_max, object, abandoned } => {
+                self.attach(app_worker, unit, pending_connects_max, object, abandoned);
             }
             Command::DetachBegin { app_worker } => self.begin_detach(app_worker),
             Command::DetachEnd { app_worker, policy } => self.end_detach(app_worker, policy),
@@ -100,6 +109,7 @@ impl Worker {
         unit: u32,
         pending_connects_max: usize,
         object: Box<dyn hoststack_app::AppWorker>,
+        abandoned: Arc<AtomicBool>,
     ) {
         let slot = app_worker.0.slot as usize;
         if self.apps.len() <= slot {
@@ -107,7 +117,8 @@ impl Worker {
         }
         self.sessions.app_workers().attach(app_worker);
         let state = AppWorkerState { pending_connects_max, ..AppWorkerState::default() };
-        self.apps[slot] = Some(AppSlot { id: app_worker, unit, object: Some(object), state, detach: None });
+        let object = Some(object);
+        self.apps[slot] = Some(AppSlot { id: app_worker, unit, object, state, detach: None, abandoned });
         self.call(app_worker, |app, ctx| app.attached(ctx));
     }
 

@@ -11,7 +11,7 @@ mod packets;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use hoststack_app::context::AppWorkerState;
 use hoststack_app::{AppRequest, AppWorker, ConnectMint};
@@ -21,15 +21,16 @@ use hoststack_net::{
 use hoststack_session::Sessions;
 use hoststack_tcp::{Engine, HalfOpenError, HalfOpenSegment};
 use hoststack_transport::{
-    AppWorkerId, ConnectFailure, ConnectTicket, HalfOpenId, Instant, SessionId, TimerWheel, TransportEvent,
+    AllocationPoint, AppWorkerId, ConnectFailure, ConnectTicket, HalfOpenId, Instant, SessionId, TimerWheel, TransportEvent,
     WorkerId,
 };
 
 use crate::channel::{Inbox, Outbox};
 use crate::config::StackConfig;
 use crate::messages::{Command, Report};
-use crate::record::Digest;
+use crate::record::{Digest, Tape};
 use crate::step::Step;
+use crate::sync::{AtomicUsize, Ordering};
 
 /// What other threads may see of a worker: statistics, never state.
 #[derive(Debug, Default)]
@@ -51,6 +52,7 @@ pub(crate) struct WorkerSeed {
     pub(crate) handover_in: Vec<Inbox<Handover>>,
     pub(crate) handover_out: Vec<Option<Outbox<Handover>>>,
     pub(crate) stats: Arc<WorkerStats>,
+    pub(crate) tape: Tape,
 }
 
 /// A queue of an interface's device, owned by this worker.
@@ -69,6 +71,8 @@ struct AppSlot {
     object: Option<Box<dyn AppWorker>>,
     state: AppWorkerState,
     detach: Option<apps::DetachRun>,
+    /// Main told the end of its detach without waiting for this worker: no callback begins any more.
+    abandoned: Arc<AtomicBool>,
 }
 
 /// What a worker did, for the CLI.
@@ -129,6 +133,7 @@ pub(crate) struct Worker {
     mint: ConnectMint,
     stats: Arc<WorkerStats>,
     figures: Figures,
+    tape: Tape,
     digest: Option<Digest>,
     stopped: bool,
     _not_send: PhantomData<*mut ()>,
@@ -170,7 +175,11 @@ impl Worker {
             mint: ConnectMint::new(u16::from(seed.id.0)),
             stats: seed.stats,
             figures: Figures::default(),
-            digest: None,
+            digest: match seed.tape {
+                Tape::Off => None,
+                _ => Some(Digest::new()),
+            },
+            tape: seed.tape,
             stopped: false,
             config: seed.config,
             _not_send: PhantomData,
@@ -181,6 +190,7 @@ impl Worker {
     pub(crate) fn step(&mut self, now: Instant) -> Step {
         self.now = self.now.max(now);
         self.sessions.set_now(self.now);
+        self.tape.begin(now);
         let mut worked = false;
         worked |= self.take_commands();
         worked |= self.receive();
@@ -191,7 +201,9 @@ impl Worker {
         worked |= self.run_detaches();
         worked |= self.transmit();
         worked |= self.answer_inspections();
+        self.tape.stamp();
         worked |= self.flush();
+        self.tape.end(worked);
         self.figures.steps += 1;
         self.figures.busy_steps += u64::from(worked);
         self.stats.sessions.store(self.sessions.counts().sessions, Ordering::Relaxed);
@@ -223,7 +235,8 @@ impl Worker {
             || !self.notices.is_empty()
             || !self.inspections.is_empty()
             || (!self.command_batch.is_empty() && self.path.room() > 0)
-            || self.reports.waiting() > 0
+            || self.reports.can_flush()
+            || self.handover_out.iter().flatten().any(Outbox::can_flush)
             || self.ports.iter().any(|port| port.queue.next_deadline_us() == Some(0))
     }
 
@@ -244,9 +257,26 @@ impl Worker {
         }
     }
 
+    /// The tape of its steps.
+    pub(crate) fn tape(&mut self) -> &mut Tape {
+        &mut self.tape
+    }
+
+    /// Hands in what was recorded.
+    pub(crate) fn hand_in(&mut self) {
+        let digest = self.digest();
+        self.tape.hand_in(digest);
+    }
+
     /// Starts folding every packet in and out, with the time, into a digest.
-    pub(crate) fn record(&mut self) {
+    pub(crate) fn start_digest(&mut self) {
         self.digest = Some(Digest::new());
+    }
+
+    /// From now on allocations at `point` are refused, or no longer so.
+    pub(crate) fn set_refusing(&mut self, point: AllocationPoint, refusing: bool) {
+        self.tcp.set_refusing(point, refusing);
+        self.sessions.set_refusing(point, refusing);
     }
 
     /// The digest so far.

@@ -12,6 +12,7 @@ use hoststack_wire::{Segment, SegmentHeader};
 
 use super::Worker;
 use crate::messages::Report;
+use crate::record::flush;
 
 /// What every IPv4 host can take (RFC 1122 §3.3.2).
 const MTU_DEFAULT: usize = 576;
@@ -70,20 +71,31 @@ impl Worker {
         let now_us = self.now.as_micros();
         let mut worked = false;
         for inbox in &mut self.handover_in {
-            while let Some(mut batch) = inbox.take() {
+            for _ in 0..self.tape.find_waiting("batches of packets", || inbox.available()) {
+                let Some(mut batch) = inbox.take() else { break };
                 worked = true;
                 self.path.input_handed_over(now_us, &mut batch, &mut self.pool, &mut self.received);
                 inbox.recycle(batch);
             }
         }
         for port in &mut self.ports {
-            let count =
-                port.queue.receive(now_us, &mut self.pool, &mut self.rx_packets, self.config.rx_burst_max);
+            let count = self.tape.find(|| {
+                port.queue.receive(now_us, &mut self.pool, &mut self.rx_packets, self.config.rx_burst_max)
+            });
+            if self.tape.is_replaying() {
+                self.rx_packets.extend((0..count).filter_map(|_| {
+                    let data = self.tape.next_packet()?;
+                    let mut packet = self.pool.take();
+                    packet.extend(&data);
+                    Some(packet)
+                }));
+            }
             if count == 0 {
                 continue;
             }
             worked = true;
             self.figures.rx_packets += count as u64;
+            self.tape.note_packets(self.rx_packets.iter().map(hoststack_net::Packet::data));
             if let Some(digest) = &mut self.digest {
                 digest.packets(now_us, self.rx_packets.iter().map(hoststack_net::Packet::data));
             }
@@ -291,7 +303,10 @@ impl Worker {
             if let Some(digest) = &mut self.digest {
                 digest.packets(now_us, tx.iter().map(hoststack_net::Packet::data));
             }
-            let sent = port.queue.transmit(now_us, &mut self.pool, tx);
+            let sent = self.tape.find(|| port.queue.transmit(now_us, &mut self.pool, tx));
+            if self.tape.is_replaying() {
+                tx.drain(..sent.min(tx.len())).for_each(|packet| self.pool.give(packet));
+            }
             self.figures.tx_packets += sent as u64;
             worked |= sent > 0;
             if tx.is_empty() || sent > 0 {
@@ -304,9 +319,9 @@ impl Worker {
             }
         }
         for outbox in self.handover_out.iter_mut().flatten() {
-            outbox.flush();
+            flush(&mut self.tape, outbox);
         }
-        self.reports.flush();
+        flush(&mut self.tape, &mut self.reports);
         // Main's thread has ended without saying so.
         self.stopped |= self.reports.is_cut();
         worked
