@@ -167,6 +167,8 @@ pub struct IpPath {
     pub(crate) paths: PathMtuTable,
     /// Packets to send, by interface number.
     pub(crate) tx: Vec<Vec<Packet>>,
+    /// Packets beyond `tx_max` for which there is room at present.
+    extra: usize,
     pub(crate) events: Vec<NetEvent>,
     pub(crate) drops: DropCounters,
     pub(crate) counters: IpCounters,
@@ -195,6 +197,7 @@ impl IpPath {
             destinations: DestinationCache::new(limits.destinations),
             paths: PathMtuTable::new(limits.path_mtus_max),
             tx: Vec::new(),
+            extra: 0,
             events: Vec::new(),
             drops: DropCounters::default(),
             counters: IpCounters::default(),
@@ -276,7 +279,25 @@ impl IpPath {
     /// How many more packets may be sent whatever interface they leave through: the least room of all.
     #[inline]
     pub fn room(&self) -> usize {
-        self.limits.tx_max.saturating_sub(self.tx.iter().map(Vec::len).max().unwrap_or(0))
+        (self.limits.tx_max + self.extra).saturating_sub(self.waiting())
+    }
+
+    /// The longest transmit vector.
+    fn waiting(&self) -> usize {
+        self.tx.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// Makes room for `count` packets at least, so that what answers others' packets does not keep our own from being
+    /// sent: until it is taken back with 0, and unless a device has taken nothing for long (half of the hard limit).
+    pub fn grant_room(&mut self, count: usize) {
+        let waiting = self.waiting();
+        let wanted = if waiting < self.limits.tx_hard_max / 2 { waiting + count } else { 0 };
+        self.extra = if count == 0 { 0 } else { wanted.saturating_sub(self.limits.tx_max) };
+    }
+
+    /// The room when nothing waits for a device.
+    pub fn room_max(&self) -> usize {
+        self.limits.tx_max
     }
 
     /// Moves the news for main to the end of `into`. To be called in every step.

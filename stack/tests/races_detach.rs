@@ -183,7 +183,7 @@ fn a_detach_in_any_state_of_a_session_ends_it_by_the_linger_whatever_the_peer_se
 // ---- Names that are used again ----
 
 /// A detached app worker's slot, session slot and half-open slot serve others; its ids and packets find nothing.
-// covers: D03, D08, D10, H53, H54, H55, H65, H66, H69
+// covers: D03, D08, D10, E08, H53, H54, H55, H65, H66, H69
 #[test]
 fn ids_and_packets_of_the_detached_do_not_reach_who_has_their_slots() {
     for workers in [1, 3] {
@@ -260,7 +260,7 @@ fn ids_and_packets_of_the_detached_do_not_reach_who_has_their_slots() {
 }
 
 /// Numbers that were never anybody's, in every place that takes one.
-// covers: H51, H68, H69, N12
+// covers: H68, H69, N12
 #[test]
 fn made_up_ids_find_nothing_and_harm_nobody() {
     let mut stack = stack(2);
@@ -323,7 +323,7 @@ fn a_handshake_of_a_listener_that_is_gone_is_not_finished_by_the_next_one() {
 // ---- Listeners ----
 
 /// Sessions outlive their listener and end with their app worker.
-// covers: D02, N07
+// covers: D02, H56, N07
 #[test]
 fn an_unlisten_at_any_step_leaves_sessions_whole_and_handshakes_reset() {
     let mut seen = (0, 0);
@@ -406,9 +406,8 @@ fn an_application_is_detached_before_its_workers_know_it() {
 }
 
 /// Main's callbacks during a detach ask for more: what is taken gets its outcome, what cannot is refused.
-// covers: D08, H40, H44, H51
+// covers: D08, H51
 #[test]
-#[ignore = "bug: main takes connects for an app worker that is being detached and cannot tell their outcomes"]
 fn a_connect_on_main_for_an_app_worker_that_is_being_detached_is_refused_or_told() {
     for workers in [1, 2] {
         let (mut stack, links) = impaired_stack(config(workers), Impairments::default(), Impairments::default());

@@ -118,7 +118,7 @@ impl Attempt {
 }
 
 /// The matrix: one thing, then another so many steps later (0: in the same step), and what the app does about it.
-// covers: H01, H04, H06, H27, H39, H42, H50, H62, H66
+// covers: E10, H01, H02, H04, H07, H27, H39, H41, H42, H50, H62, H64, H66
 #[test]
 fn any_two_things_that_happen_to_a_connect_give_it_one_outcome() {
     let behaviours: [fn(&mut Context<'_>, SessionHandle); 3] =
@@ -264,7 +264,7 @@ fn a_connect_that_waits_for_a_neighbour_is_cancelled_to_the_baseline() {
 }
 
 /// Each number of half-opens, each with a port of its own: all go, and all ports come back at once.
-// covers: H05, H07, H10, H16, H63, H67
+// covers: H05, H07, H63, H67
 #[test]
 fn a_detach_with_any_number_of_half_opens_frees_them_all_and_their_ports() {
     for count in 0..12u16 {
@@ -430,7 +430,6 @@ fn a_hundred_thousand_connects_come_up_and_one_among_them_is_not_forgotten() {
 
 // covers: H11
 #[test]
-#[ignore = "bug: a wave of SYNs takes all the room of a step's packets, so that no session sends until it is over"]
 fn sessions_go_on_while_a_hundred_thousand_connects_are_made() {
     let mut crowd = Crowd::new();
     let rounds = Counter::default();
@@ -452,13 +451,14 @@ fn sessions_go_on_while_a_hundred_thousand_connects_are_made() {
     }
     crowd.storms();
     let (steps, longest) = crowd.settles(&rounds);
-    assert!(longest <= 20, "{longest} of {steps} steps without an echo");
+    // A ring of 4096 packets that others filled takes 16 steps of 256 to empty, to and fro.
+    assert!(longest <= 40, "{longest} of {steps} steps without an echo");
     crowd.finish();
 }
 
 /// An app that connects again whenever a connect fails, at once and for ever: a step ends all the same, others go on,
 /// and it can be detached.
-// covers: H12, H32, H33, H42, H48
+// covers: H03, H12, H32, H33, H42, H48
 #[test]
 fn an_app_that_connects_in_every_failure_keeps_nobody_in_a_step() {
     for on_main in [false, true] {

@@ -18,7 +18,10 @@ pub(super) struct App {
     /// `None` while a callback of it runs, and after one panicked.
     pub(super) object: Option<Box<dyn Application>>,
     options: AttachOptions,
+    /// App workers that are attached.
     pub(super) app_workers: Vec<AppWorkerId>,
+    /// App workers whose detach has begun and was not told.
+    pub(super) ending: Vec<AppWorkerId>,
     next_unit: u32,
     pub(super) detach: Option<AppDetach>,
 }
@@ -67,6 +70,7 @@ impl Main {
                 object: Some(app),
                 options: options.clone(),
                 app_workers: Vec::with_capacity(count),
+                ending: Vec::new(),
                 next_unit: 0,
                 detach: None,
             })

@@ -12,6 +12,7 @@ use hoststack_app::{DetachError, DetachPolicy, DetachReport, WorkerDetachReport}
 use hoststack_transport::{AppId, AppWorkerId, ConnectFailure, ConnectId, Duration, Instant, WorkerId};
 
 use super::Main;
+use super::apps::App;
 use crate::messages::{Command, Reply};
 
 /// Connects that a detach settles in one step of main: some tens of microseconds.
@@ -131,6 +132,11 @@ impl Main {
             panicked,
             replies: Vec::new(),
         });
+        let app = record.app;
+        if let Some(app) = self.apps.get_mut(app.0) {
+            app.app_workers.retain(|&id| id != app_worker);
+            app.ending.push(app_worker);
+        }
         self.detaching.push(app_worker);
         self.broadcast(|| Command::DetachBegin { app_worker });
         Ok(())
@@ -293,7 +299,7 @@ impl Main {
         }
         tracing::info!(%app_worker, half_opens = report.half_opens, sessions = report.sessions, "detached");
         if let Some(app) = self.apps.get_mut(app.0) {
-            app.app_workers.retain(|&id| id != app_worker);
+            app.ending.retain(|&id| id != app_worker);
         }
         self.call_app(app, |app, ctx| app.worker_detached(ctx, &report));
         if let Some(detach) = self.apps.get_mut(app.0).and_then(|app| app.detach.as_mut()) {
@@ -306,8 +312,9 @@ impl Main {
     }
 
     fn try_finish_app_detach(&mut self, id: AppId) {
-        let done = self.apps.get(id.0).is_some_and(|app| app.detach.is_some() && app.app_workers.is_empty());
-        if !done {
+        let is_over =
+            |app: &App| app.detach.is_some() && app.app_workers.is_empty() && app.ending.is_empty();
+        if !self.apps.get(id.0).is_some_and(is_over) {
             return;
         }
         let Some(app) = self.apps.remove(id.0) else { return };

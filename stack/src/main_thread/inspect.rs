@@ -132,6 +132,7 @@ impl Main {
             let app_workers = app
                 .app_workers
                 .iter()
+                .chain(&app.ending)
                 .filter_map(|&id| Some((id, self.app_workers.get(id.0)?)))
                 .map(|(id, record)| AppWorkerInfo {
                     unit: record.unit,

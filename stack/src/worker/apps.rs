@@ -163,6 +163,8 @@ impl Worker {
                 }
                 _ => unreachable!("take_pending returns one of the bits above"),
             }
+            // An app that closed or reset the session in its callback hears no more of it but its end.
+            self.handle_requests();
         }
     }
 

@@ -21,7 +21,10 @@ impl Worker {
         const COMMANDS_MAX: usize = 1024;
         let mut batches = self.tape.find_waiting("batches of commands", || self.commands.available());
         let mut left = COMMANDS_MAX;
-        while left > 0 && self.path.room() > 0 {
+        // Half of a step's packets is left to sessions, so that a wave of SYNs does not silence them. Behind a slow device,
+        // where half is never free, the two take turns.
+        let reserved = if self.commands_may_fill { 0 } else { self.path.room_max() / 2 };
+        while left > 0 && self.path.room() > reserved {
             if let Some(command) = self.command_batch.pop() {
                 left -= 1;
                 self.command(command);
@@ -36,7 +39,9 @@ impl Worker {
                 break;
             }
         }
-        left < COMMANDS_MAX
+        let is_waiting = !self.command_batch.is_empty() && self.path.room() > 0;
+        self.commands_may_fill = is_waiting && !self.commands_may_fill;
+        left < COMMANDS_MAX || is_waiting
     }
 
     fn command(&mut self, command: Command) {

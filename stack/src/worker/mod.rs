@@ -106,6 +106,8 @@ pub(crate) struct Worker {
     commands: Inbox<Command>,
     /// The batch being worked off, its first command at the end.
     command_batch: Vec<Command>,
+    /// The last step left commands waiting so that sessions could send: in the next one they may take all room.
+    commands_may_fill: bool,
     reports: Outbox<Report>,
     handover_in: Vec<Inbox<Handover>>,
     handover_out: Vec<Option<Outbox<Handover>>>,
@@ -153,6 +155,7 @@ impl Worker {
             apps: Vec::new(),
             commands: seed.commands,
             command_batch: Vec::new(),
+            commands_may_fill: false,
             reports: seed.reports,
             handover_in: seed.handover_in,
             handover_out: seed.handover_out,

@@ -213,6 +213,7 @@ impl Worker {
         // A segment may have been parked again for another half-open of the same flow: keep it behind.
         kept.append(&mut self.parked);
         self.parked = kept;
+        self.after_tcp();
     }
 
     /// What TCP recorded -> session layer and main.
@@ -268,7 +269,10 @@ impl Worker {
 
     /// Sessions that have something to send -> segments.
     pub(super) fn transmit(&mut self) -> bool {
+        /// Packets that sessions may send in a step however many answers wait before them.
+        const GRANTED: usize = 16;
         let mut worked = false;
+        self.path.grant_room(GRANTED);
         // Only those that wait now, and only while the devices take more: the rest keeps its place for the next step.
         for _ in 0..self.sessions.programmed_len() {
             if self.path.room() == 0 {
@@ -287,6 +291,7 @@ impl Worker {
                 self.sessions.program_tx(id);
             }
         }
+        self.path.grant_room(0);
         self.tcp.flush_acks(self.now, &mut self.sessions, &mut out!(self));
         worked
     }
