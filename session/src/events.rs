@@ -3,6 +3,8 @@
 use core::fmt;
 use core::ops::BitOr;
 
+use hoststack_transport::canary::{self, Bug};
+
 /// Things to tell an app about a session; delivered lowest bit first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Pending(u8);
@@ -53,6 +55,9 @@ impl Pending {
     /// What comes first.
     pub(crate) fn first(self) -> Option<Pending> {
         let bits = self.0 & !Pending::SILENT.0;
+        if canary::has(Bug::CloseOvertakesData) && self.has(Pending::READABLE | Pending::PEER_CLOSED) {
+            return Some(Pending::PEER_CLOSED);
+        }
         (bits != 0).then(|| Pending(bits & bits.wrapping_neg()))
     }
 }
@@ -81,6 +86,7 @@ impl fmt::Debug for Pending {
 mod tests {
     use super::*;
 
+    // covers: E04, N09
     #[test]
     fn data_comes_before_the_close_whatever_the_order_of_adding() {
         let mut pending = Pending::NONE;

@@ -12,9 +12,10 @@ mod tests;
 use std::collections::VecDeque;
 
 use hoststack_transport::border::TransportEvent;
+use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
-    AllocationPoint, AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId, FlowKey, Full, Instant,
-    Pool, SessionHandle, SessionId, WorkerId,
+    AllocationPoint, AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId,
+    FlowKey, Full, Instant, Pool, SessionHandle, SessionId, WorkerId,
 };
 use slab::Slab;
 
@@ -258,6 +259,9 @@ impl Sessions {
     pub fn find(&self, handle: SessionHandle) -> Option<(SessionId, &Session)> {
         if handle.worker() != self.worker {
             return None;
+        }
+        if canary::has(Bug::StaleHandleResolves) {
+            return self.at_slot(handle.session().0.slot);
         }
         Some((handle.session(), self.pool.get(handle.session().0)?))
     }
@@ -578,6 +582,10 @@ impl Sessions {
             session.connection.is_none() || session.establishing != NOT_ESTABLISHING,
             "a session is freed after its transport deleted the connection"
         );
+        if canary::has(Bug::ChunksKept) && session.app == AppSide::Closed && session.rx.len() > 0 {
+            self.app_workers.session_died(session.app_worker);
+            return;
+        }
         session.rx.release(&mut self.chunks);
         session.tx.release(&mut self.chunks);
         self.app_workers.session_died(session.app_worker);

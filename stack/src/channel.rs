@@ -11,6 +11,8 @@
 
 use std::sync::Arc;
 
+use hoststack_transport::canary::{self, Bug};
+
 use crate::sync::queue::{Receiver, Sender, TryRecvError, TrySendError, bounded, unbounded};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::wake::Wake;
@@ -124,6 +126,9 @@ impl<T> Outbox<T> {
             }
             Err(TrySendError::Full(batch)) => {
                 self.shared.sent.fetch_sub(count, Ordering::Relaxed);
+                if canary::has(Bug::DroppedWhenFull) {
+                    return false;
+                }
                 self.staged = batch;
                 false
             }
@@ -172,7 +177,8 @@ impl<T> Inbox<T> {
                 self.shared.handled.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 // The room is there; now look whether the sender waits for it.
                 fence(Ordering::SeqCst);
-                if self.shared.blocked.load(Ordering::Relaxed)
+                if !canary::has(Bug::AsleepBesideOutbox)
+                    && self.shared.blocked.load(Ordering::Relaxed)
                     && self.shared.blocked.swap(false, Ordering::AcqRel)
                 {
                     self.sender.0.notify();

@@ -7,10 +7,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::sync::queue::Receiver;
-use crate::sync::{AtomicUsize, Ordering};
 #[cfg(loom)]
 use crate::sync::model::RwLock;
+use crate::sync::queue::Receiver;
+use crate::sync::{AtomicUsize, Ordering};
 #[cfg(not(loom))]
 use parking_lot::RwLock;
 
@@ -81,7 +81,8 @@ impl<K: Ord> Directory<K> {
             })
             .map_err(|_| Refused::TooManyPending)?;
         let live = self.live.read();
-        let sent = if live.contains(app_worker) { send().map_err(Refused::Unsent) } else { Err(Refused::Detached) };
+        let sent =
+            if live.contains(app_worker) { send().map_err(Refused::Unsent) } else { Err(Refused::Detached) };
         drop(live);
         if sent.is_err() {
             self.settle();

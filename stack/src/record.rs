@@ -78,7 +78,12 @@ pub(crate) enum Tape {
     #[default]
     Off,
     /// Written down.
-    Recording { recorder: Arc<Recorder>, actor: Actor, steps: Vec<RecordedStep>, current: Option<RecordedStep> },
+    Recording {
+        recorder: Arc<Recorder>,
+        actor: Actor,
+        steps: Vec<RecordedStep>,
+        current: Option<RecordedStep>,
+    },
     /// Read.
     Replaying { found: VecDeque<u32>, packets: VecDeque<Box<[u8]>> },
 }

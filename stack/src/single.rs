@@ -49,8 +49,8 @@ const IDLE_STEPS_MAX: u32 = 1000;
 impl SingleThreaded {
     /// `wake` is main's, which devices wake as well.
     pub(crate) fn new(stepped: Stepped, wake: Arc<Wake>, clock: Clock) -> Result<SingleThreaded, BuildError> {
-        let sleeper = Sleeper::new(&wake, &stepped.wait_fds())
-            .map_err(|error: io::Error| BuildError::System(error))?;
+        let sleeper =
+            Sleeper::new(&wake, &stepped.wait_fds()).map_err(|error: io::Error| BuildError::System(error))?;
         Ok(SingleThreaded { stepped, wake, sleeper, time: Time::Real(clock), replay: None })
     }
 

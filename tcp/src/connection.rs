@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 
+use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{ConnectionId, FlowKey, Instant, Key, SessionId, SessionLayer};
 use hoststack_wire::{SegmentHeader, SeqNum};
 
@@ -219,7 +220,10 @@ impl Connection {
             wnd: u32::from(seed.peer_wnd),
             scales: seed.scales,
             sack: seed.sack,
-            timestamps: seed.timestamps.map(|ts| (ts.recent, ts.offset, Some(ts.last_sent))),
+            timestamps: seed.timestamps.map(|ts| {
+                let backward = if canary::has(Bug::TimestampRunsBackward) { 100 } else { 0 };
+                (ts.recent, ts.offset.wrapping_sub(backward), Some(ts.last_sent.wrapping_sub(backward)))
+            }),
             peer_mss: seed.peer_mss,
             rtt_us: seed.rtt_us,
             syn_retransmitted: seed.syn_retransmitted,

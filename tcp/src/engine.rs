@@ -12,8 +12,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use hoststack_transport::{
-    AcceptError, AllocationPoint, CloseReason, ConnectionId, DomainId, Endpoint, FlowKey, HalfOpenId, Instant, Key,
-    ListenerId, Pool, SessionId, SessionLayer, TimerWheel, Transmitted, Transport, TransportEvent, WordTable,
+    AcceptError, AllocationPoint, CloseReason, ConnectionId, DomainId, Endpoint, FlowKey, HalfOpenId,
+    Instant, Key, ListenerId, Pool, SessionId, SessionLayer, TimerWheel, Transmitted, Transport,
+    TransportEvent, WordTable,
 };
 use hoststack_wire::{Flags, FlowHasher, Segment, SegmentHeader, SeqNum};
 

@@ -6,6 +6,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{ConnectFailure, FlowKey, Full, HalfOpenId, Instant, Key, Pool, TimerWheel};
 use hoststack_wire::{Flags, Options, SackBlocks, SegmentHeader, SeqNum, Timestamps};
 
@@ -386,7 +387,9 @@ impl HalfOpens {
         let timer = half_open.timer();
         if timer > now {
             Self::arm(&mut self.wheel, id, half_open);
-        } else if half_open.deadline <= now || half_open.attempts > self.config.syn_retries {
+        } else if half_open.deadline <= now && !canary::has(Bug::DeadlineIgnored)
+            || half_open.attempts > self.config.syn_retries
+        {
             // RFC 9293 §3.9.2.2: the soft error is what the time-out is blamed on.
             let cause = match half_open.soft_error {
                 Some(_) => ConnectFailure::Unreachable,

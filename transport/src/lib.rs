@@ -12,6 +12,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod border;
+pub mod canary;
 pub mod flow;
 pub mod handle;
 pub mod pool;

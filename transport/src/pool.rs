@@ -294,6 +294,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
+        // covers: D15, D16
         #[test]
         fn behaves_as_a_map_of_keys(steps in proptest::collection::vec((any::<bool>(), 0usize..3000), 0..4000)) {
             let mut pool = Pool::new(2500);

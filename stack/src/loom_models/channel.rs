@@ -1,4 +1,8 @@
 //! A channel with its outbox: nothing lost, order kept, and nobody sleeps while a batch waits that could move.
+//!
+//! Seen to fail: the fence of `can_flush` or of `take` left out, or `can_flush`'s weakened to `AcqRel`; `can_flush` not
+//! saying that the sender waits, or not looking for room; `take` clearing the flag before it makes room, or not waking;
+//! `flush` not waking; messages counted as sent after they were; no knell when the receiver ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

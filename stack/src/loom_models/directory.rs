@@ -1,4 +1,7 @@
 //! Handles against main: what was admitted is found by main while the app worker is there, and is counted.
+//!
+//! Seen to fail: the request sent after the read lock is given up; the mark noted before the app worker is taken off the
+//! list; a refused connect that stays counted; the limit looked at apart from the counting.
 
 use std::sync::Arc;
 

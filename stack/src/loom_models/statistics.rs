@@ -1,8 +1,7 @@
 //! What main reads of a worker's statistics: values that were stored, never going back, at most one step old when a
 //! report of that worker is taken.
 //!
-//! Seen to fail: taking a report for a sign that the statistics of the same step are there (they are stored after it is
-//! sent).
+//! Seen to fail: the same claim without the step of age (a step's statistics are stored after its report is sent).
 
 use std::sync::Arc;
 

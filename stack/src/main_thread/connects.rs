@@ -8,6 +8,7 @@ use hoststack_app::{CancelError, ConnectOptions};
 use hoststack_net::{InterfaceId, NeighborState};
 use hoststack_session::{HalfOpenSession, HalfOpenState};
 use hoststack_tcp::{HalfOpenAction, HalfOpenUser, SocketOptions};
+use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
     AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, Endpoint, FlowKey, HalfOpenId, Key, Protocol,
     WorkerId,
@@ -230,7 +231,12 @@ impl Main {
                         options: session.options,
                     };
                     let worker = session.worker;
+                    let again =
+                        canary::has(Bug::DoubleEstablish).then(|| self.establish_again(&command)).flatten();
                     self.send(worker, command);
+                    if let Some(again) = again {
+                        self.send(worker, again);
+                    }
                 }
                 HalfOpenAction::Failed { user, failure, .. } => {
                     self.fail(user.app_worker, user.half_open, failure)
@@ -256,6 +262,20 @@ impl Main {
         }
     }
 
+    /// The canary's second hand-over of a connection.
+    #[cold]
+    fn establish_again(&self, first: &Command) -> Option<Command> {
+        let Command::Establish { ticket, seed, deadline, options } = first else { return None };
+        let (connect, half_open, app_worker) = (ticket.connect(), ticket.half_open(), ticket.app_worker());
+        let Seed::Tcp(seed) = **seed;
+        Some(Command::Establish {
+            ticket: ConnectTicket::mint(connect, half_open, app_worker, ticket.opaque(), self.ledger.clone()),
+            seed: Box::new(Seed::Tcp(seed)),
+            deadline: *deadline,
+            options: *options,
+        })
+    }
+
     pub(super) fn half_open(&mut self, app_worker: AppWorkerId, key: Key) -> Option<&mut HalfOpenSession> {
         self.app_workers.get_mut(app_worker.0)?.half_opens.get_mut(key)
     }
@@ -272,6 +292,9 @@ impl Main {
             self.half_opens.cleanup(half_open);
         }
         self.send(worker, Command::Outcome { ticket, failure, attempt });
+        if canary::has(Bug::FreedBeforeOutcome) {
+            self.free_half_open(app_worker, key);
+        }
     }
 
     /// The tuple of an attempt is taken on its worker: another port, or no more.
@@ -379,9 +402,8 @@ impl Main {
     fn free_half_open(&mut self, app_worker: AppWorkerId, key: Key) {
         let Some(record) = self.app_workers.get_mut(app_worker.0) else { return };
         let Some(session) = record.half_opens.remove(key) else { return };
-        debug_assert_eq!(
-            session.state,
-            HalfOpenState::Settled,
+        debug_assert!(
+            session.state == HalfOpenState::Settled || canary::has(Bug::FreedBeforeOutcome),
             "a half-open is freed after its outcome was told"
         );
         self.connects.remove(&session.connect);

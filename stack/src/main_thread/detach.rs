@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use hoststack_app::{DetachError, DetachPolicy, DetachReport, WorkerDetachReport};
+use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{AppId, AppWorkerId, ConnectFailure, ConnectId, Duration, Instant, WorkerId};
 
 use super::Main;
@@ -199,7 +200,7 @@ impl Main {
         let Some(detach) = &mut record.detach else { return false };
         match &mut detach.phase {
             Phase::Beginning => {
-                if requests_taken < detach.requests_end {
+                if requests_taken < detach.requests_end && !canary::has(Bug::RequestsOrphaned) {
                     return false;
                 }
                 if !detach.waiting.is_empty() {
@@ -211,7 +212,11 @@ impl Main {
                 }
                 detach.half_opens = record.half_opens.len();
                 detach.listeners = record.listeners.len();
-                let connects = record.half_opens.iter().map(|(_, session)| session.connect).collect();
+                let mut connects: Vec<_> =
+                    record.half_opens.iter().map(|(_, session)| session.connect).collect();
+                if canary::has(Bug::DetachForgetsHalfOpens) {
+                    connects.truncate(1);
+                }
                 detach.phase = Phase::Settling(connects);
                 for listener in record.listeners.clone() {
                     let _ = self.unlisten(app_worker, listener);
@@ -312,8 +317,7 @@ impl Main {
     }
 
     fn try_finish_app_detach(&mut self, id: AppId) {
-        let is_over =
-            |app: &App| app.detach.is_some() && app.app_workers.is_empty() && app.ending.is_empty();
+        let is_over = |app: &App| app.detach.is_some() && app.app_workers.is_empty() && app.ending.is_empty();
         if !self.apps.get(id.0).is_some_and(is_over) {
             return;
         }

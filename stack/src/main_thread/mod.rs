@@ -19,8 +19,10 @@ use hashbrown::HashMap;
 use hoststack_app::{ConnectMint, MainRequest};
 use hoststack_net::{InterfaceId, NetUpdate, Router, RouterAction};
 use hoststack_tcp::{HalfOpenAction, HalfOpens};
+use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
-    AllocationPoint, AppId, AppWorkerId, ConnectId, Instant, Key, Pool, TicketLedger, TimerWheel, TupleAllocator, WorkerId,
+    AllocationPoint, AppId, AppWorkerId, ConnectId, Instant, Key, Pool, TicketLedger, TimerWheel,
+    TupleAllocator, WorkerId,
 };
 use hoststack_wire::FlowHasher;
 use parking_lot::RwLock;
@@ -181,7 +183,8 @@ impl Main {
         const REPORTS_MAX: usize = 2048;
         let mut worked = false;
         for worker in 0..self.reports.len() {
-            let mut batches = self.tape.find_waiting("batches of reports", || self.reports[worker].available());
+            let mut batches =
+                self.tape.find_waiting("batches of reports", || self.reports[worker].available());
             let mut left = REPORTS_MAX;
             while left > 0 {
                 if let Some(report) = self.report_batches[worker].pop() {
@@ -245,6 +248,9 @@ impl Main {
                 let _ = self.begin_detach(app_worker, hoststack_app::DetachPolicy::Reset, true);
             }
             Report::FlowGone(flow) => {
+                if canary::has(Bug::PortKeptOnDetach) && !self.detaching.is_empty() {
+                    return;
+                }
                 // A flow that a peer opened was never main's.
                 self.tuples.release(&flow);
             }
@@ -410,6 +416,7 @@ impl Main {
         !self.requests.is_empty()
             || self.reports.iter().any(|inbox| !inbox.is_empty())
             || self.report_batches.iter().any(|batch| !batch.is_empty())
+            || self.commands.iter().any(Outbox::can_flush)
             || !self.main_requests.is_empty()
             || self.commands.iter().any(Outbox::can_flush)
     }

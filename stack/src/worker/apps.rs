@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use hoststack_app::{AppRequest, AppWorker, Context, DetachPolicy};
 use hoststack_session::{Announcement, AppSide, Pending};
+use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{AppWorkerId, CloseReason, ConnectFailure, Instant, SessionId};
 
 use super::Worker;
@@ -108,6 +109,9 @@ impl Worker {
         let (connect, opaque) = (ticket.connect(), ticket.opaque());
         let told =
             self.call(ticket.app_worker(), |app, ctx| app.connected(ctx, connect, opaque, Err(failure)));
+        if canary::has(Bug::OutcomeToldTwice) {
+            self.call(ticket.app_worker(), |app, ctx| app.connected(ctx, connect, opaque, Err(failure)));
+        }
         self.report_settled(ticket, Err(failure), told);
     }
 
@@ -272,7 +276,8 @@ impl Worker {
             let id = slot.id;
             let Some(mut run) = slot.detach.take() else { continue };
             worked |= self.detach_slice(id, &mut run);
-            let waiting = self.outcomes.iter().any(|(ticket, _)| ticket.app_worker() == id);
+            let waiting = self.outcomes.iter().any(|(ticket, _)| ticket.app_worker() == id)
+                && !canary::has(Bug::DetachOvertakesOutcomes);
             if self.sessions.app_workers().sessions(id) == 0 && !waiting {
                 self.finish_detach(id, &run);
                 worked = true;

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use hoststack_app::context::AppWorkerState;
 use hoststack_session::SessionOptions;
 use hoststack_tcp::EstablishError;
+use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{AppWorkerId, ConnectFailure, ConnectTicket, Instant, SessionHandle};
 
 use super::packets::out;
@@ -69,6 +70,7 @@ impl Worker {
                 }
                 self.reports.push(Report::Listening { listener, result });
             }
+            Command::Unlisten { .. } if canary::has(Bug::ListenerLeft) => {}
             Command::Unlisten { listener } => {
                 self.tcp.unlisten(now, listener, &mut out!(self), &mut self.events);
                 self.sessions.listeners().remove(listener);

@@ -21,8 +21,8 @@ use hoststack_net::{
 use hoststack_session::Sessions;
 use hoststack_tcp::{Engine, HalfOpenError, HalfOpenSegment};
 use hoststack_transport::{
-    AllocationPoint, AppWorkerId, ConnectFailure, ConnectTicket, HalfOpenId, Instant, SessionId, TimerWheel, TransportEvent,
-    WorkerId,
+    AllocationPoint, AppWorkerId, ConnectFailure, ConnectTicket, HalfOpenId, Instant, SessionId, TimerWheel,
+    TransportEvent, WorkerId,
 };
 
 use crate::channel::{Inbox, Outbox};
@@ -85,6 +85,9 @@ struct Figures {
     tx_packets: u64,
     handed_over: u64,
     handover_dropped: u64,
+    /// Segments that waited for a hand-over, and those of them that were given to TCP again.
+    parked: u64,
+    unparked: u64,
     parked_dropped: u64,
     device_stuck: u64,
     callbacks: u64,
@@ -291,6 +294,13 @@ impl Worker {
     pub(crate) fn check_consistency(&self) {
         self.sessions.check_consistency();
         self.tcp.check_consistency();
+        assert!(self.events.is_empty(), "what TCP recorded is handled in the same step: {:?}", self.events);
+        let Figures { parked, unparked, .. } = self.figures;
+        assert_eq!(
+            parked,
+            unparked + self.parked.len() as u64,
+            "a parked segment is taken in or still parked"
+        );
     }
 
     fn app_slot(&mut self, id: AppWorkerId) -> Option<&mut AppSlot> {

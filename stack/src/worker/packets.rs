@@ -4,6 +4,7 @@ use hoststack_app::AppRequest;
 use hoststack_net::{IpPath, OutFlow, PacketPool, RxSegment};
 use hoststack_tcp::{Disposition, Output};
 use hoststack_transport::border::Transmitted;
+use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
     ConnectFailure, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Protocol, SessionLayer, Transport,
     TransportEvent,
@@ -167,6 +168,7 @@ impl Worker {
         match disposition {
             Disposition::Done => self.pool.give(rx.packet),
             Disposition::Park(half_open) if self.parked.len() < self.config.parked_max => {
+                self.figures.parked += 1;
                 self.parked.push((half_open, rx));
             }
             Disposition::Park(_) => {
@@ -208,12 +210,22 @@ impl Worker {
         }
         let mut kept = Vec::with_capacity(self.parked.len());
         for (id, rx) in std::mem::take(&mut self.parked) {
-            if id == half_open { self.input_one(rx) } else { kept.push((id, rx)) }
+            if id != half_open {
+                kept.push((id, rx));
+                continue;
+            }
+            if canary::has(Bug::SegmentLostInHandOver) {
+                continue;
+            }
+            self.figures.unparked += 1;
+            self.input_one(rx);
         }
         // A segment may have been parked again for another half-open of the same flow: keep it behind.
         kept.append(&mut self.parked);
         self.parked = kept;
-        self.after_tcp();
+        if !canary::has(Bug::ParkedEventsForgotten) {
+            self.after_tcp();
+        }
     }
 
     /// What TCP recorded -> session layer and main.

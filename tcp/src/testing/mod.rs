@@ -707,7 +707,7 @@ impl Exchange {
                 self.unpark();
             }
             HalfOpenAction::Deleted { .. } => self.deleted += 1,
-                HalfOpenAction::Late { .. } => {}
+            HalfOpenAction::Late { .. } => {}
         }
         for action in more {
             self.main_does(action);

@@ -59,6 +59,7 @@ fn fins_that_cross_end_in_time_wait_at_both_ends() {
     x.gets([". 2:2(0) ack 2"]).sends_nothing().is_in(State::TimeWait).tells(["Closed: finished"]);
 }
 
+// covers: T06
 #[test]
 fn a_lost_fin_is_sent_again_and_given_up_in_the_end() {
     let mut x = Exchange::fin_wait_1().config(|config| config.retransmits_max = 3);
@@ -72,6 +73,7 @@ fn a_lost_fin_is_sent_again_and_given_up_in_the_end() {
     assert_eq!((x.counts().flows, x.counts().armed_timers), (0, 0));
 }
 
+// covers: N09
 #[test]
 fn a_fin_before_its_data_is_taken_when_the_gap_fills() {
     let mut x = Exchange::established();
@@ -140,6 +142,7 @@ fn time_wait_ignores_resets() {
     x.gets(["R 2:2(0)"]).sends_nothing().is_in(State::TimeWait).dropped(DropReason::TimeWaitReset, 1);
 }
 
+// covers: T07
 #[test]
 fn time_wait_gives_way_to_a_syn_that_cannot_be_old() {
     // By sequence number.
@@ -156,6 +159,7 @@ fn time_wait_gives_way_to_a_syn_that_cannot_be_old() {
     assert_eq!(x.counts().time_wait, 0);
 }
 
+// covers: T07
 #[test]
 fn time_wait_gives_way_to_our_own_open_with_a_later_isn() {
     let mut x = Exchange::connected();

@@ -139,6 +139,7 @@ fn the_half_open_pool_is_bounded() {
     assert_eq!((x.half_opens.len(), x.counts().flows), (0, 0));
 }
 
+// covers: H34, H50
 #[test]
 fn a_half_open_that_is_cleaned_up_stays_silent_until_it_is_settled() {
     let mut x = Exchange::syn_sent();

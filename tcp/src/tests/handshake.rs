@@ -146,6 +146,7 @@ fn data_and_fin_on_the_completing_ack_are_taken() {
         .sends([". 1:1(0) ack 102"]);
 }
 
+// covers: H02
 #[test]
 fn unlistening_resets_what_is_in_syn_received_and_leaves_the_rest() {
     let mut x = Exchange::syn_received();

@@ -18,6 +18,7 @@ fn a_timeout_sends_the_first_segment_again_and_backs_off() {
     assert_eq!(x.engine.counters().rtos, 4);
 }
 
+// covers: T06
 #[test]
 fn r2_ends_the_connection() {
     let mut x = Exchange::established().config(|config| config.retransmits_max = 2);

@@ -188,6 +188,7 @@ fn acks_go_out_whatever_the_room() {
     assert!(!x.engine.has_acks_to_flush());
 }
 
+// covers: N09
 #[test]
 fn data_after_the_fin_is_ignored() {
     let mut x = Exchange::established();

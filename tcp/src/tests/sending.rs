@@ -81,6 +81,7 @@ fn a_probe_that_is_accepted_counts_as_sent() {
     x.gets([". ack 2 win 1000"]).sends(["P. 2:101(99)"]);
 }
 
+// covers: T06
 #[test]
 fn unanswered_probes_end_the_connection() {
     let mut x = Exchange::established().window(0).config(|config| config.retransmits_max = 3);

@@ -127,7 +127,7 @@ impl End {
                         self.half_opens.settled(half_open, &mut self.actions);
                     }
                     HalfOpenAction::Deleted { .. } => self.deleted += 1,
-                HalfOpenAction::Late { .. } => {}
+                    HalfOpenAction::Late { .. } => {}
                 }
             }
         }
