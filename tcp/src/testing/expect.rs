@@ -30,6 +30,11 @@ impl Exchange {
         self.after(ms).sends([])
     }
 
+    /// The timestamp value of the segment that was sent last.
+    pub fn last_timestamp(&self) -> u32 {
+        self.last_tsval
+    }
+
     /// Takes what was sent, as text.
     pub fn sent(&mut self) -> Vec<String> {
         let sent: Vec<Sent> = self.out.sent.drain(..).collect();

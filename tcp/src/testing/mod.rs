@@ -614,6 +614,12 @@ impl Exchange {
 
     // ---- time ----
 
+    /// The worker's clock turns out to be `ms` milliseconds behind main's. Does nothing else.
+    pub fn clock_back(&mut self, ms: u64) -> &mut Exchange {
+        self.now = Instant::from_micros(self.now.as_micros() - ms * 1000);
+        self
+    }
+
     /// Time passes.
     pub fn after(&mut self, ms: u64) -> &mut Exchange {
         self.until(self.now.plus_micros(ms * 1000))

@@ -172,6 +172,33 @@ fn time_wait_gives_way_to_our_own_open_with_a_later_isn() {
     x.tells([]).gets(["R. 0:0(0) ack 1"]).tells(["FlowGone"]);
 }
 
+/// RFC 6191 §4: the clock must have ticked since the last timestamp, or the peer cannot tell the incarnations apart.
+#[test]
+fn time_wait_is_kept_from_our_own_open_until_the_timestamp_clock_has_ticked() {
+    let mut x = Exchange::connected().timestamps();
+    // More than the ISN clock runs on in the meantime, so that only the timestamp can tell.
+    x.app_writes(1000).gets([". ack 1001"]);
+    x.app_closes().gets([". ack 1002", "F. 1:1(0) ack 1002"]).is_in(State::TimeWait);
+    x.app_connects(core::time::Duration::from_secs(9)).is_in(State::TimeWait);
+    assert_eq!(x.engine.counters().time_wait_reused_out, 0);
+    x.after(1).sent();
+    x.app_connects(core::time::Duration::from_secs(9)).takes_iss().is_in(State::SynSent);
+    assert_eq!(x.engine.counters().time_wait_reused_out, 1);
+}
+
+/// Main's clock was ahead when it sent the SYN, so the connection's timestamps run ahead of its worker's clock: those of
+/// TIME-WAIT do not fall behind them.
+#[test]
+fn time_wait_acknowledges_with_no_earlier_timestamp_than_the_connection_sent() {
+    let mut x = Exchange::syn_sent().timestamps();
+    x.clock_back(20);
+    x.gets(["S. 0:0(0) ack 1"]).is_in(State::Established);
+    x.app_closes().gets([". ack 2", "F. 1:1(0) ack 2"]).is_in(State::TimeWait);
+    let last = x.last_timestamp();
+    x.gets(["F. 1:1(0) ack 2"]);
+    assert_eq!(x.last_timestamp(), last, "the clock stands still");
+}
+
 #[test]
 fn at_the_limit_the_oldest_time_wait_goes() {
     let mut x = Exchange::time_wait().config(|config| config.time_wait_max = 1);
