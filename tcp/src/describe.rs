@@ -21,8 +21,6 @@ pub struct EngineCounts {
     pub time_wait: usize,
     /// Listeners.
     pub listeners: usize,
-    /// Connections and SYN-RECEIVED records whose timer is armed.
-    pub armed_timers: usize,
     /// Flow table entries: the sum of the first four.
     pub flows: usize,
 }
@@ -30,21 +28,13 @@ pub struct EngineCounts {
 impl EngineCounts {
     /// Adds another worker's.
     pub fn merge(&mut self, other: &EngineCounts) {
-        let EngineCounts {
-            connections,
-            half_open_entries,
-            syn_received,
-            time_wait,
-            listeners,
-            armed_timers,
-            flows,
-        } = *other;
+        let EngineCounts { connections, half_open_entries, syn_received, time_wait, listeners, flows } =
+            *other;
         self.connections += connections;
         self.half_open_entries += half_open_entries;
         self.syn_received += syn_received;
         self.time_wait += time_wait;
         self.listeners += listeners;
-        self.armed_timers += armed_timers;
         self.flows += flows;
     }
 }

@@ -201,7 +201,9 @@ impl Engine {
         let found = self.find_flow(hash, &syn.flow);
         if let Some((_, target)) = found {
             let FlowTarget::TimeWait(key) = target else { return Err(FlowTaken) };
-            if !self.time_waits.get(key).is_some_and(|record| record.may_be_opened(&syn.header)) {
+            let Shared { config, secrets, .. } = &self.shared;
+            let may = |record: &TimeWait| record.may_be_opened(&syn.header, config.time_wait, secrets);
+            if !self.time_waits.get(key).is_some_and(may) {
                 return Err(FlowTaken);
             }
         }

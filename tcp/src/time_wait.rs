@@ -4,7 +4,7 @@
 
 use alloc::collections::VecDeque;
 
-use hoststack_transport::{FlowKey, Instant, Key, Pool};
+use hoststack_transport::{Duration, FlowKey, Instant, Key, Pool};
 use hoststack_wire::{Flags, Options, SegmentHeader, SeqNum, Timestamps};
 
 use crate::config::TcpConfig;
@@ -25,11 +25,17 @@ pub(crate) struct TimeWait {
     ends_ms: u32,
     /// The window field that its ACKs carry.
     pub(crate) wnd: u16,
-    /// Timestamps were negotiated.
-    pub(crate) timestamps: bool,
-    /// Main chose the 4-tuple and is told when the flow is gone.
-    pub(crate) is_active_open: bool,
+    /// [`TIMESTAMPS`], [`ACTIVE_OPEN`].
+    flags: u8,
+    /// Milliseconds by which the connection's timestamps were ahead of the clock, because main's clock was ahead of the
+    /// worker's when it sent the SYN.
+    ts_ahead: u8,
 }
+
+/// Timestamps were negotiated.
+const TIMESTAMPS: u8 = 1;
+/// Main chose the 4-tuple and is told when the flow is gone.
+const ACTIVE_OPEN: u8 = 2;
 
 const _: () = assert!(size_of::<TimeWait>() <= 64);
 
@@ -50,7 +56,8 @@ pub(crate) enum TimeWaitVerdict {
 
 impl TimeWait {
     /// What is left of a connection.
-    pub(crate) fn of(connection: &Connection) -> TimeWait {
+    pub(crate) fn of(connection: &Connection, secrets: &Secrets) -> TimeWait {
+        let ahead = connection.ts.offset.wrapping_sub(secrets.timestamp_offset(&connection.flow));
         TimeWait {
             flow: connection.flow,
             snd_nxt: connection.snd.nxt,
@@ -58,8 +65,9 @@ impl TimeWait {
             ts_recent: connection.ts.recent,
             ends_ms: 0,
             wnd: u16::try_from(connection.rcv_wnd() >> connection.rcv_scale).unwrap_or(u16::MAX),
-            timestamps: connection.has_timestamps,
-            is_active_open: connection.is_active_open,
+            flags: if connection.has_timestamps { TIMESTAMPS } else { 0 }
+                | if connection.is_active_open { ACTIVE_OPEN } else { 0 },
+            ts_ahead: if connection.has_timestamps { u8::try_from(ahead).unwrap_or(u8::MAX) } else { 0 },
         }
     }
 
@@ -74,8 +82,9 @@ impl TimeWait {
             wnd: self.wnd,
             urgent: 0,
             options: Options {
-                timestamps: self.timestamps.then(|| Timestamps {
-                    val: timestamp_clock(now, secrets.timestamp_offset(&self.flow)),
+                timestamps: self.has(TIMESTAMPS).then(|| Timestamps {
+                    val: timestamp_clock(now, secrets.timestamp_offset(&self.flow))
+                        .wrapping_add(u32::from(self.ts_ahead)),
                     ecr: self.ts_recent,
                 }),
                 ..Options::default()
@@ -109,9 +118,8 @@ impl TimeWait {
     fn may_reopen(&self, header: &SegmentHeader) -> bool {
         let seq_is_new = header.seq.after(self.rcv_nxt);
         match header.options.timestamps {
-            Some(ts) if self.timestamps => {
-                let age = ts.val.wrapping_sub(self.ts_recent) as i32; // signed distance on the circle
-                age > 0 || (age == 0 && seq_is_new)
+            Some(ts) if self.has(TIMESTAMPS) => {
+                is_later(ts.val, self.ts_recent) || (ts.val == self.ts_recent && seq_is_new)
             }
             // The peer uses timestamps only now: a clock that an old duplicate cannot have.
             Some(_) => true,
@@ -120,10 +128,28 @@ impl TimeWait {
     }
 
     /// Whether our own new SYN may take the flow (RFC 6191 §4; RFC 9293 §3.4.2): its ISS is beyond all we sent, or
-    /// both incarnations have timestamps, whose clock goes on.
-    pub(crate) fn may_be_opened(&self, syn: &SegmentHeader) -> bool {
-        syn.seq.after(self.snd_nxt) || (self.timestamps && syn.options.timestamps.is_some())
+    /// both incarnations have timestamps and the clock has ticked since TIME-WAIT, which lasts `time_wait`, began.
+    pub(crate) fn may_be_opened(&self, syn: &SegmentHeader, time_wait: Duration, secrets: &Secrets) -> bool {
+        let ticked = |ts: Timestamps| {
+            let began_ms = self.ends_ms.wrapping_sub(time_wait.as_micros().div_euclid(1000) as u32);
+            let last = began_ms.wrapping_add(secrets.timestamp_offset(&self.flow));
+            self.has(TIMESTAMPS) && is_later(ts.val, last.wrapping_add(u32::from(self.ts_ahead)))
+        };
+        syn.seq.after(self.snd_nxt) || syn.options.timestamps.is_some_and(ticked)
     }
+
+    pub(crate) fn is_active_open(&self) -> bool {
+        self.has(ACTIVE_OPEN)
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// Whether one timestamp value is after another on the circle (RFC 7323 §5.2).
+fn is_later(ts: u32, than: u32) -> bool {
+    ts.wrapping_sub(than) as i32 > 0
 }
 
 /// All TIME-WAIT records of a worker.

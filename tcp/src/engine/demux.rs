@@ -220,7 +220,7 @@ impl Engine {
                 self.shared.counters.time_wait_reused_in += 1;
                 self.time_waits.remove(key);
                 self.remove_flow(flow, FlowTarget::TimeWait(key));
-                if record.is_active_open {
+                if record.is_active_open() {
                     events.push(TransportEvent::FlowGone { flow: *flow });
                 }
                 return self.input_listener(now, flow, segment, Some(record.snd_nxt), out);

@@ -55,7 +55,9 @@ impl Engine {
                 self.forget_time_wait(key, &oldest, events);
             }
         }
-        let record = self.time_waits.insert(TimeWait::of(&connection), now + self.shared.config.time_wait);
+        let record = self
+            .time_waits
+            .insert(TimeWait::of(&connection, &self.shared.secrets), now + self.shared.config.time_wait);
         let hash = self.table_hash(&connection.flow);
         self.flows.replace(FlowTarget::Connection(key).word(hash), FlowTarget::TimeWait(record).word(hash));
         events.push(TransportEvent::Closed { session: connection.session, reason: CloseReason::Finished });
@@ -75,7 +77,7 @@ impl Engine {
 
     pub(super) fn forget_time_wait(&mut self, key: Key, record: &TimeWait, events: &mut Vec<TransportEvent>) {
         self.remove_flow(&record.flow, FlowTarget::TimeWait(key));
-        if record.is_active_open {
+        if record.is_active_open() {
             events.push(TransportEvent::FlowGone { flow: record.flow });
         }
     }

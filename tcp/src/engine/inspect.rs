@@ -3,19 +3,40 @@
 use super::*;
 
 impl Engine {
-    /// What it holds now. Costs a walk over connections when there are any, for the armed timers.
+    /// What it holds now.
     pub fn counts(&self) -> EngineCounts {
-        let armed = |deadline: Instant| deadline != Instant::FAR;
         EngineCounts {
             connections: self.connections.len(),
             half_open_entries: self.half_opens.len(),
             syn_received: self.syn_received.len(),
             time_wait: self.time_waits.len(),
             listeners: self.listeners.len(),
-            armed_timers: self.connections.iter().filter(|(_, connection)| armed(connection.timer())).count()
-                + self.syn_received.iter().filter(|(_, record)| armed(record.retransmit_at)).count(),
             flows: self.flows.len(),
         }
+    }
+
+    /// Connections and SYN-RECEIVED records whose timer is armed, of those in these slots: for walks in slices up to
+    /// [`Engine::timer_slot_end`].
+    pub fn armed_timers_in(&self, slots: core::ops::Range<u32>) -> usize {
+        let armed = |deadline: Instant| deadline != Instant::FAR;
+        slots
+            .map(|slot| {
+                let connection = self.connections.at_slot(slot);
+                let record = self.syn_received.at_slot(slot);
+                usize::from(connection.is_some_and(|(_, connection)| armed(connection.timer())))
+                    + usize::from(record.is_some_and(|(_, record)| armed(record.retransmit_at)))
+            })
+            .sum()
+    }
+
+    /// One past the highest slot that may have a timer.
+    pub fn timer_slot_end(&self) -> u32 {
+        self.connections.slot_end().max(self.syn_received.slot_end())
+    }
+
+    /// All armed timers: a walk over everything.
+    pub fn armed_timers(&self) -> usize {
+        self.armed_timers_in(0..self.timer_slot_end())
     }
 
     /// Connections now: a measure of load that costs nothing.

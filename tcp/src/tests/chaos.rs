@@ -174,7 +174,7 @@ proptest! {
         x.app_resets().app_unlistens().after(10_000_000);
         prop_assert_eq!(x.state(), State::Closed);
         let counts = x.counts();
-        prop_assert_eq!((counts.flows, counts.armed_timers), (0, 0));
+        prop_assert_eq!((counts.flows, x.engine.armed_timers()), (0, 0));
         prop_assert!(x.half_opens.is_empty());
     }
 
@@ -196,6 +196,6 @@ proptest! {
             x.after(10_000_000);
         }
         prop_assert_eq!(x.state(), State::Closed);
-        prop_assert_eq!((x.counts().flows, x.counts().armed_timers), (0, 0));
+        prop_assert_eq!((x.counts().flows, x.engine.armed_timers()), (0, 0));
     }
 }

@@ -70,7 +70,7 @@ fn a_lost_fin_is_sent_again_and_given_up_in_the_end() {
         .after(800)
         .sends(["F. 1:1(0) ack 1"]);
     x.after(1600).sends_nothing().tells(["Closed: timed out"]).is_in(State::Listen);
-    assert_eq!((x.counts().flows, x.counts().armed_timers), (0, 0));
+    assert_eq!((x.counts().flows, x.engine.armed_timers()), (0, 0));
 }
 
 // covers: N09

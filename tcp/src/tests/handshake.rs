@@ -80,7 +80,7 @@ fn syn_ack_is_sent_again_with_back_off_until_given_up() {
         x.sends_nothing_for(second * 1000 - 1).after(1).sends(["S. 0:0(0) ack 1"]);
     }
     x.after(32_000).sends_nothing().is_in(State::Listen);
-    assert_eq!((x.counts().flows, x.counts().armed_timers), (0, 0));
+    assert_eq!((x.counts().flows, x.engine.armed_timers()), (0, 0));
     x.tells([]);
 }
 

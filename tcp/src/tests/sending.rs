@@ -70,7 +70,7 @@ fn a_closed_window_is_probed_with_back_off_as_long_as_the_peer_answers() {
     assert_eq!(x.info().rto.as_secs(), 1);
     x.gets([". ack 1 win 3000"]).sends([". 1:1001(1000)", ". 1001:2001(1000)", "P. 2001:3001(1000)"]);
     x.gets([". ack 3001"]).is_in(State::Established);
-    assert_eq!(x.counts().armed_timers, 0);
+    assert_eq!(x.engine.armed_timers(), 0);
 }
 
 #[test]
