@@ -10,7 +10,7 @@ pub struct WorkerDetachReport {
     pub app_worker: AppWorkerId,
     /// Its number in its application.
     pub unit: u32,
-    /// Connect requests that were pending when it began.
+    /// Connect requests that were pending when it began, and those made before every worker had heard of it.
     pub half_opens: usize,
     /// Sessions that lived when it began.
     pub sessions: usize,

@@ -582,7 +582,7 @@ impl Sessions {
             session.connection.is_none() || session.establishing != NOT_ESTABLISHING,
             "a session is freed after its transport deleted the connection"
         );
-        if canary::has(Bug::ChunksKept) && session.app == AppSide::Closed && session.rx.len() > 0 {
+        if canary::has(Bug::ChunksKept) && session.app == AppSide::Closed && !session.rx.is_empty() {
             self.app_workers.session_died(session.app_worker);
             return;
         }

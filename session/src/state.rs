@@ -92,6 +92,7 @@ impl fmt::Display for TransportSide {
 mod tests {
     use super::*;
 
+    // covers: N04
     #[test]
     fn the_app_side_never_moves_backward() {
         let mut side = AppSide::Unannounced;
@@ -100,6 +101,7 @@ mod tests {
         assert_eq!(side, AppSide::Closed);
     }
 
+    // covers: N04
     #[test]
     #[should_panic(expected = "moves forward only")]
     fn a_transport_that_reopens_is_a_bug() {

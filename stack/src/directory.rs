@@ -1,15 +1,14 @@
-//! What stack handles may look at without asking main, and the queue by which they ask.
+//! What stack handles may look at without asking main.
 //!
 //! The promise: a connect that a handle made with `Ok` is found by main while the app worker is still there. The
 //! protocol: a handle looks the app worker up and sends its request under one read lock; main takes the app worker off
 //! the list under the write lock and only then notes how far the queue goes. So whoever found it on the list has sent
-//! already, and main frees the app worker's slot only when it has taken the queue up to that mark.
+//! already, and main frees the app worker's slot only when it has taken as many requests.
 
 use std::collections::BTreeSet;
 
 #[cfg(loom)]
 use crate::sync::model::RwLock;
-use crate::sync::queue::Receiver;
 use crate::sync::{AtomicUsize, Ordering};
 #[cfg(not(loom))]
 use parking_lot::RwLock;
@@ -59,10 +58,10 @@ impl<K: Ord> Directory<K> {
     }
 
     /// On main: handles may no longer connect for this app worker. Those that did have sent their requests: they are
-    /// in `requests` before the mark.
-    pub(crate) fn close<R>(&self, app_worker: &K, requests: &Requests<R>) -> RequestsMark {
+    /// among those that `look` finds waiting. Returns what it found.
+    pub(crate) fn close<T>(&self, app_worker: &K, look: impl FnOnce() -> T) -> T {
         self.live.write().remove(app_worker);
-        RequestsMark(requests.taken + requests.waiting.len() as u64)
+        look()
     }
 
     /// On any thread: counts a connect and has `send` put it into main's queue.
@@ -96,71 +95,29 @@ impl<K: Ord> Directory<K> {
     }
 
     /// Connects made through stack handles without an outcome.
+    #[cfg(test)]
     pub(crate) fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
-    }
-}
-
-/// The requests of all stack handles, as main takes them.
-pub(crate) struct Requests<R> {
-    waiting: Receiver<R>,
-    taken: u64,
-}
-
-/// A place in the queue of requests: behind all that waited when it was noted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RequestsMark(u64);
-
-impl<R> Requests<R> {
-    pub(crate) fn new(waiting: Receiver<R>) -> Requests<R> {
-        Requests { waiting, taken: 0 }
-    }
-
-    /// The next request, if one waits.
-    pub(crate) fn take(&mut self) -> Option<R> {
-        let request = self.waiting.try_recv().ok()?;
-        self.taken += 1;
-        Some(request)
-    }
-
-    /// Whether every request before the mark was taken.
-    pub(crate) fn has_passed(&self, mark: RequestsMark) -> bool {
-        self.taken >= mark.0
-    }
-
-    /// Requests that wait now, at least.
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::sync::queue::unbounded;
 
     #[test]
-    fn what_was_admitted_before_the_close_lies_before_the_mark() {
+    fn an_app_worker_is_taken_off_the_list_before_the_queue_is_looked_at() {
         let directory = Directory::default();
-        let (sender, receiver) = unbounded();
-        let mut requests = Requests::new(receiver);
         directory.open(1);
-        for n in 0..3 {
-            assert_eq!(directory.admit(&1, 10, || sender.send(n)), Ok(()));
-        }
-        assert_eq!(requests.take(), Some(0));
-        let mark = directory.close(&1, &requests);
-        assert_eq!(directory.admit(&1, 10, || sender.send(3)), Err(Refused::Detached));
-        sender.send(4).unwrap();
-        assert!(!requests.has_passed(mark));
-        assert_eq!((requests.take(), requests.take()), (Some(1), Some(2)));
-        assert!(requests.has_passed(mark));
-        assert_eq!((requests.len(), requests.is_empty()), (1, false));
+        assert_eq!(directory.admit(&1, 10, || Ok::<_, ()>(())), Ok(()));
+        let found = directory.close(&1, || directory.admit(&1, 10, || Ok::<_, ()>(())));
+        assert_eq!(found, Err(Refused::Detached));
+    }
+
+    #[test]
+    fn numbers_of_handles_differ() {
+        let directory = Directory::<u32>::default();
+        assert_ne!(directory.next_origin(), directory.next_origin());
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use hoststack_app::{
@@ -13,8 +12,9 @@ use hoststack_app::{
 use hoststack_transport::{AppId, AppWorkerId, ConnectId, ListenerId, SessionHandle, WorkerId};
 use parking_lot::Mutex;
 
+use crate::directory::{Directory, Refused};
 use crate::inspect::{Answer, Query};
-use crate::main_thread::{Directory, MAIN_ORIGIN};
+use crate::main_thread::MAIN_ORIGIN;
 use crate::messages::{Attached, EndHow, Reply, Request};
 use crate::wake::Wake;
 
@@ -58,7 +58,7 @@ stopped_is!(AttachError, DetachError, CancelError, ListenError);
 pub(crate) struct Shared {
     pub(crate) requests: Sender<Request>,
     pub(crate) wake: Arc<Wake>,
-    pub(crate) directory: Arc<Directory>,
+    pub(crate) directory: Arc<Directory<AppWorkerId>>,
     pub(crate) workers: usize,
     pub(crate) domains: Vec<u16>,
     pub(crate) pending_connects_max: usize,
@@ -89,7 +89,7 @@ impl StackHandle {
     pub(crate) fn new(shared: Arc<Shared>) -> StackHandle {
         // Origins wrap after some 65000 handles; two handles of one origin would have to be older than each other's
         // connects to collide, so their counts start far apart.
-        let number = shared.directory.origins.fetch_add(1, Ordering::Relaxed);
+        let number = shared.directory.next_origin();
         let origins = usize::from(u16::MAX - MAIN_ORIGIN);
         let origin = MAIN_ORIGIN + 1 + (number % origins) as u16;
         let mut mint = ConnectMint::new(origin);
@@ -170,28 +170,20 @@ impl StackHandle {
         if !shared.domains.contains(&options.domain.0) {
             return Err(ConnectError::NoDomain);
         }
-        let pending = shared.directory.pending.fetch_add(1, Ordering::Relaxed);
-        let made = if pending >= shared.pending_connects_max {
-            Err(ConnectError::TooManyPending)
-        } else {
-            let connect = self.mint.lock().mint();
-            // Sent while the lock is held: a detach, which takes the app worker off the list, then finds the request in
-            // the channel and waits for it.
-            let live = shared.directory.live.read();
-            if live.contains(&app_worker) {
+        let connect = shared
+            .directory
+            .admit(&app_worker, shared.pending_connects_max, || {
+                let connect = self.mint.lock().mint();
                 let request = Request::Connect { app_worker, connect, options: Box::new(options) };
-                shared.requests.send(request).map(|()| connect).map_err(|_| ConnectError::Stopped)
-            } else {
-                Err(ConnectError::Detached)
-            }
-        };
-        match made {
-            Ok(_) => shared.wake.notify(),
-            Err(_) => {
-                shared.directory.pending.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        made
+                shared.requests.send(request).map(|()| connect)
+            })
+            .map_err(|refused| match refused {
+                Refused::TooManyPending => ConnectError::TooManyPending,
+                Refused::Detached => ConnectError::Detached,
+                Refused::Unsent(_) => ConnectError::Stopped,
+            })?;
+        shared.wake.notify();
+        Ok(connect)
     }
 
     /// Cancels a connect: its outcome is `Cancelled`, unless another was decided before.

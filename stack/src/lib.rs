@@ -15,7 +15,6 @@ mod builder;
 mod channel;
 mod clock;
 pub mod config;
-#[cfg(all(test, loom))]
 mod directory;
 mod handle;
 mod hash;

@@ -205,6 +205,7 @@ fn a_detach_over_a_cut_wire_ends_at_the_linger() {
 }
 
 /// The detach falls on each step of the life of connects: whatever moment it is, the figures add up.
+// covers: D01, D07, H64
 #[test]
 fn a_detach_at_any_step_leaves_nothing_behind() {
     for policy in
@@ -245,6 +246,7 @@ fn a_detach_at_any_step_leaves_nothing_behind() {
     }
 }
 
+// covers: D08
 #[test]
 fn an_application_comes_back_under_its_name() {
     let mut stack = stack(2);
@@ -311,6 +313,7 @@ fn an_app_worker_detaches_itself_in_a_callback() {
     finish(stack, &[&client, &server], &[&log, &server_log]);
 }
 
+// covers: D13
 #[test]
 fn a_listen_is_told_its_end_whenever_the_detach_comes() {
     let mut seen = (0, 0);
@@ -385,6 +388,7 @@ fn two_callers_of_a_detach_are_both_told() {
     finish(stack, &[], &[&log]);
 }
 
+// covers: H56
 #[test]
 fn a_listener_in_use_by_half_done_handshakes_goes_with_its_app_worker() {
     // The client's ACK is lost: SYN-RECEIVED records are left when the server goes.

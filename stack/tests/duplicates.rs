@@ -92,6 +92,7 @@ fn packets_in_ten_seconds(stack: &mut SingleThreaded) -> u64 {
 //
 // Found by `swarm`, seed 1814. In `tcp`: `TimeWait::judge` answers an empty acknowledgment that is out of its place,
 // and `SynReceived::judge` answers one that is out of its window, each with an acknowledgment, without a limit.
+// covers: T07
 #[test]
 fn an_old_syn_does_not_set_time_wait_and_syn_received_against_each_other() {
     for bytes in [10, 200_000] {

@@ -17,6 +17,7 @@ fn delayed(delay_us: u64) -> Impairments {
     Impairments { delay_us, ..Impairments::default() }
 }
 
+// covers: H50
 #[test]
 fn a_syn_ack_that_comes_after_the_cancel_is_reset() {
     for worker_count in [1, 2] {
@@ -128,6 +129,7 @@ fn a_deadline_ends_a_connect_that_a_worker_holds() {
     finish(stack, &[&apps[0], &apps[1]], &[&logs[0], &logs[1]]);
 }
 
+// covers: H02
 #[test]
 fn a_cancel_ends_a_connect_that_a_worker_holds() {
     let (mut stack, logs, apps, connects) = both_in_syn_received();
@@ -143,6 +145,7 @@ fn a_cancel_ends_a_connect_that_a_worker_holds() {
     finish(stack, &[&apps[0], &apps[1]], &[&logs[0], &logs[1]]);
 }
 
+// covers: H44
 #[test]
 fn a_detach_ends_a_connect_that_a_worker_holds() {
     for policy in [DetachPolicy::Reset, DetachPolicy::default()] {
@@ -158,6 +161,7 @@ fn a_detach_ends_a_connect_that_a_worker_holds() {
 }
 
 /// A fixed local port again and again, while the last flow is in TIME-WAIT at the one end or the other.
+// covers: H56, T07
 #[test]
 fn a_fixed_port_is_used_again_out_of_time_wait() {
     for we_close_first in [true, false] {

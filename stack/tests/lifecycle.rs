@@ -64,6 +64,7 @@ fn to_server() -> ConnectOptions {
 
 // ---- Connecting and closing inside callbacks ----
 
+// covers: H45
 #[test]
 fn an_app_connects_inside_every_kind_of_callback() {
     let done = Counter::default();
@@ -127,6 +128,7 @@ fn an_application_connects_and_listens_in_callbacks_on_main() {
     finish(stack, &[&client, &server], &[&log, &server_log]);
 }
 
+// covers: N06
 #[test]
 fn a_session_closed_in_its_first_callback_ends_gracefully_at_both_ends() {
     for workers in [1, 3] {
@@ -153,6 +155,7 @@ fn a_session_closed_in_its_first_callback_ends_gracefully_at_both_ends() {
     }
 }
 
+// covers: N01
 #[test]
 fn a_session_reset_in_accepted_is_rejected() {
     let reject = |ctx: &mut Context<'_>, event: &Event| {
@@ -170,6 +173,7 @@ fn a_session_reset_in_accepted_is_rejected() {
     pair.finish();
 }
 
+// covers: N01, T03
 #[test]
 fn a_session_reset_in_connected_is_dropped_at_both_ends() {
     let reject = |ctx: &mut Context<'_>, event: &Event| {
@@ -258,6 +262,7 @@ fn both_close_at_once() {
 }
 
 /// The client sends, half-closes and still gets everything that the server sends afterwards; and the other way round.
+// covers: N10
 #[test]
 fn a_half_close_leaves_the_other_direction_open() {
     for client_first in [true, false] {
@@ -325,6 +330,7 @@ fn nothing_can_be_written_after_a_half_close() {
     pair.finish();
 }
 
+// covers: E03
 #[test]
 fn a_close_with_unread_bytes_resets_the_peer() {
     let client = |ctx: &mut Context<'_>, event: &Event| {
@@ -418,6 +424,7 @@ fn a_reset_in_mid_transfer_cuts_the_other_end_off() {
     pair.finish();
 }
 
+// covers: T06
 #[test]
 fn a_cut_wire_times_a_session_with_queued_data_out() {
     let tcp = TcpConfig { retransmits_max: 4, ..TcpConfig::default() };
@@ -463,6 +470,7 @@ fn a_session_is_closed_and_reset_from_outside() {
 // ---- Panics ----
 
 /// A panic in each callback that an object has ends its app worker, and nothing else.
+// covers: D05
 #[test]
 fn a_panic_in_any_callback_is_contained_to_its_app_worker() {
     type Picks = fn(&Event) -> bool;
@@ -568,6 +576,7 @@ fn a_panic_in_any_callback_is_contained_to_its_app_worker() {
 }
 
 /// Panics where nothing can be told any more: on arrival, in the last callback, and while being dropped.
+// covers: E09
 #[test]
 fn a_panic_on_arrival_at_the_end_and_in_a_destructor_is_contained() {
     struct Fragile(u8);
@@ -724,6 +733,7 @@ fn a_timer_set_in_its_own_callback_goes_off_again() {
     finish(stack, &[&app], &[&log]);
 }
 
+// covers: G01
 #[test]
 fn messages_reach_the_object_they_are_for_in_order() {
     let log = Log::default();
@@ -748,6 +758,7 @@ fn messages_reach_the_object_they_are_for_in_order() {
 
 // ---- Announcements ----
 
+// covers: H29
 #[test]
 fn every_session_and_half_open_can_be_looked_at() {
     let (stack, links) = impaired_stack(config(2), Impairments::default(), Impairments::default());

@@ -239,6 +239,7 @@ fn listens_of_or_for_the_gone_are_refused() {
     finish(stack, &[], &[&log]);
 }
 
+// covers: D13
 #[test]
 fn listeners_above_the_limit_have_no_room() {
     // The stack's limit, then a worker's.
@@ -331,6 +332,7 @@ fn an_application_that_panics_while_making_its_objects_is_not_attached() {
     }
 }
 
+// covers: D08
 #[test]
 fn a_detach_of_nothing_or_twice_is_refused() {
     let (mut stack, app, log) = one_app();
@@ -382,6 +384,7 @@ fn what_is_asked_during_a_detach_says_so() {
     finish(stack, &[&server], &[&log, &server_log]);
 }
 
+// covers: H69
 #[test]
 fn cancels_of_the_unknown_and_the_settled_find_nothing() {
     let (mut stack, app, log) = one_app();
@@ -394,6 +397,7 @@ fn cancels_of_the_unknown_and_the_settled_find_nothing() {
     finish(stack, &[&app], &[&log]);
 }
 
+// covers: H69
 #[test]
 fn a_message_for_the_gone_is_dropped() {
     let (mut stack, app, log) = one_app();
@@ -414,6 +418,7 @@ fn a_message_for_the_gone_is_dropped() {
 }
 
 /// All calls on a session, with a handle that is another app worker's, stale, or nonsense: nothing happens.
+// covers: G04, H54, N12
 #[test]
 fn sessions_of_others_and_of_the_past_cannot_be_touched() {
     fn touch(ctx: &mut Context<'_>, session: SessionHandle) {

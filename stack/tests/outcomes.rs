@@ -84,6 +84,7 @@ fn syn_retransmissions_that_run_out_before_the_deadline_time_out() {
     finish(stack, &[&client], &[&log]);
 }
 
+// covers: H37
 #[test]
 fn no_route_is_unreachable() {
     for family in FAMILIES {
@@ -163,6 +164,7 @@ fn a_connect_is_cancelled_before_the_syn_ack() {
     }
 }
 
+// covers: H08
 #[test]
 fn a_connect_is_cancelled_in_the_step_it_was_made() {
     let mut stack = stack(2);
@@ -183,6 +185,7 @@ fn a_connect_is_cancelled_in_the_step_it_was_made() {
 }
 
 /// Cancels after each possible number of steps: before, while and after the SYN-ACK arrives and the ticket moves.
+// covers: H02
 #[test]
 fn a_cancel_at_any_step_gives_one_outcome() {
     let mut seen = (0, 0);
@@ -208,6 +211,7 @@ fn a_cancel_at_any_step_gives_one_outcome() {
     assert!(seen.0 > 0 && seen.1 > 0, "both came to pass: {seen:?}");
 }
 
+// covers: H04, H13, H40
 #[test]
 fn a_detach_gives_pending_connects_their_outcome_first() {
     for family in FAMILIES {
@@ -256,6 +260,7 @@ fn a_fixed_port_that_is_in_use_is_address_in_use() {
     }
 }
 
+// covers: H28
 #[test]
 fn a_fixed_port_comes_back_after_refusal_and_after_reset() {
     let mut stack = stack(2);
@@ -369,6 +374,7 @@ fn connects_above_the_stacks_half_opens_have_no_room() {
 }
 
 /// The client's and the server's sessions share one pool here: a pool of 5 has room for 2 pairs and a half.
+// covers: E13, H38
 #[test]
 fn a_full_session_pool_refuses_and_leaks_nothing() {
     for family in FAMILIES {
@@ -399,6 +405,7 @@ fn a_full_session_pool_refuses_and_leaks_nothing() {
     }
 }
 
+// covers: H38
 #[test]
 fn a_full_connection_pool_refuses_and_leaks_nothing() {
     let tcp = TcpConfig { connections_max: 3, ..TcpConfig::default() };
@@ -435,6 +442,7 @@ fn connects_wait_for_no_one_when_the_limit_of_pending_ones_is_reached() {
     finish(stack, &[&client], &[&log]);
 }
 
+// covers: H45
 #[test]
 fn the_limit_of_pending_connects_inside_callbacks_counts_outcomes_told_on_other_workers() {
     let mut stack = stack(4);

@@ -81,7 +81,7 @@ fn half_opens_and_sessions_are_looked_at_in_every_step_of_their_life() {
 }
 
 /// The session of a simultaneous open exists before it is announced. Who guesses its handle can do nothing with it.
-// covers: H30, H31, M03
+// covers: E07, H30, H31, M03
 #[test]
 fn a_session_that_is_not_announced_cannot_be_used() {
     let (mut stack, links) = impaired_stack(config(2), delayed(5_000), delayed(5_000));
@@ -93,7 +93,10 @@ fn a_session_that_is_not_announced_cannot_be_used() {
         Probe::new(log, move |ctx, event| {
             if let Event::Notified(handle) = *event {
                 let session = SessionHandle::from_u64(handle);
-                assert_eq!((ctx.write(session, b"early"), ctx.tx_room(session), ctx.rx_len(session)), (0, 0, 0));
+                assert_eq!(
+                    (ctx.write(session, b"early"), ctx.tx_room(session), ctx.rx_len(session)),
+                    (0, 0, 0)
+                );
                 assert_eq!((ctx.reserve(session, 9).len(), ctx.splice(session, session)), (0, 0));
                 ctx.want_room(session);
                 ctx.half_close(session);
@@ -144,7 +147,9 @@ fn a_session_that_is_not_announced_cannot_be_used() {
 fn an_active_and_a_passive_open_of_one_flow_at_any_distance_make_one_connection() {
     let mut seen = BTreeSet::new();
     for workers in [1, 2, 4] {
-        for (delay, pause) in [0, 5_000].into_iter().flat_map(|delay| (0..12).map(move |pause| (delay, pause))) {
+        for (delay, pause) in
+            [0, 5_000].into_iter().flat_map(|delay| (0..12).map(move |pause| (delay, pause)))
+        {
             let (mut stack, _) = impaired_stack(config(workers), delayed(delay), delayed(delay));
             let (log, server_log) = (Log::default(), Log::default());
             let server = serve(&mut stack, Probe::new(&server_log, |_, _| {}), 80);
@@ -186,6 +191,32 @@ fn an_active_and_a_passive_open_of_one_flow_at_any_distance_make_one_connection(
         }
     }
     assert_eq!(seen.len(), 2, "both came to pass: {seen:?}");
+}
+
+/// A domain does not talk to itself; who tries hears so at once, and again and again.
+// covers: H15
+#[test]
+fn a_connect_to_an_address_of_our_own_is_unreachable_at_once() {
+    for family in FAMILIES {
+        let mut stack = stack(2);
+        let log = Log::default();
+        let own = std::net::SocketAddr::new(family.client_addr(), 80);
+        let probe = Probe::new(&log, move |ctx, event| {
+            if let Event::Connected(_, opaque, Err(_)) = *event
+                && opaque < 20
+            {
+                ctx.connect(ConnectOptions { opaque: opaque + 1, ..ConnectOptions::to(own) }).unwrap();
+            }
+        });
+        let app = attach(&mut stack, "app", probe);
+        stack.listen(app.app_workers[0], ListenOptions::on(own)).unwrap();
+        let began = stack.now();
+        stack.connect(app.app_workers[0], ConnectOptions::to(own)).unwrap();
+        until(&mut stack, LONG, || log.cleaned() == 21);
+        assert!(log.outcomes().iter().all(|(_, outcome)| *outcome == Err(ConnectFailure::Unreachable)));
+        assert_eq!((stack.now(), log.accepted()), (began, 0));
+        finish(stack, &[&app], &[&log]);
+    }
 }
 
 /// Listens, connects, unlistens and detaches in one heap: every one is done, in so many steps.
@@ -242,7 +273,7 @@ fn connects_queued_behind_listens_and_detaches_do_not_wait_for_each_other() {
 }
 
 /// Channels of one batch, a device ring of a few packets: messages wait with their sender, none is lost.
-// covers: H18, H22, H61, D06
+// covers: D06, H22, H61
 #[test]
 fn nothing_is_lost_when_all_channels_and_rings_are_full() {
     const CONNECTS: u64 = 1500;
@@ -273,11 +304,10 @@ fn nothing_is_lost_when_all_channels_and_rings_are_full() {
         // The question is a message as well, behind all others.
         let waited = summary(&mut stack).main.steps - before;
         assert!(waited > 50, "messages did wait, {waited} steps");
-        until(&mut stack, LONG, || {
-            log.closed() == log.up() && log.cleaned() == CONNECTS as usize + log.up()
-        });
+        until(&mut stack, LONG, || log.closed() == log.up() && log.cleaned() == CONNECTS as usize + log.up());
         assert!(log.up() > 1000, "{}", log.up());
-        let unlike: Vec<CloseReason> = log.ends().into_iter().filter(|end| *end != CloseReason::Finished).collect();
+        let unlike: Vec<CloseReason> =
+            log.ends().into_iter().filter(|end| *end != CloseReason::Finished).collect();
         assert!(unlike.is_empty(), "{unlike:?}");
         assert_eq!(summary(&mut stack).main.messages, 0);
         let report = stack.detach(client.app, DetachPolicy::default()).unwrap();

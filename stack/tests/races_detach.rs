@@ -123,10 +123,8 @@ impl Ending {
 
     fn late(&self, state: State, late: Late, worker: usize) {
         // The peer's FIN, if it was sent, counts in its sequence.
-        let sent = u32::from(matches!(
-            state,
-            State::Closing | State::TimeWait | State::CloseWait | State::LastAck
-        ));
+        let sent =
+            u32::from(matches!(state, State::Closing | State::TimeWait | State::CloseWait | State::LastAck));
         let packet = match late {
             Late::Nothing => return,
             Late::Ack => self.end.ack(sent, 2),
@@ -142,14 +140,13 @@ impl Ending {
 // covers: D01, D03, D07, N11, T01, T02, T03
 #[test]
 fn a_detach_in_any_state_of_a_session_ends_it_by_the_linger_whatever_the_peer_sends() {
-    use State::{
-        CloseWait, Closing, Established, FinWait1, FinWait2, HalfClosedFinWait2, LastAck, TimeWait,
-    };
-    let states =
-        [Established, FinWait1, FinWait2, HalfClosedFinWait2, Closing, TimeWait, CloseWait, LastAck];
+    use State::{CloseWait, Closing, Established, FinWait1, FinWait2, HalfClosedFinWait2, LastAck, TimeWait};
+    let states = [Established, FinWait1, FinWait2, HalfClosedFinWait2, Closing, TimeWait, CloseWait, LastAck];
     let lates = [Late::Nothing, Late::Ack, Late::Fin, Late::Data, Late::Reset];
     for (workers, state) in [1, 2].into_iter().flat_map(|workers| states.map(|state| (workers, state))) {
-        for (late, policy) in lates.into_iter().flat_map(|late| [DETACH_RESET, DETACH_CLOSE].map(|p| (late, p))) {
+        for (late, policy) in
+            lates.into_iter().flat_map(|late| [DETACH_RESET, DETACH_CLOSE].map(|p| (late, p)))
+        {
             for gap in 0..4 {
                 let mut ending = Ending::new(workers, state);
                 let unit = ending.app.app_workers[0];
@@ -182,18 +179,25 @@ fn a_detach_in_any_state_of_a_session_ends_it_by_the_linger_whatever_the_peer_se
 
 // ---- Names that are used again ----
 
+/// The names of an application that was detached.
+struct Gone {
+    app: Attached,
+    connects: [ConnectId; 2],
+    session: SessionHandle,
+    listener: ListenerId,
+    /// One that was up, one that was not.
+    flows: [End; 2],
+}
+
 /// A detached app worker's slot, session slot and half-open slot serve others; its ids and packets find nothing.
 // covers: D03, D08, D10, E08, H53, H54, H55, H65, H66, H69
 #[test]
 fn ids_and_packets_of_the_detached_do_not_reach_who_has_their_slots() {
     for workers in [1, 3] {
         let (mut stack, peer) = Peer::stack(config(workers));
-        let on_zero = |opaque| ConnectOptions {
-            worker: Some(WorkerId(0)),
-            opaque,
-            ..ConnectOptions::to(Peer::at(80))
-        };
-        let mut gone: Vec<(Attached, [ConnectId; 2], SessionHandle, ListenerId, [End; 2])> = Vec::new();
+        let on_zero =
+            |opaque| ConnectOptions { worker: Some(WorkerId(0)), opaque, ..ConnectOptions::to(Peer::at(80)) };
+        let mut gone: Vec<Gone> = Vec::new();
         for round in 0..4u64 {
             let log = Log::default();
             let probe = Probe::new(&log, |ctx, event| {
@@ -219,31 +223,34 @@ fn ids_and_packets_of_the_detached_do_not_reach_who_has_their_slots() {
             let _ = stack.settle();
             peer.take();
             // All that is left of those before: their slots are ours, their ids are not.
-            for (old, old_connects, old_session, old_listener, [old_first, old_second]) in &gone {
-                let old_unit = old.app_workers[0];
+            for old in &gone {
+                let old_unit = old.app.app_workers[0];
                 assert_eq!(old_unit.0.slot, unit.0.slot, "the slot is used again");
-                assert_eq!(old_session.session().0.slot, session.session().0.slot);
-                assert_eq!(old_listener.0.slot, listener.0.slot);
+                assert_eq!(old.session.session().0.slot, session.session().0.slot);
+                assert_eq!(old.listener.0.slot, listener.0.slot);
                 assert_eq!(stack.connect(old_unit, on_zero(9)), Err(ConnectError::Detached));
-                assert_eq!(stack.listen(old_unit, ListenOptions::on(Peer::stack_at(91))), Err(ListenError::Detached));
-                assert_eq!(stack.unlisten(old_unit, *old_listener), Err(ListenError::NoListener));
-                assert_eq!(stack.unlisten(unit, *old_listener), Err(ListenError::NoListener));
-                for connect in *old_connects {
+                assert_eq!(
+                    stack.listen(old_unit, ListenOptions::on(Peer::stack_at(91))),
+                    Err(ListenError::Detached)
+                );
+                assert_eq!(stack.unlisten(old_unit, old.listener), Err(ListenError::NoListener));
+                assert_eq!(stack.unlisten(unit, old.listener), Err(ListenError::NoListener));
+                for connect in old.connects {
                     assert_eq!(stack.cancel(connect), Err(CancelError::NotPending));
                     stack.notify(unit, session.worker(), Box::new(connect.as_u64())).unwrap();
                 }
                 assert_eq!(stack.detach_worker(old_unit, DetachPolicy::Reset), Err(DetachError::NotAttached));
-                assert_eq!(stack.detach(old.app, DetachPolicy::Reset), Err(DetachError::NotAttached));
-                assert_eq!(stack.attach_worker(old.app), Err(AttachError::NoApplication));
-                stack.end_session(*old_session, EndHow::Reset).unwrap();
+                assert_eq!(stack.detach(old.app.app, DetachPolicy::Reset), Err(DetachError::NotAttached));
+                assert_eq!(stack.attach_worker(old.app.app), Err(AttachError::NoApplication));
+                stack.end_session(old.session, EndHow::Reset).unwrap();
                 stack.notify(old_unit, session.worker(), Box::new(0u64)).unwrap();
-                stack.notify(unit, session.worker(), Box::new(old_session.as_u64())).unwrap();
+                stack.notify(unit, session.worker(), Box::new(old.session.as_u64())).unwrap();
                 // Packets of its flows, late.
-                peer.give(workers - 1, old_second.syn_ack());
-                peer.give(0, old_second.refusal());
-                peer.give(0, old_first.data(0, b"late"));
-                peer.give(0, old_first.reset(0));
-                peer.give(0, old_first.fin(0, b""));
+                peer.give(workers - 1, old.flows[1].syn_ack());
+                peer.give(0, old.flows[1].refusal());
+                peer.give(0, old.flows[0].data(0, b"late"));
+                peer.give(0, old.flows[0].reset(0));
+                peer.give(0, old.flows[0].fin(0, b""));
             }
             pass(&mut stack, Duration::from_millis(100));
             let told = log.outcomes();
@@ -253,7 +260,7 @@ fn ids_and_packets_of_the_detached_do_not_reach_who_has_their_slots() {
             let report = stack.detach(app.app, DetachPolicy::Reset).unwrap();
             assert_eq!((report.outcomes().detached, report.outcomes().undelivered), (1, 0));
             log.check(true);
-            gone.push((app, [up, pending], session, listener, [first, second]));
+            gone.push(Gone { app, connects: [up, pending], session, listener, flows: [first, second] });
         }
         assert_clean(&mut stack);
     }
@@ -270,7 +277,9 @@ fn made_up_ids_find_nothing_and_harm_nobody() {
     stack.connect(client.app_workers[0], to(80, 1)).unwrap();
     until(&mut stack, LONG, || log.cleaned() == 1 && server_log.accepted() == 1);
     let last = (1 << 28) - 1;
-    for (slot, generation) in [(0, 99), (0, last), (1, 77), (7, 1), (last, last), (u32::MAX, u32::MAX), (last, 0)] {
+    for (slot, generation) in
+        [(0, 99), (0, last), (1, 77), (7, 1), (last, last), (u32::MAX, u32::MAX), (last, 0)]
+    {
         let key = Key { slot, generation };
         let (unit, app) = (AppWorkerId(key), AppId(key));
         assert_eq!(stack.connect(unit, to(80, 0)), Err(ConnectError::Detached));
@@ -282,7 +291,8 @@ fn made_up_ids_find_nothing_and_harm_nobody() {
         assert_eq!(stack.detach_worker(unit, DetachPolicy::Reset), Err(DetachError::NotAttached));
         for worker in [0, 1, 2, 255] {
             stack.notify(unit, WorkerId(worker), Box::new(0u64)).unwrap();
-            let number = (u64::from(worker) << 56) | (u64::from(slot & last) << 28) | u64::from(generation & last);
+            let number =
+                (u64::from(worker) << 56) | (u64::from(slot & last) << 28) | u64::from(generation & last);
             let is_real = log.sessions().iter().chain(&server_log.sessions()).any(|s| s.as_u64() == number);
             if !is_real {
                 stack.end_session(SessionHandle::from_u64(number), EndHow::Reset).unwrap();
@@ -327,7 +337,8 @@ fn a_handshake_of_a_listener_that_is_gone_is_not_finished_by_the_next_one() {
 #[test]
 fn an_unlisten_at_any_step_leaves_sessions_whole_and_handshakes_reset() {
     let mut seen = (0, 0);
-    for (workers, steps) in [1, 3].into_iter().flat_map(|workers| (0..10).map(move |steps| (workers, steps))) {
+    for (workers, steps) in [1, 3].into_iter().flat_map(|workers| (0..10).map(move |steps| (workers, steps)))
+    {
         let mut stack = stack(workers);
         let (log, server_log) = (Log::default(), Log::default());
         let server = attach(&mut stack, "server", Probe::echo(&server_log));
@@ -368,6 +379,105 @@ fn an_unlisten_at_any_step_leaves_sessions_whole_and_handshakes_reset() {
     assert!(seen.0 > 0 && seen.1 > 0, "both came to pass: {seen:?}");
 }
 
+/// What may happen to a handshake that the peer began; packets arrive on this worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Ack(usize),
+    AckAndAll(usize),
+    Reset(usize),
+    SynAgain(usize),
+    Unlisten(u8),
+    DetachReset(u8),
+    DetachClose(u8),
+    /// The SYN-ACK is due again.
+    Second,
+    /// It is given up.
+    Minutes,
+}
+
+const ACTS: [Act; 13] = [
+    Act::Ack(0),
+    Act::Ack(1),
+    Act::AckAndAll(0),
+    Act::AckAndAll(1),
+    Act::Reset(0),
+    Act::Reset(1),
+    Act::SynAgain(1),
+    Act::Unlisten(0),
+    Act::Unlisten(1),
+    Act::DetachReset(1),
+    Act::DetachClose(0),
+    Act::Second,
+    Act::Minutes,
+];
+
+const UNLISTEN: u64 = 5;
+
+/// The matrix of the other side: one thing, then another so many steps later, and what the app does about a session.
+// covers: D02, D07, H56, N07
+#[test]
+fn any_two_things_that_happen_to_a_handshake_are_told_once_or_never() {
+    let behaviours: [fn(&mut Context<'_>, SessionHandle); 3] =
+        [|_, _| {}, |ctx, session| ctx.close(session), |ctx, session| ctx.reset(session)];
+    let (mut up, mut never) = (0, 0);
+    for workers in [1, 3] {
+        for (first, second) in ACTS.into_iter().flat_map(|first| ACTS.map(|second| (first, second))) {
+            for (gap, behaviour) in (0..3).flat_map(|gap| behaviours.map(|behaviour| (gap, behaviour))) {
+                let (mut stack, peer) = Peer::stack(config(workers));
+                let log = Log::default();
+                let listener = std::sync::Arc::new(parking_lot::Mutex::new(None));
+                let ours = listener.clone();
+                let probe = Probe::new(&log, move |ctx, event| match *event {
+                    Event::Accepted(session) => behaviour(ctx, session),
+                    Event::Notified(UNLISTEN) => ctx.unlisten(ours.lock().unwrap()),
+                    Event::Notified(DETACH_RESET) => ctx.detach(DetachPolicy::Reset),
+                    Event::Notified(DETACH_CLOSE) => ctx.detach(DetachPolicy::Close { linger: LINGER }),
+                    _ => {}
+                });
+                let app = attach(&mut stack, "app", probe);
+                let unit = app.app_workers[0];
+                *listener.lock() = Some(stack.listen(unit, ListenOptions::on(Peer::stack_at(80))).unwrap());
+                peer.give(0, End::syn_to(80, 5000));
+                let _ = stack.settle();
+                let end = End::of_syn_ack(&peer.take()[0]);
+                let does = |stack: &mut SingleThreaded, act: Act| {
+                    let tell = |stack: &mut SingleThreaded, worker: u8, message: u64| {
+                        stack.notify(unit, WorkerId(worker % workers as u8), Box::new(message)).unwrap();
+                    };
+                    match act {
+                        Act::Ack(worker) => peer.give(worker, end.ack(0, 1)),
+                        Act::AckAndAll(worker) => {
+                            peer.give(worker, end.ack(0, 1));
+                            peer.give(worker, end.data(0, b"hello"));
+                            peer.give(worker, end.fin(5, b""));
+                        }
+                        Act::Reset(worker) => peer.give(worker, end.reset(0)),
+                        Act::SynAgain(worker) => peer.give(worker, end.syn()),
+                        Act::Unlisten(worker) => tell(stack, worker, UNLISTEN),
+                        Act::DetachReset(worker) => tell(stack, worker, DETACH_RESET),
+                        Act::DetachClose(worker) => tell(stack, worker, DETACH_CLOSE),
+                        Act::Second => stack.advance(Duration::from_secs(1)),
+                        Act::Minutes => stack.advance(Duration::from_secs(100)),
+                    }
+                };
+                does(&mut stack, first);
+                for _ in 0..gap {
+                    let _ = stack.step();
+                    stack.check_consistency();
+                }
+                does(&mut stack, second);
+                pass(&mut stack, Duration::from_secs(40));
+                let at = format!("{first:?}, {second:?} {gap} steps later, {workers} workers");
+                assert!(log.accepted() <= 1, "{at}: {:?}", log.events());
+                up += log.accepted();
+                never += 1 - log.accepted();
+                finish(stack, &[&app], &[&log]);
+            }
+        }
+    }
+    assert!(up > 100 && never > 100, "both came to pass: {up} and {never}");
+}
+
 // ---- Detach before and behind other requests ----
 
 /// Detached in the callback that says it is attached: no worker has heard of it.
@@ -399,7 +509,11 @@ fn an_application_is_detached_before_its_workers_know_it() {
         until(&mut stack, LONG, || log.count(|event| *event == Event::AppDetached) == 1);
         assert_eq!(log.count(|event| *event == Event::Attached), 2 * workers);
         assert_eq!(log.count(|event| *event == Event::Dropped), 2 * workers);
-        assert!(log.outcomes().iter().all(|(_, outcome)| *outcome == Err(ConnectFailure::Detached)), "{:?}", log.outcomes());
+        assert!(
+            log.outcomes().iter().all(|(_, outcome)| *outcome == Err(ConnectFailure::Detached)),
+            "{:?}",
+            log.outcomes()
+        );
         assert_eq!(stack.detach(app.app, DetachPolicy::Reset), Err(DetachError::NotAttached));
         finish(stack, &[], &[&log]);
     }
@@ -410,7 +524,8 @@ fn an_application_is_detached_before_its_workers_know_it() {
 #[test]
 fn a_connect_on_main_for_an_app_worker_that_is_being_detached_is_refused_or_told() {
     for workers in [1, 2] {
-        let (mut stack, links) = impaired_stack(config(workers), Impairments::default(), Impairments::default());
+        let (mut stack, links) =
+            impaired_stack(config(workers), Impairments::default(), Impairments::default());
         links[0].set_link(LinkState::Cut);
         let (log, taken) = (Log::default(), Counter::default());
         let count = taken.clone();
@@ -460,7 +575,10 @@ fn requests_behind_a_detach_have_their_end_too() {
             until(&mut stack, LONG, || log.count(|event| *event == Event::WorkerDetached(0)) == 1);
             let outcomes = log.outcomes();
             assert_eq!(outcomes.len(), 20);
-            assert!(outcomes.iter().all(|(_, outcome)| *outcome == Err(ConnectFailure::Detached)), "{outcomes:?}");
+            assert!(
+                outcomes.iter().all(|(_, outcome)| *outcome == Err(ConnectFailure::Detached)),
+                "{outcomes:?}"
+            );
             assert_eq!(log.count(|event| matches!(event, Event::Listening(_, Err(_)))), 1);
             let half_opens = stack.inspect(Query::HalfOpens { limit: 9 }).unwrap();
             assert_eq!((half_opens.half_opens.len(), half_opens.main.tickets_dropped), (0, 0));

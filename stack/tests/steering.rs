@@ -111,6 +111,7 @@ fn one_queue_stack(config: StackConfig, macs: bool, bad: Impairments) -> SingleT
     virtual_stack(config, [interface(a, CLIENT, 1), interface(b, SERVER, 2)])
 }
 
+// covers: H01, M05
 #[test]
 fn one_queue_serves_four_workers() {
     echoes(one_queue_stack(config(4), false, Impairments::default()), 100, 20_000);
@@ -135,6 +136,7 @@ fn one_queue_with_a_bad_link_serves_four_workers() {
 }
 
 /// The ends of the wire are split differently: what the longer end's surplus queues send arrives elsewhere.
+// covers: M05
 #[test]
 fn a_wire_with_one_end_of_one_queue_serves_four_workers() {
     let (a, b) = memory_wire(MemoryWireConfig::default());

@@ -172,6 +172,7 @@ fn a_slow_consumer_closes_the_window_and_gets_everything() {
     }
 }
 
+// covers: N03
 #[test]
 fn a_server_that_speaks_first_is_heard_after_the_announcement() {
     // With loss in the other direction, so that data comes before and after a retransmitted ACK.
@@ -213,6 +214,7 @@ fn a_server_that_speaks_first_is_heard_after_the_announcement() {
 }
 
 /// A relay: what comes from the client goes out on a session that the relay opened, and back.
+// covers: G02, M07
 #[test]
 fn a_relay_between_two_sessions_passes_both_streams_unharmed() {
     let bad = |seed| Impairments { seed, loss: 0.01, delay_us: 300, ..Impairments::default() };

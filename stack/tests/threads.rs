@@ -293,7 +293,11 @@ fn connects_and_cancels_and_detaches_race_and_every_connect_has_its_outcome() {
         assert_eq!(reports.len(), 2);
         log.check(true);
         server_log.check(true);
-        assert_eq!(log.outcomes().len() as u64, taken.value(), "every connect that was taken has its outcome");
+        assert_eq!(
+            log.outcomes().len() as u64,
+            taken.value(),
+            "every connect that was taken has its outcome"
+        );
     }
 }
 
@@ -324,7 +328,10 @@ fn a_callback_that_hangs_is_named_by_the_detach() {
     // The name is free, the slot is not.
     let again = handle.attach(Probe::idle(&Log::default()), AttachOptions::named("client")).unwrap();
     assert_ne!(again.app_workers[0], client.app_workers[0]);
-    assert_eq!(handle.detach_worker(client.app_workers[0], DetachPolicy::Reset), Err(DetachError::NotAttached));
+    assert_eq!(
+        handle.detach_worker(client.app_workers[0], DetachPolicy::Reset),
+        Err(DetachError::NotAttached)
+    );
     release.send(()).unwrap();
     let left = || log.count(|event| *event == Event::Dropped) == 2;
     while !left() {
@@ -382,4 +389,36 @@ fn a_single_threaded_stack_on_real_time_is_woken_by_another_thread() {
     stack.shutdown(DetachPolicy::default());
     log.check(true);
     server_log.check(true);
+}
+
+#[test]
+fn a_detach_report_counts_connects_that_end_before_the_slowest_worker_has_heard_of_it() {
+    const CONNECTS: usize = 20;
+    let stack = start(config(2));
+    let handle = stack.handle();
+    let log = Log::default();
+    let (open, gate) = unbounded();
+    let made = parking_lot::Mutex::new(Vec::new());
+    let does = move |ctx: &mut Context<'_>, event: &Event| match event {
+        Event::Attached if ctx.worker() == WorkerId(0) => {
+            // Nobody has the address: they are pending for seconds.
+            let options =
+                ConnectOptions { worker: Some(WorkerId(0)), ..ConnectOptions::to(Family::V4.nobody()) };
+            *made.lock() = (0..CONNECTS).map(|_| ctx.connect(options).unwrap()).collect();
+        }
+        Event::Detaching if ctx.worker() == WorkerId(0) => made.lock().iter().for_each(|id| ctx.cancel(*id)),
+        // The other worker says nothing before all of them are over.
+        Event::Detaching => drop(gate.recv_timeout(LIMIT)),
+        _ => {}
+    };
+    let cleaned = log.clone();
+    let probe = Probe::new(&log, does).on_main(move |_, _| {
+        if cleaned.cleaned() == CONNECTS {
+            let _ = open.send(());
+        }
+    });
+    let client = handle.attach(probe, AttachOptions::named("client")).unwrap();
+    ask_until(&handle, |answer| answer.leaks.half_opens == CONNECTS);
+    let report = handle.detach_worker(client.app_workers[0], DetachPolicy::Reset).unwrap();
+    assert_eq!((report.half_opens, report.outcomes.cancelled), (CONNECTS, CONNECTS as u64));
 }

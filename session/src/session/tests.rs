@@ -48,6 +48,7 @@ fn visit(sessions: &mut Sessions) -> Option<(SessionId, Vec<Pending>)> {
     Some((id, told))
 }
 
+// covers: E12
 #[test]
 fn an_empty_fifo_that_found_no_chunk_becomes_writable_when_one_is_freed() {
     let mut sessions = sessions(2);
@@ -120,6 +121,7 @@ fn an_idle_session_holds_no_chunk_whatever_was_committed_of_a_reservation() {
     assert_eq!(sessions.counts().fifo_chunks, 0);
 }
 
+// covers: H12
 #[test]
 fn an_app_that_asks_for_room_in_every_writable_is_visited_once_a_step() {
     let mut sessions = sessions(4);
@@ -133,6 +135,7 @@ fn an_app_that_asks_for_room_in_every_writable_is_visited_once_a_step() {
     sessions.check_consistency();
 }
 
+// covers: E01
 #[test]
 fn closed_after_a_graceful_end_waits_until_all_bytes_are_taken() {
     let mut sessions = sessions(4);

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::{Actor, check, run_thread, step, wake};
-use crate::directory::{Directory, Refused, Requests};
-use crate::sync::queue::unbounded;
+use crate::directory::{Directory, Refused};
+use crate::sync::queue::{Receiver, unbounded};
 
 const APP_WORKER: u32 = 1;
 const PENDING_MAX: usize = 8;
@@ -16,8 +16,7 @@ const PENDING_MAX: usize = 8;
 fn loom_what_a_handle_admitted_is_taken_before_its_app_worker_is_freed() {
     check(None, || {
         let directory = Arc::new(Directory::default());
-        let (sender, receiver) = unbounded();
-        let mut requests = Requests::new(receiver);
+        let (sender, requests) = unbounded();
         directory.open(APP_WORKER);
         let handles = [0, 1].map(|_| {
             let (directory, sender) = (directory.clone(), sender.clone());
@@ -27,10 +26,10 @@ fn loom_what_a_handle_admitted_is_taken_before_its_app_worker_is_freed() {
                 usize::from(admitted.is_ok())
             })
         });
-        let mut found = usize::from(requests.take().is_some());
-        let mark = directory.close(&APP_WORKER, &requests);
-        while !requests.has_passed(mark) {
-            requests.take().expect("what lies before the mark is there");
+        let mut found = usize::from(requests.try_recv().is_ok());
+        let end = found + directory.close(&APP_WORKER, || requests.len());
+        while found < end {
+            requests.try_recv().expect("what was seen to wait is there");
             found += 1;
         }
         // Here main frees the slot: whatever comes now would find it gone.
@@ -49,7 +48,7 @@ fn loom_connects_of_handles_wake_main_and_never_exceed_the_limit() {
     const LIMIT: usize = 1;
     check(Some(3), || {
         let directory = Arc::new(Directory::default());
-        let (sender, receiver) = unbounded();
+        let (sender, requests) = unbounded();
         let main_wake = wake();
         directory.open(APP_WORKER);
         let handles = [0, 1].map(|_| {
@@ -67,10 +66,10 @@ fn loom_connects_of_handles_wake_main_and_never_exceed_the_limit() {
             })
         });
         let main = Actor {
-            state: (Requests::new(receiver), 0),
-            does: |(requests, told): &mut (Requests<bool>, usize)| {
+            state: (requests, 0),
+            does: |(requests, told): &mut (Receiver<bool>, usize)| {
                 let before = *told;
-                while let Some(is_connect) = requests.take() {
+                while let Ok(is_connect) = requests.try_recv() {
                     assert!(directory.pending() <= LIMIT);
                     if is_connect {
                         directory.settle();
@@ -79,7 +78,7 @@ fn loom_connects_of_handles_wake_main_and_never_exceed_the_limit() {
                 }
                 step(*told > before, *told == handles.len())
             },
-            looks: |(requests, _): &(Requests<bool>, usize)| !requests.is_empty(),
+            looks: |(requests, _): &(Receiver<bool>, usize)| !requests.is_empty(),
         };
         run_thread(main, &main_wake);
         for handle in handles {

@@ -1,7 +1,7 @@
 //! Sleep and wake: a message made visible at any moment is not slept through.
 //!
-//! Seen to fail: the fence of `notify` left out or weakened to `AcqRel`; the fence of `prepare_sleep` left out; the second
-//! look left out, or taken before the flag is set; the event drained before the wait instead of after it.
+//! Seen to fail: the fence of `notify` or of `prepare_sleep` left out or weakened to `AcqRel`; the second look left out,
+//! or taken before the flag is set; the event drained before the wait instead of after it.
 
 use std::sync::Arc;
 

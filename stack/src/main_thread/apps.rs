@@ -39,6 +39,11 @@ pub(super) struct AppWorkerRecord {
 }
 
 impl AppWorkerRecord {
+    /// Whether its end was told: no callback for it follows.
+    pub(super) fn is_told(&self) -> bool {
+        self.detach.as_ref().is_some_and(WorkerDetach::is_told)
+    }
+
     pub(super) fn is_detaching(&self) -> bool {
         self.detach.is_some()
     }
@@ -130,7 +135,7 @@ impl Main {
             let abandoned = abandoned.clone();
             self.send(worker, Command::Attach { app_worker, unit, pending_connects_max, object, abandoned });
         }
-        self.directory.live.write().insert(app_worker);
+        self.directory.open(app_worker);
         Ok(app_worker)
     }
 

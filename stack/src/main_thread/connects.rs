@@ -38,6 +38,9 @@ impl Main {
         };
         record.counters.requested += 1;
         let detaching = record.is_detaching();
+        if let Some(detach) = &mut record.detach {
+            detach.half_opens += 1;
+        }
         let flow = FlowKey {
             local: Endpoint::new(
                 options.local_addr.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
@@ -386,7 +389,7 @@ impl Main {
     fn forget_pending(&mut self, told_on: Option<WorkerId>, app_worker: AppWorkerId, connect: ConnectId) {
         match connect.origin() {
             origin if origin > MAIN_ORIGIN => {
-                self.directory.pending.fetch_sub(1, Ordering::Relaxed);
+                self.directory.settle();
             }
             MAIN_ORIGIN => {}
             origin => {
@@ -413,6 +416,9 @@ impl Main {
     fn tell_cleaned(&mut self, app_worker: AppWorkerId, connect: ConnectId, opaque: u64) {
         let Some(record) = self.app_workers.get_mut(app_worker.0) else { return };
         record.counters.cleaned += 1;
+        if record.is_told() {
+            return;
+        }
         let app = record.app;
         self.call_app(app, |app, ctx| app.half_open_cleaned(ctx, connect, opaque));
     }

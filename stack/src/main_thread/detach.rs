@@ -18,6 +18,8 @@ use crate::messages::{Command, Reply};
 
 /// Connects that a detach settles in one step of main: some tens of microseconds.
 const SETTLED_PER_STEP: usize = 256;
+/// Connects that a detach has settled and that were not told yet, at most: other apps' commands wait behind them.
+const SETTLING_MAX: u64 = 512;
 
 /// The detach of an application: ends with its last app worker.
 pub(super) struct AppDetach {
@@ -37,7 +39,8 @@ pub(super) struct WorkerDetach {
     waiting: Vec<WorkerId>,
     /// Requests through stack handles that were made before it began are below this number.
     requests_end: u64,
-    half_opens: usize,
+    /// Connects that were pending when it began, and those that were asked for before every worker had heard of it.
+    pub(super) half_opens: usize,
     sessions: usize,
     sessions_reset: usize,
     listeners: usize,
@@ -46,12 +49,20 @@ pub(super) struct WorkerDetach {
     replies: Vec<Reply<Result<WorkerDetachReport, DetachError>>>,
 }
 
+impl WorkerDetach {
+    /// Whether its end was told, without a worker that is stuck.
+    pub(super) fn is_told(&self) -> bool {
+        self.phase == Phase::Told
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
     /// `DetachBegin` is out: requests that were made before are still arriving.
     Beginning,
-    /// All that can come has come: connects that are left to settle.
-    Settling(Vec<ConnectId>),
+    /// All that can come has come: connects that are left to settle, how many were, and how many outcomes the app worker
+    /// had when that began.
+    Settling { left: Vec<ConnectId>, sent: u64, told_before: u64 },
     /// `DetachEnd` is out: workers end sessions.
     Ending,
     /// The end was told without the workers named as stuck.
@@ -115,8 +126,8 @@ impl Main {
         };
         // From here on no stack handle makes a connect for it, and those that did have sent it: they are among the
         // requests that wait now.
-        self.directory.live.write().remove(&app_worker);
-        let requests_end = self.requests_taken + self.tape.find(|| self.requests.len()) as u64;
+        let requests = self.directory.close(&app_worker, || self.tape.find(|| self.requests.len()));
+        let requests_end = self.requests_taken + requests as u64;
         record.detach = Some(WorkerDetach {
             policy,
             linger,
@@ -195,7 +206,7 @@ impl Main {
     }
 
     fn run_detach(&mut self, app_worker: AppWorkerId) -> bool {
-        let (now, requests_taken) = (self.now, self.requests_taken);
+        let (now, requests_taken, grace) = (self.now, self.requests_taken, self.config.detach_grace);
         let Some(record) = self.app_workers.get_mut(app_worker.0) else { return false };
         let Some(detach) = &mut record.detach else { return false };
         match &mut detach.phase {
@@ -210,23 +221,30 @@ impl Main {
                     detach.stuck = detach.waiting.clone();
                     tracing::warn!(%app_worker, stuck = ?detach.stuck, "workers do not answer a detach: a callback hangs");
                 }
-                detach.half_opens = record.half_opens.len();
                 detach.listeners = record.listeners.len();
                 let mut connects: Vec<_> =
                     record.half_opens.iter().map(|(_, session)| session.connect).collect();
                 if canary::has(Bug::DetachForgetsHalfOpens) {
                     connects.truncate(1);
                 }
-                detach.phase = Phase::Settling(connects);
+                detach.phase =
+                    Phase::Settling { left: connects, sent: 0, told_before: record.counters.settled() };
+                detach.deadline = now + grace;
                 for listener in record.listeners.clone() {
                     let _ = self.unlisten(app_worker, listener);
                 }
                 true
             }
-            Phase::Settling(connects) => {
-                let rest = connects.len().saturating_sub(SETTLED_PER_STEP);
-                let some = connects.split_off(rest);
-                let is_done = connects.is_empty();
+            Phase::Settling { left, sent, told_before } => {
+                // Outcomes that others decided count as told as well: then a few more are under way.
+                let told = record.counters.settled() - *told_before;
+                if sent.saturating_sub(told) >= SETTLING_MAX && now < detach.deadline {
+                    return false;
+                }
+                let rest = left.len().saturating_sub(SETTLED_PER_STEP);
+                let some = left.split_off(rest);
+                *sent += some.len() as u64;
+                let is_done = left.is_empty();
                 for connect in some {
                     // Those whose outcome is on its way already lose nothing by it.
                     let _ = self.fail_connect(connect, ConnectFailure::Detached);
@@ -342,15 +360,11 @@ impl Main {
 
     /// When main must look at a detach again by itself.
     pub(super) fn detach_deadline(&self) -> Option<Instant> {
-        let now = self.now;
         self.detaching
             .iter()
             .filter_map(|id| self.app_workers.get(id.0)?.detach.as_ref())
-            .filter_map(|detach| match detach.phase {
-                Phase::Beginning | Phase::Ending => Some(detach.deadline),
-                Phase::Settling(_) => Some(now),
-                Phase::Told => None,
-            })
+            .filter(|detach| !detach.is_told())
+            .map(|detach| detach.deadline)
             .min()
     }
 }

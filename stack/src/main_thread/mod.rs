@@ -12,7 +12,6 @@ mod listeners;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use crossbeam_channel::Receiver;
 use hashbrown::HashMap;
@@ -25,10 +24,10 @@ use hoststack_transport::{
     TupleAllocator, WorkerId,
 };
 use hoststack_wire::FlowHasher;
-use parking_lot::RwLock;
 
 use crate::channel::{Inbox, Outbox};
 use crate::config::StackConfig;
+use crate::directory::Directory;
 use crate::hash::IdHasher;
 use crate::messages::{Command, Report, Request};
 use crate::record::{Tape, flush};
@@ -37,17 +36,6 @@ use crate::worker::WorkerStats;
 
 /// The origin of connects made on main; stack handles come above it.
 pub(crate) const MAIN_ORIGIN: u16 = 256;
-
-/// What stack handles may look at without asking main. Leaf locks: nothing is called while one is held.
-#[derive(Debug, Default)]
-pub(crate) struct Directory {
-    /// App workers that take requests.
-    pub(crate) live: RwLock<std::collections::BTreeSet<AppWorkerId>>,
-    /// Connects made through stack handles without an outcome.
-    pub(crate) pending: AtomicUsize,
-    /// Origins given to stack handles so far.
-    pub(crate) origins: AtomicUsize,
-}
 
 /// All that main is made of.
 pub(crate) struct MainSeed {
@@ -60,7 +48,7 @@ pub(crate) struct MainSeed {
     pub(crate) reports: Vec<Inbox<Report>>,
     pub(crate) commands: Vec<Outbox<Command>>,
     pub(crate) stats: Vec<Arc<WorkerStats>>,
-    pub(crate) directory: Arc<Directory>,
+    pub(crate) directory: Arc<Directory<AppWorkerId>>,
     pub(crate) updates: Vec<NetUpdate>,
     pub(crate) tape: Tape,
 }
@@ -83,7 +71,7 @@ pub(crate) struct Main {
     report_batches: Vec<Vec<Report>>,
     commands: Vec<Outbox<Command>>,
     stats: Vec<Arc<WorkerStats>>,
-    directory: Arc<Directory>,
+    directory: Arc<Directory<AppWorkerId>>,
     apps: Pool<apps::App>,
     names: BTreeMap<String, AppId>,
     app_workers: Pool<apps::AppWorkerRecord>,

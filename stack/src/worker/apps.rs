@@ -13,10 +13,11 @@ use crate::messages::Report;
 
 /// Callbacks of one kind in a step: some hundred microseconds for apps that do little.
 const TOLD_PER_STEP: usize = 1024;
-/// Slots of the session pool that a detach looks at in one step.
-const DETACH_SLICE: u32 = 4096;
-/// Sessions that a detach ends in one step: each may send a segment and cause callbacks.
-const ENDED_PER_STEP: usize = 256;
+/// Slots of the session pool that a detach looks at in one step: a cache miss or two each.
+const DETACH_SLICE: u32 = 512;
+/// Sessions that a detach ends in one step. Each sends a segment or two and is answered by the peer: ended faster than a
+/// step's receive burst takes the answers in, they would fill rings and schedules that others' packets wait in.
+const ENDED_PER_STEP: usize = 16;
 
 /// The detach of an app worker on this worker, after `DetachEnd`.
 #[derive(Debug)]

@@ -20,6 +20,8 @@ impl Worker {
     pub(super) fn take_commands(&mut self) -> bool {
         /// Commands worked off in a step: some hundred microseconds at most.
         const COMMANDS_MAX: usize = 1024;
+        /// What an outcome counts for: it lets a flow go, and costs a callback and a report besides.
+        const OUTCOME_COST: usize = 32;
         let mut batches = self.tape.find_waiting("batches of commands", || self.commands.available());
         let mut left = COMMANDS_MAX;
         // Half of a step's packets is left to sessions, so that a wave of SYNs does not silence them. Behind a slow device,
@@ -27,7 +29,8 @@ impl Worker {
         let reserved = if self.commands_may_fill { 0 } else { self.path.room_max() / 2 };
         while left > 0 && self.path.room() > reserved {
             if let Some(command) = self.command_batch.pop() {
-                left -= 1;
+                let is_outcome = matches!(command, Command::Outcome { .. });
+                left = left.saturating_sub(if is_outcome { OUTCOME_COST } else { 1 });
                 self.command(command);
             } else if batches > 0
                 && let Some(mut batch) = self.commands.take()

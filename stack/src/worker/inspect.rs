@@ -8,8 +8,8 @@ use super::packets::Out;
 use crate::inspect::{DropInfo, Query, SessionInfo, SessionSummary, WorkerAnswer, WorkerInfo};
 use crate::messages::Report;
 
-/// Slots of the session pool that an answer looks at in one step: some tens of microseconds.
-const SLICE: u32 = 2048;
+/// Slots of the pools that an answer looks at in one step: some tens of microseconds.
+const SLICE: u32 = 512;
 
 /// A question that is being answered.
 pub(super) struct Run {
@@ -17,11 +17,13 @@ pub(super) struct Run {
     what: Query,
     cursor: u32,
     listed: usize,
+    /// Armed timers of the slots so far.
+    timers: usize,
 }
 
 impl Run {
     pub(super) fn new(query: u64, what: Query) -> Run {
-        Run { query, what, cursor: 0, listed: 0 }
+        Run { query, what, cursor: 0, listed: 0, timers: 0 }
     }
 }
 
@@ -30,11 +32,13 @@ impl Worker {
     pub(super) fn answer_inspections(&mut self) -> bool {
         let Some(mut run) = self.inspections.pop_front() else { return false };
         let mut part = WorkerAnswer::default();
-        let mut last = true;
+        let lists_sessions = matches!(run.what, Query::Sessions { .. });
+        let sessions_end = if lists_sessions { self.sessions.slot_end() } else { 0 };
+        let end = sessions_end.max(self.tcp.timer_slot_end());
+        let slots = run.cursor..end.min(run.cursor.saturating_add(SLICE));
+        run.timers += self.tcp.armed_timers_in(slots.clone());
         if let Query::Sessions { limit, verbose } = run.what {
-            let end = self.sessions.slot_end();
-            let stop = end.min(run.cursor.saturating_add(SLICE));
-            for slot in run.cursor..stop {
+            for slot in slots.clone() {
                 let Some((id, session)) = self.sessions.at_slot(slot) else { continue };
                 count(&mut part.summary, session);
                 if run.listed < limit {
@@ -42,11 +46,11 @@ impl Worker {
                     part.sessions.push(self.describe(id, session, verbose));
                 }
             }
-            run.cursor = stop;
-            last = stop >= end;
         }
+        run.cursor = slots.end;
+        let last = slots.end >= end;
         if last {
-            part.info = self.info();
+            part.info = self.info(run.timers);
         }
         self.reports.push(Report::Answer { query: run.query, part: Box::new(part), last });
         if !last {
@@ -87,7 +91,7 @@ impl Worker {
     }
 
     /// The worker's figures now.
-    fn info(&self) -> WorkerInfo {
+    fn info(&self, tcp_timers: usize) -> WorkerInfo {
         let sessions = self.sessions.counts();
         let tcp = self.tcp.counts();
         let app_timers: usize = self.apps.iter().flatten().map(|slot| slot.state.timers.len()).sum();
@@ -139,7 +143,7 @@ impl Worker {
             half_open_entries: tcp.half_open_entries,
             syn_received: tcp.syn_received,
             time_wait: tcp.time_wait,
-            timers: tcp.armed_timers + app_timers,
+            timers: tcp_timers + app_timers,
             flows: tcp.flows,
             tcp: self
                 .tcp

@@ -207,12 +207,13 @@ impl Worker {
         worked |= self.run_detaches();
         worked |= self.transmit();
         worked |= self.answer_inspections();
+        // Before main hears of sessions it sees their number.
+        self.stats.sessions.store(self.sessions.counts().sessions, Ordering::Relaxed);
         self.tape.stamp();
         worked |= self.flush();
         self.tape.end(worked);
         self.figures.steps += 1;
         self.figures.busy_steps += u64::from(worked);
-        self.stats.sessions.store(self.sessions.counts().sessions, Ordering::Relaxed);
         Step { worked, next_deadline: self.next_deadline(), stopped: self.stopped }
     }
 

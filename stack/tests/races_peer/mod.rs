@@ -123,13 +123,22 @@ impl End {
 
     /// A connection that the peer opens: its SYN.
     pub fn syn_to(stack_port: u16, peer_port: u16) -> Vec<u8> {
-        End { stack_port, peer_port, irs: SeqNum(0) }.segment(Flags::SYN, 0, None, b"")
+        End { stack_port, peer_port, irs: SeqNum(0) }.syn()
+    }
+
+    /// The peer's SYN.
+    pub fn syn(&self) -> Vec<u8> {
+        self.segment(Flags::SYN, 0, None, b"")
     }
 
     /// The connection whose SYN was answered with this SYN-ACK.
     pub fn of_syn_ack(syn_ack: &Sent) -> End {
         assert!(syn_ack.is(Flags::SYN) && syn_ack.is(Flags::ACK), "{syn_ack:?}");
-        End { stack_port: syn_ack.header.src_port, peer_port: syn_ack.header.dst_port, irs: syn_ack.header.seq }
+        End {
+            stack_port: syn_ack.header.src_port,
+            peer_port: syn_ack.header.dst_port,
+            irs: syn_ack.header.seq,
+        }
     }
 
     /// Whether the segment is of this connection.
