@@ -69,6 +69,13 @@ pub(crate) struct EchoArgs {
     /// Keep all connections open until the last is up, look at them, then detach the client with all of them.
     #[arg(long)]
     hold: bool,
+    /// Cancel so many of the connects, in per cent, each at a random moment: it has no other outcome, or had one first.
+    #[arg(long, value_name = "PER CENT", default_value = "0", value_parser = parse::per_cent)]
+    cancel: f64,
+    /// Right behind this share of the connects, in per cent, detach the client's app worker with all that is pending
+    /// and open, and attach another one for the rest.
+    #[arg(long, value_name = "PER CENT", value_parser = parse::per_cent)]
+    detach_at: Option<f64>,
     /// Run the client alone, over this device (tap:NAME), towards --peer.
     #[arg(long, value_name = "tap:NAME", value_parser = parse::tap_name, requires = "address", requires = "peer")]
     device: Option<String>,
@@ -121,6 +128,8 @@ pub(crate) fn echo(args: &EchoArgs) -> Result<(), CliError> {
         hold: args.hold,
         timeout: Some(args.connect_timeout),
         seed: args.seed.unwrap_or(0),
+        cancel: args.cancel,
+        detach_at: args.detach_at(),
         ..EchoClientOptions::to(remotes)
     };
     let client = EchoClient::new(options).map_err(CliError::usage)?;
@@ -244,6 +253,14 @@ impl Plan {
 }
 
 impl EchoArgs {
+    /// The connect behind which the app worker is detached, counted from 1: at least the first, so that something is
+    /// pending.
+    fn detach_at(&self) -> Option<u32> {
+        // Cannot be more than the sessions because the share is 1 at most.
+        let connect = |share: f64| (share * f64::from(self.sessions)).ceil() as u32;
+        self.detach_at.map(connect).filter(|_| self.sessions > 0).map(|connect| connect.max(1))
+    }
+
     /// What the wire does in one direction; the two draw from different seeds.
     fn impairments(&self, direction: u64) -> Impairments {
         Impairments {
@@ -307,10 +324,21 @@ fn run_client(
     let bar = progress::bar(Counts::Sessions, u64::from(args.sessions), args.json);
     let watch = Stopwatch::start();
     let attached = host.attach(client, AttachOptions::named("echo-client")).map_err(CliError::failed)?;
-    host.run_until(handle.events(), || {
-        bar.set_position(look(&handle, args.hold));
-        interrupt.is_set() || if args.hold { handle.is_complete() } else { handle.is_done() }
-    });
+    let run_until = |host: &mut Host, done: &dyn Fn() -> bool| {
+        host.run_until(handle.events(), || {
+            bar.set_position(look(&handle, args.hold));
+            interrupt.is_set() || done()
+        });
+    };
+    if args.detach_at().is_some() {
+        run_until(host, &|| handle.detach_report().is_some());
+        // What was told is known now, and would only keep the next wait from waiting.
+        handle.events().try_iter().for_each(drop);
+        if !interrupt.is_set() {
+            host.attach_worker(attached.app).map_err(CliError::failed)?;
+        }
+    }
+    run_until(host, &|| if args.hold { handle.is_complete() } else { handle.is_done() });
     let (seconds, cpu_seconds) = (watch.seconds(), watch.cpu_seconds());
     finish(&bar, interrupt);
     let interrupted = interrupt.is_set();
@@ -319,6 +347,7 @@ fn run_client(
     let linger = if interrupted { Duration::from_secs(1) } else { Duration::from_secs(30) };
     let report = host.detach(attached.app, DetachPolicy::Close { linger }).map_err(CliError::failed)?;
     Ok(Outcome {
+        detach: handle.detach_report().cloned(),
         totals: handle.stats().totals(),
         latency: handle.stats().connect_latency_us(),
         report,

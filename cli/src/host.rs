@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hoststack::app::{
-    AppId, Application, AttachError, AttachOptions, DetachError, DetachPolicy, DetachReport,
+    AppId, AppWorkerId, Application, AttachError, AttachOptions, DetachError, DetachPolicy, DetachReport,
 };
 use hoststack::{Answer, Attached, BuildError, Builder, Query, SingleThreaded, Stack, StackHandle, Stopped};
 
@@ -64,6 +64,11 @@ impl Host {
         options: AttachOptions,
     ) -> Result<Attached, AttachError> {
         forward!(self, stack => stack.attach(app, options))
+    }
+
+    /// See [`StackHandle::attach_worker`].
+    pub(crate) fn attach_worker(&mut self, app: AppId) -> Result<AppWorkerId, AttachError> {
+        forward!(self, stack => stack.attach_worker(app))
     }
 
     /// See [`StackHandle::detach`].

@@ -16,9 +16,8 @@ mod plan;
 pub mod server;
 
 pub use discard::Discard;
-pub use echo::client::{
-    EchoClient, EchoClientError, EchoClientEvent, EchoClientHandle, EchoClientOptions, Release,
-};
+pub use echo::client::{EchoClient, EchoClientEvent, EchoClientHandle, Release};
+pub use echo::client_options::{EchoClientError, EchoClientOptions};
 pub use echo::client_stats::{EchoClientStats, EchoClientTotals};
 pub use echo::server::EchoServer;
 pub use echo::stream::Pattern;

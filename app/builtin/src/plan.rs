@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     taken: AtomicU64,
     /// Numbers below it may be claimed. Only moved by the one who completes the wave.
     wave_end: AtomicU32,
+    /// Numbers from it on may not be claimed for now. Only ever moved to the end.
+    pause_at: AtomicU32,
     /// Numbers that are done for their wave.
     done: AtomicU32,
 }
@@ -46,16 +48,30 @@ impl Plan {
             pending_max: pending_max.max(1),
             taken: AtomicU64::new(0),
             wave_end: AtomicU32::new(wave_size.min(total)),
+            pause_at: AtomicU32::new(u32::MAX),
             done: AtomicU32::new(0),
         }
     }
 
-    /// The next number, if there is one in this wave and not too many are under way.
+    /// With numbers from `pause_at` on kept back until [`Plan::resume`].
+    pub(crate) fn pausing_at(self, pause_at: u32) -> Plan {
+        Plan { pause_at: AtomicU32::new(pause_at), ..self }
+    }
+
+    /// Ends the pause, if it was reached. Whoever calls this goes on to claim, or attaches someone who does.
+    pub(crate) fn resume(&self) {
+        let claimed = halves(self.taken.load(Ordering::Acquire)).0;
+        if claimed >= self.pause_at.load(Ordering::Acquire) {
+            self.pause_at.store(u32::MAX, Ordering::Release);
+        }
+    }
+
+    /// The next number, if there is one in this wave and before the pause, and not too many are under way.
     pub(crate) fn claim(&self) -> Option<u32> {
-        let wave_end = self.wave_end.load(Ordering::Acquire);
+        let end = self.wave_end.load(Ordering::Acquire).min(self.pause_at.load(Ordering::Acquire));
         let claim = |taken: u64| {
             let (claimed, freed) = halves(taken);
-            (claimed < wave_end && claimed - freed < self.pending_max).then_some(taken + (1 << 32))
+            (claimed < end && claimed - freed < self.pending_max).then_some(taken + (1 << 32))
         };
         self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, claim).ok().map(|taken| halves(taken).0)
     }
@@ -119,6 +135,18 @@ mod tests {
         assert_eq!((plan.claim(), plan.claim(), plan.claim()), (Some(0), Some(1), None));
         plan.free();
         assert_eq!((plan.claim(), plan.claim()), (Some(2), None));
+    }
+
+    #[test]
+    fn numbers_behind_a_pause_wait_for_its_end() {
+        let plan = Plan::new(6, 2, 100).pausing_at(2);
+        plan.resume();
+        assert_eq!((plan.claim(), plan.claim(), plan.claim()), (Some(0), Some(1), None), "not reached yet");
+        plan.free();
+        assert_eq!(plan.complete(), Completed::One);
+        assert_eq!(plan.claim(), None);
+        plan.resume();
+        assert_eq!((plan.claim(), plan.claim()), (Some(2), None), "the wave's limit holds");
     }
 
     #[test]

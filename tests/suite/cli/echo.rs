@@ -9,15 +9,22 @@ use serde_json::Value;
 use crate::{LIMIT, run, start};
 
 /// Fields of the JSON object that scripts may rely on.
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 29] = [
     "sessions_requested",
     "connected",
     "refused",
     "timed_out",
     "unreachable",
     "cancelled",
+    "cancels",
     "detached",
+    "failed",
     "undelivered",
+    "closed",
+    "broken",
+    "half_opens_at_detach",
+    "sessions_at_detach",
+    "reset_by_detach",
     "bytes_sent",
     "bytes_echoed",
     "bytes_mismatched",
@@ -59,9 +66,7 @@ fn echo(sessions: u64, bytes: u64, options: &[&str]) -> Value {
 
 #[track_caller]
 fn assert_adds_up(report: &Value, sessions: u64, bytes: u64) {
-    let has = keys(report);
-    let missing: Vec<_> = FIELDS.iter().filter(|field| !has.contains(*field)).collect();
-    assert!(missing.is_empty(), "no {missing:?} in {report:#}");
+    assert_complete(report);
     for (name, expected) in [
         ("sessions_requested", sessions),
         ("connected", sessions),
@@ -69,8 +74,14 @@ fn assert_adds_up(report: &Value, sessions: u64, bytes: u64) {
         ("timed_out", 0),
         ("unreachable", 0),
         ("cancelled", 0),
+        ("cancels", 0),
         ("detached", 0),
+        ("failed", 0),
         ("undelivered", 0),
+        ("broken", 0),
+        ("half_opens_at_detach", 0),
+        ("sessions_at_detach", 0),
+        ("reset_by_detach", 0),
         ("bytes_sent", sessions * bytes),
         ("bytes_echoed", sessions * bytes),
         ("bytes_mismatched", 0),
@@ -78,6 +89,17 @@ fn assert_adds_up(report: &Value, sessions: u64, bytes: u64) {
     ] {
         assert_eq!(number(report, &format!("/{name}")), expected, "{name} in {report:#}");
     }
+    // The client closes first and keeps each TIME-WAIT; the shortest echo is three packets of handshake and four to close.
+    assert_eq!(number(report, "/time_wait"), sessions);
+    assert!(number(report, "/wire/segments") >= 5 * sessions, "{report:#}");
+}
+
+/// Every field is there, nothing leaked, and figures that hang together do.
+#[track_caller]
+fn assert_complete(report: &Value) {
+    let has = keys(report);
+    let missing: Vec<_> = FIELDS.iter().filter(|field| !has.contains(*field)).collect();
+    assert!(missing.is_empty(), "no {missing:?} in {report:#}");
     assert_eq!(keys(&report["wire"]), BTreeSet::from(["segments", "dropped", "reordered", "duplicated"]));
     assert_eq!(keys(&report["connect_latency_us"]), BTreeSet::from(["p50", "p99", "max"]));
     let leaks = BTreeSet::from(["sessions", "half_opens", "timers", "fifo_chunks", "flows", "messages"]);
@@ -86,9 +108,6 @@ fn assert_adds_up(report: &Value, sessions: u64, bytes: u64) {
     let [p50, p99, max] =
         ["p50", "p99", "max"].map(|name| number(report, &format!("/connect_latency_us/{name}")));
     assert!(p50 <= p99 && p99 <= max, "{p50} {p99} {max}");
-    // The client closes first and keeps each TIME-WAIT; the shortest echo is three packets of handshake and four to close.
-    assert_eq!(number(report, "/time_wait"), sessions);
-    assert!(number(report, "/wire/segments") >= 5 * sessions, "{report:#}");
     for name in ["seconds", "cpu_seconds", "connects_per_second", "echo_gbits_per_second"] {
         assert!(report[name].as_f64().is_some_and(|figure| figure >= 0.0), "{name} in {report:#}");
     }
@@ -172,6 +191,113 @@ fn a_hundred_thousand_sessions_are_held_listed_and_detached() {
 fn held_sessions_without_threads_are_detached_too() {
     let report = echo(5000, 64, &["--hold", "--workers", "0"]);
     assert_eq!(number(&report, "/held/session_summary/open"), 10_000);
+}
+
+/// Runs `echo --json` with some connects cancelled or detached, which must succeed: one outcome for each connect, and
+/// of what lived every byte.
+#[track_caller]
+fn echo_cut_off(sessions: u64, bytes: u64, options: &[&str]) -> Value {
+    let (count, size) = (sessions.to_string(), bytes.to_string());
+    let mut arguments = vec!["echo", "--json", "--sessions", &count, "--bytes", &size];
+    arguments.extend(options);
+    let report = run(&arguments).success().json();
+    assert_complete(&report);
+    let number = |name: &str| number(&report, &format!("/{name}"));
+    let outcomes =
+        ["connected", "refused", "timed_out", "unreachable", "cancelled", "detached", "failed"].map(number);
+    assert_eq!(outcomes.iter().sum::<u64>(), sessions, "{report:#}");
+    assert_eq!((number("sessions_requested"), number("half_opens_cleaned")), (sessions, sessions));
+    for name in ["refused", "timed_out", "unreachable", "failed", "undelivered", "broken", "bytes_mismatched"]
+    {
+        assert_eq!(number(name), 0, "{name} in {report:#}");
+    }
+    let (connected, lived) = (number("connected"), number("connected") - number("reset_by_detach"));
+    if options.contains(&"--hold") {
+        assert_eq!(number("held/sessions"), lived, "{report:#}");
+    } else {
+        assert_eq!((number("closed"), number("time_wait")), (lived, lived), "{report:#}");
+    }
+    let (sent, echoed) = (number("bytes_sent"), number("bytes_echoed"));
+    assert!(lived * bytes <= echoed && echoed <= sent && sent <= connected * bytes, "{report:#}");
+    assert!(number("cancelled") <= number("cancels"), "{report:#}");
+    assert!(number("detached") <= number("half_opens_at_detach"), "{report:#}");
+    assert!(number("reset_by_detach") <= number("sessions_at_detach"), "{report:#}");
+    report
+}
+
+#[test]
+fn a_share_of_the_connects_is_cancelled_and_the_others_are_as_ever() {
+    for workers in ["0", "1", "4"] {
+        let report = echo_cut_off(2000, 300, &["--workers", workers, "--cancel", "20"]);
+        let cancels = number(&report, "/cancels");
+        assert!((300..500).contains(&cancels), "{cancels} is no fifth of 2000");
+        // Those right behind their request, half of them, always win.
+        assert!(number(&report, "/cancelled") >= cancels / 3, "{report:#}");
+        assert_eq!((number(&report, "/detached"), number(&report, "/half_opens_at_detach")), (0, 0));
+    }
+}
+
+#[test]
+fn connects_over_a_slow_wire_are_cancelled_while_their_syns_are_under_way() {
+    let report = echo_cut_off(200, 100, &["--cancel", "100", "--waves", "1", "--delay", "20ms"]);
+    assert!(number(&report, "/cancelled") > 80, "{report:#}");
+}
+
+#[test]
+fn the_app_worker_is_detached_under_way_with_connects_pending() {
+    for workers in ["0", "1", "4"] {
+        for sessions in [200, 5000] {
+            let options = ["--workers", workers, "--detach-at", "50%"];
+            let report = echo_cut_off(sessions, 1000, &options);
+            // At least a wave of a tenth was asked for in one go, or the most that may be pending.
+            assert!(number(&report, "/detached") > 0, "{report:#}");
+            assert!(
+                number(&report, "/connected") >= sessions / 2,
+                "the second half is not touched: {report:#}"
+            );
+            assert_eq!((number(&report, "/cancels"), number(&report, "/cancelled")), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn connects_are_cancelled_and_the_app_worker_is_detached_in_one_run() {
+    for workers in ["0", "1", "4"] {
+        for options in [&[][..], &["--ipv6"], &["--hold"], &["--waves", "1", "--loss", "2", "--reorder", "2"]]
+        {
+            let mut all = vec!["--workers", workers, "--cancel", "20", "--detach-at", "50"];
+            all.extend(options);
+            let report = echo_cut_off(1000, 2000, &all);
+            assert!(number(&report, "/detached") > 0 && number(&report, "/cancelled") > 0, "{report:#}");
+        }
+    }
+}
+
+#[test]
+fn a_detach_behind_the_first_connect_or_the_last_is_one_too() {
+    for share in ["0", "0.1%", "100%"] {
+        let report = echo_cut_off(300, 100, &["--detach-at", share, "--waves", "3"]);
+        assert!(number(&report, "/detached") > 0, "{report:#}");
+    }
+    let nothing = echo(0, 100, &["--detach-at", "50%", "--cancel", "50"]);
+    assert_eq!(number(&nothing, "/detached"), 0);
+}
+
+#[test]
+fn two_hundred_thousand_sessions_are_cancelled_and_detached_with_nothing_left() {
+    let report = echo_cut_off(200_000, 64, &["--cancel", "20", "--detach-at", "50%"]);
+    assert!(number(&report, "/detached") > 0 && number(&report, "/cancelled") > 20_000, "{report:#}");
+    assert!(number(&report, "/connected") > 150_000, "{report:#}");
+}
+
+#[test]
+fn the_text_tells_of_cancels_and_of_the_detach() {
+    let done = run(&["echo", "--sessions", "500", "--cancel", "20%", "--detach-at", "50"]).success();
+    for part in
+        [" cancelled", " detached", "cancels", "asked for", "behind connect 250", "half-opens pending"]
+    {
+        assert!(done.stdout.contains(part), "no {part:?}\n{}", done.transcript());
+    }
 }
 
 #[test]

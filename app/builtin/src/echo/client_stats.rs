@@ -30,8 +30,10 @@ pub struct EchoClientTotals {
     pub timed_out: u64,
     /// Connects without a route, a neighbour, or hope.
     pub unreachable: u64,
-    /// Connects that someone cancelled.
+    /// Connects that ended because they were cancelled.
     pub cancelled: u64,
+    /// Connects that the client cancelled: before their outcome, or too late.
+    pub cancels: u64,
     /// Connects that ended because the app worker was detached.
     pub detached: u64,
     /// Connects that failed otherwise: the sum of the next four.
@@ -58,6 +60,8 @@ pub struct EchoClientTotals {
     pub closed_short: u64,
     /// Sessions that were cut off.
     pub reset: u64,
+    /// Of them, sessions that the detach of their app worker cut off.
+    pub reset_by_detach: u64,
     /// Half-opens that main told of as cleaned: one for each connect requested, in the end.
     pub half_opens_cleaned: u64,
 }
@@ -127,12 +131,14 @@ pub(crate) struct MainCell {
 pub(crate) struct IssuerCell {
     pub(crate) requested: Counter,
     pub(crate) not_issued: Counter,
+    pub(crate) cancels: Counter,
 }
 
 impl IssuerCell {
     fn add_to(&self, totals: &mut EchoClientTotals) {
         totals.requested += self.requested.value();
         totals.not_issued += self.not_issued.value();
+        totals.cancels += self.cancels.value();
     }
 }
 
@@ -157,6 +163,7 @@ pub(crate) struct ClientCell {
     pub(crate) closed_ok: Counter,
     pub(crate) closed_short: Counter,
     pub(crate) reset: Counter,
+    pub(crate) reset_by_detach: Counter,
     pub(crate) latency_us: Histogram,
 }
 
@@ -194,5 +201,6 @@ impl ClientCell {
         totals.closed_ok += self.closed_ok.value();
         totals.closed_short += self.closed_short.value();
         totals.reset += self.reset.value();
+        totals.reset_by_detach += self.reset_by_detach.value();
     }
 }

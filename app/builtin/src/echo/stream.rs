@@ -16,11 +16,7 @@ pub struct Pattern {
 impl Pattern {
     /// The stream of session `number` in a run with this `seed`.
     pub fn new(seed: u64, number: u32) -> Pattern {
-        // The finalizer of splitmix64: neighbours get keys that are far apart.
-        let mut key = seed.wrapping_add((u64::from(number) + 1).wrapping_mul(STEP));
-        key = (key ^ (key >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        key = (key ^ (key >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Pattern { key: key ^ (key >> 31) }
+        Pattern { key: scatter(seed, number) }
     }
 
     #[inline]
@@ -71,6 +67,15 @@ impl Pattern {
         }
         bytes.iter().zip(offset..).filter(|(byte, at)| **byte != self.byte(*at)).count() as u64
     }
+}
+
+/// What session `number` draws from `seed`, the same whenever and on whatever worker it does.
+pub(crate) fn scatter(seed: u64, number: u32) -> u64 {
+    // The finalizer of splitmix64: neighbours get keys that are far apart.
+    let mut key = seed.wrapping_add((u64::from(number) + 1).wrapping_mul(STEP));
+    key = (key ^ (key >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    key = (key ^ (key >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    key ^ (key >> 31)
 }
 
 #[inline]

@@ -311,6 +311,7 @@ mod tests {
         assert_eq!(stats.totals(), expected);
     }
 
+    // covers: H48
     #[test]
     fn a_failed_connect_is_named_by_its_failure_and_a_redirect_says_where_to() {
         assert_eq!(FetchError::Connect(ConnectFailure::TimedOut).name(), "timed_out");
