@@ -5,7 +5,7 @@ use std::io::Write;
 
 use hoststack_tests::binary::workspace_root;
 use hoststack_tests::tidy::{
-    assert_clean, documents, graph, metadata, policy, project_file, project_files, rust,
+    assert_clean, documents, graph, metadata, policy, project_file, project_files, races, rust,
 };
 
 #[test]
@@ -115,6 +115,12 @@ fn links_between_documents_lead_somewhere() {
 #[test]
 fn nothing_names_the_workshop() {
     assert_clean("names of internal tooling", &documents::workshop_names(&project_files()));
+}
+
+#[test]
+fn every_race_of_the_list_has_its_test_or_its_reason() {
+    let complaints = races::complaints(&project_files(), &project_file(races::PAGE).text, races::IDS);
+    assert_clean("docs/races.md", &complaints);
 }
 
 #[test]

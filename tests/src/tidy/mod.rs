@@ -2,11 +2,12 @@
 //!
 //! Each rule returns what breaks it, one sentence each, so that a failing test lists all of it at once. `suite/tidy.rs`
 //! applies them to the workspace; the tables that a change of design must touch are here: [`graph::GRAPH`],
-//! [`rust::UNSAFE`], [`rust::LIFTED`].
+//! [`rust::UNSAFE`], [`rust::LIFTED`], [`races::IDS`].
 
 pub mod documents;
 pub mod graph;
 pub mod policy;
+pub mod races;
 pub mod rust;
 pub mod source;
 
