@@ -1,4 +1,31 @@
-//! The callbacks.
+//! The callbacks: which thread, in what order, what may be called inside.
+//!
+//! | callback | thread | order and number |
+//! |---|---|---|
+//! | [`Application::app_worker`] | main | once per app worker and worker, before its object's `attached` |
+//! | [`Application::attached`] | main | first of the application's, once |
+//! | [`Application::listening`] | main | once per listen request |
+//! | [`Application::half_open_cleaned`] | main | once per connect request, after its `connected` returned |
+//! | [`Application::worker_detached`] | main | once per app worker, after everything else of it |
+//! | [`Application::detached`] | main | last, once; the value is dropped |
+//! | [`AppWorker::attached`] | its worker | first of the object's, once |
+//! | [`AppWorker::connected`] | the worker that owns the flow | once per connect request, whoever made it, wherever |
+//! | [`AppWorker::accepted`] | the worker that owns the flow | once per inbound session |
+//! | [`AppWorker::readable`], [`AppWorker::writable`] | the session's | after the session's announcement, any number |
+//! | [`AppWorker::peer_closed`] | the session's | at most once, after the last `readable` |
+//! | [`AppWorker::reset`] | the session's | at most once; `closed` follows at once |
+//! | [`AppWorker::closed`] | the session's | last of the session, once if it was announced |
+//! | [`AppWorker::timer`], [`AppWorker::notified`] | its worker | any number |
+//! | [`AppWorker::detaching`] | its worker | once; requests are refused from its return on |
+//!
+//! Inside any of them: whatever the context lends, in any number. Nothing called there runs another callback before this
+//! one has returned, and after [`Context::close`] or [`Context::reset`] of a session only its `closed` follows. On main,
+//! connects and listens name an app worker that is attached: one whose detach has begun is refused. What must not be done
+//! inside is to wait: the calls of a stack handle that wait for an answer wait for the very thread that they are made on.
+//!
+//! A connect's outcome is decided once, by whoever holds its ticket: the transport, the deadline
+//! ([`crate::ConnectOptions::timeout`]), a cancel, or a detach. A cancel either yields the one outcome `Cancelled` or loses to
+//! the one that was decided before it.
 
 use std::any::Any;
 
