@@ -62,6 +62,10 @@ pub struct Leaks {
     pub flows: usize,
     /// Messages sent and not handled, and connect tickets dropped without an outcome.
     pub messages: u64,
+    /// Segments that wait for the hand-over of their flow.
+    pub parked: usize,
+    /// Listeners, on main and on each worker.
+    pub listeners: usize,
 }
 
 impl Leaks {
@@ -108,6 +112,10 @@ pub struct WorkerInfo {
     pub timers: usize,
     /// Flow table entries.
     pub flows: usize,
+    /// Segments that wait for the hand-over of their flow.
+    pub parked: usize,
+    /// Listeners.
+    pub listeners: usize,
     /// TCP counters by name, zero ones left out.
     pub tcp: Vec<(String, u64)>,
     /// Drop reasons by stable name, zero ones left out, with what they mean.

@@ -280,7 +280,7 @@ pub(crate) fn errors(workers: &[WorkerInfo]) -> String {
 
 /// `show leaks`: what is held now, TIME-WAIT apart.
 pub(crate) fn leaks(leaks: &Leaks, time_wait: usize) -> String {
-    let Leaks { sessions, half_opens, timers, fifo_chunks, flows, messages } = *leaks;
+    let Leaks { sessions, half_opens, timers, fifo_chunks, flows, messages, parked, listeners } = *leaks;
     let held = pairs([
         ("sessions", sessions.to_string()),
         ("half-opens", half_opens.to_string()),
@@ -288,6 +288,8 @@ pub(crate) fn leaks(leaks: &Leaks, time_wait: usize) -> String {
         ("fifo chunks", fifo_chunks.to_string()),
         ("flows", flows.to_string()),
         ("messages", messages.to_string()),
+        ("parked segments", parked.to_string()),
+        ("listeners", listeners.to_string()),
         ("TIME-WAIT", format!("{time_wait} (owed to the peers for 60 s, no leak)")),
     ]);
     let verdict =

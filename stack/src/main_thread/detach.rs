@@ -209,6 +209,10 @@ impl Main {
         let (now, requests_taken, grace) = (self.now, self.requests_taken, self.config.detach_grace);
         let Some(record) = self.app_workers.get_mut(app_worker.0) else { return false };
         let Some(detach) = &mut record.detach else { return false };
+        if now >= detach.deadline + grace / 2 && !detach.is_told() {
+            // Main itself was late (a suspended machine, a jump of the clock): so were the workers, perhaps.
+            detach.deadline = now + grace;
+        }
         match &mut detach.phase {
             Phase::Beginning => {
                 if requests_taken < detach.requests_end && !canary::has(Bug::RequestsOrphaned) {

@@ -122,6 +122,8 @@ impl Main {
             fifo_chunks: sum(|worker| worker.fifo_chunks),
             flows: live_flows + held_tuples,
             messages: self.messages_waiting() + self.ledger.dropped(),
+            parked: sum(|worker| worker.parked),
+            listeners: self.listeners.len() + sum(|worker| worker.listeners),
         }
     }
 

@@ -145,6 +145,8 @@ impl Worker {
             time_wait: tcp.time_wait,
             timers: tcp_timers + app_timers,
             flows: tcp.flows,
+            parked: self.parked.len(),
+            listeners: tcp.listeners,
             tcp: self
                 .tcp
                 .counters()

@@ -102,7 +102,16 @@ fn assert_complete(report: &Value) {
     assert!(missing.is_empty(), "no {missing:?} in {report:#}");
     assert_eq!(keys(&report["wire"]), BTreeSet::from(["segments", "dropped", "reordered", "duplicated"]));
     assert_eq!(keys(&report["connect_latency_us"]), BTreeSet::from(["p50", "p99", "max"]));
-    let leaks = BTreeSet::from(["sessions", "half_opens", "timers", "fifo_chunks", "flows", "messages"]);
+    let leaks = BTreeSet::from([
+        "sessions",
+        "half_opens",
+        "timers",
+        "fifo_chunks",
+        "flows",
+        "messages",
+        "parked",
+        "listeners",
+    ]);
     assert_eq!(keys(&report["leaks"]), leaks);
     assert!(leaks.iter().all(|name| number(report, &format!("/leaks/{name}")) == 0), "leaked: {report:#}");
     let [p50, p99, max] =

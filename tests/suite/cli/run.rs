@@ -177,7 +177,17 @@ fn each_command_shows_what_there_is() {
     }
     assert!(desk.show("show errors").contains("nothing was dropped"));
     let leaks = desk.show("show leaks");
-    for part in ["sessions", "half-opens", "timers", "fifo chunks", "flows", "messages", "TIME-WAIT"] {
+    for part in [
+        "sessions",
+        "half-opens",
+        "timers",
+        "fifo chunks",
+        "flows",
+        "messages",
+        "parked segments",
+        "listeners",
+        "TIME-WAIT",
+    ] {
         assert!(leaks.contains(part), "no {part} in\n{leaks}");
     }
     assert!(desk.show("help").contains("app detach NAME"));

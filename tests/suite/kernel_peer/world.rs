@@ -216,7 +216,9 @@ pub(crate) fn number(value: &Value, pointer: &str) -> u64 {
 /// Asserts that the `leaks` of a report are the six that there are, all zero.
 #[track_caller]
 pub(crate) fn assert_no_leaks(report: &Value) {
-    for name in ["sessions", "half_opens", "timers", "fifo_chunks", "flows", "messages"] {
+    for name in
+        ["sessions", "half_opens", "timers", "fifo_chunks", "flows", "messages", "parked", "listeners"]
+    {
         assert_eq!(number(report, &format!("/leaks/{name}")), 0, "leaked {name}: {report:#}");
     }
 }

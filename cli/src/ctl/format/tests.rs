@@ -66,7 +66,7 @@ fn errors_have_their_reason_and_meaning() {
 fn leaks_say_whether_there_are_any() {
     assert!(leaks(&Leaks::default(), 3).starts_with("nothing is held\n"));
     let held = leaks(&Leaks { timers: 2, ..Leaks::default() }, 0);
-    assert!(held.starts_with("held") && held.contains("timers       2\n"), "{held}");
+    assert!(held.starts_with("held") && held.contains("timers           2\n"), "{held}");
     let json: Value = serde_json::from_str(&shown("show leaks", Format::Json)).unwrap();
     assert_eq!(
         (&json["clean"], &json["time_wait"], &json["leaks"]["flows"]),

@@ -100,7 +100,10 @@ fn json_has_every_field_that_scripts_rely_on() {
     let objects: [(&str, &[&str]); 3] = [
         ("wire", &["segments", "dropped", "reordered", "duplicated"]),
         ("connect_latency_us", &["p50", "p99", "max"]),
-        ("leaks", &["sessions", "half_opens", "timers", "fifo_chunks", "flows", "messages"]),
+        (
+            "leaks",
+            &["sessions", "half_opens", "timers", "fifo_chunks", "flows", "messages", "parked", "listeners"],
+        ),
     ];
     for (name, fields) in objects {
         assert!(fields.iter().all(|field| json[name][field].is_number()), "{name}: {json}");
