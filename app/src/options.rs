@@ -18,7 +18,8 @@ pub struct ConnectOptions {
     pub local_addr: Option<IpAddr>,
     /// Local port; 0 = chosen by RFC 6056.
     pub local_port: u16,
-    /// When the outcome must be known, from now. Covers transport and stages.
+    /// When the outcome must be known: from the call on in a callback, from when main takes the request on through a
+    /// stack handle. Covers transport and stages.
     pub timeout: Duration,
     /// The worker that shall own the session; `None` = the least loaded.
     pub worker: Option<WorkerId>,

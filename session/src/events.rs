@@ -38,8 +38,8 @@ impl Pending {
     }
 
     /// Whether this one thing is told before that one.
-    pub(crate) const fn is_before(self, other: Pending) -> bool {
-        self.0 < other.0
+    pub(crate) fn is_before(self, other: Pending) -> bool {
+        self.0 < other.0 || (canary::has(Bug::CloseOvertakesData) && self == Pending::PEER_CLOSED)
     }
 
     /// Adds `other`.
@@ -55,7 +55,10 @@ impl Pending {
     /// What comes first.
     pub(crate) fn first(self) -> Option<Pending> {
         let bits = self.0 & !Pending::SILENT.0;
-        if canary::has(Bug::CloseOvertakesData) && self.has(Pending::READABLE | Pending::PEER_CLOSED) {
+        if canary::has(Bug::CloseOvertakesData)
+            && self.has(Pending::READABLE | Pending::PEER_CLOSED)
+            && !self.has(Pending::ANNOUNCE)
+        {
             return Some(Pending::PEER_CLOSED);
         }
         (bits != 0).then(|| Pending(bits & bits.wrapping_neg()))

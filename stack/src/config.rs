@@ -36,6 +36,8 @@ pub struct StackConfig {
     pub channel_batches: usize,
     /// Most packets that wait for a segment's half-open to be handed over, per worker. Default 4096.
     pub parked_max: usize,
+    /// Other bounds of a step.
+    pub bursts: Bursts,
     /// How long a thread that finds nothing looks again before it sleeps. Default 50 us: less than it costs to wake.
     pub spin: Duration,
     /// Whether workers and main are pinned to cores when there are enough. Default true.
@@ -60,10 +62,53 @@ impl Default for StackConfig {
             tx_burst_max: 64,
             channel_batches: 64,
             parked_max: 4096,
+            bursts: Bursts::default(),
             spin: Duration::from_micros(50),
             pin: true,
             detach_grace: Duration::from_secs(5),
             seed: None,
+        }
+    }
+}
+
+/// How much of each thing a step does at most, so that none keeps the others waiting; the rest waits for the next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bursts {
+    /// Commands of main that a worker works off. An outcome counts for 32: it lets a flow go, and costs a callback and a
+    /// report besides. Default 1024.
+    pub commands: usize,
+    /// Callbacks of one kind (outcomes, messages, sessions) on a worker. Default 1024: some hundred microseconds.
+    pub callbacks: usize,
+    /// Reports of one worker that main takes. Default 2048.
+    pub reports: usize,
+    /// Requests of stack handles that main takes. Default 1024.
+    pub requests: usize,
+    /// Connects that a detach settles on main. Default 256.
+    pub settled: usize,
+    /// Connects that a detach has settled and that were not told yet: other apps' commands wait behind them. Default 512.
+    pub settling: usize,
+    /// Slots of the session pool that a detach looks at on a worker: a cache miss or two each. Default 512.
+    pub detach_slots: u32,
+    /// Sessions that a detach ends on a worker. Each sends a segment or two and is answered by the peer: ended faster than
+    /// a step's receive burst takes the answers in, they would fill rings and schedules that others' packets wait in.
+    /// Default 16.
+    pub detach_ended: usize,
+    /// Slots of the pools that the answer to a question looks at. Default 512.
+    pub inspect_slots: u32,
+}
+
+impl Default for Bursts {
+    fn default() -> Bursts {
+        Bursts {
+            commands: 1024,
+            callbacks: 1024,
+            reports: 2048,
+            requests: 1024,
+            settled: 256,
+            settling: 512,
+            detach_slots: 512,
+            detach_ended: 16,
+            inspect_slots: 512,
         }
     }
 }
@@ -183,6 +228,15 @@ impl StackConfig {
             ("rx_burst_max", self.rx_burst_max),
             ("tx_burst_max", self.tx_burst_max),
             ("channel_batches", self.channel_batches),
+            ("bursts.commands", self.bursts.commands),
+            ("bursts.callbacks", self.bursts.callbacks),
+            ("bursts.reports", self.bursts.reports),
+            ("bursts.requests", self.bursts.requests),
+            ("bursts.settled", self.bursts.settled),
+            ("bursts.settling", self.bursts.settling),
+            ("bursts.detach_slots", self.bursts.detach_slots as usize),
+            ("bursts.detach_ended", self.bursts.detach_ended),
+            ("bursts.inspect_slots", self.bursts.inspect_slots as usize),
             ("sessions.sessions", self.sessions.sessions),
             ("sessions.chunks", self.sessions.chunks),
         ];

@@ -42,7 +42,7 @@ pub use hoststack_app as app;
 pub use hoststack_tcp as tcp;
 
 pub use builder::{Builder, Stack};
-pub use config::{BuildError, InterfaceSpec, StackConfig};
+pub use config::{BuildError, Bursts, InterfaceSpec, StackConfig};
 pub use handle::{Requests, StackHandle, Stopped, Waiting};
 pub use hoststack_session::SessionLimits;
 pub use inspect::{Answer, Leaks, Query};

@@ -90,8 +90,8 @@ pub(crate) enum Report {
     HalfOpenError(HalfOpenError),
     /// The flow of an `Open` is taken here.
     OpenRefused { half_open: HalfOpenId },
-    /// An app connects.
-    Connect { app_worker: AppWorkerId, connect: ConnectId, options: Box<ConnectOptions> },
+    /// An app connects; when it said so.
+    Connect { app_worker: AppWorkerId, connect: ConnectId, options: Box<ConnectOptions>, made: Instant },
     /// An app cancels.
     Cancel { connect: ConnectId },
     /// An app listens.

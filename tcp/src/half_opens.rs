@@ -112,6 +112,7 @@ struct HalfOpen {
 impl HalfOpen {
     fn timer(&self) -> Instant {
         match self.state {
+            HalfOpenState::SynSent if canary::has(Bug::DeadlineIgnored) => self.retransmit_at,
             HalfOpenState::SynSent => self.retransmit_at.min(self.deadline),
             _ => Instant::FAR,
         }

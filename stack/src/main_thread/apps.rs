@@ -173,7 +173,7 @@ impl Main {
             // Errors are what the callback could not know yet: the app is told through its callbacks.
             match request {
                 MainRequest::Connect(app_worker, connect, options) => {
-                    self.connect(app_worker, connect, &options)
+                    self.connect(app_worker, connect, &options, self.now);
                 }
                 MainRequest::Cancel(connect) => {
                     let _ = self.cancel(connect);

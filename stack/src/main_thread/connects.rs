@@ -10,8 +10,8 @@ use hoststack_session::{HalfOpenSession, HalfOpenState};
 use hoststack_tcp::{HalfOpenAction, HalfOpenUser, SocketOptions};
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
-    AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, Endpoint, FlowKey, HalfOpenId, Key, Protocol,
-    WorkerId,
+    AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, Endpoint, FlowKey, HalfOpenId, Instant, Key,
+    Protocol, WorkerId,
 };
 
 use super::{MAIN_ORIGIN, Main, worker_of};
@@ -24,8 +24,14 @@ const ATTEMPTS_MAX: u8 = 8;
 const NO_HALF_OPEN: Key = Key { slot: u32::MAX, generation: u32::MAX };
 
 impl Main {
-    /// A connect request arrived. Exactly one outcome follows.
-    pub(super) fn connect(&mut self, app_worker: AppWorkerId, connect: ConnectId, options: &ConnectOptions) {
+    /// A connect request, made at `made`, arrived. Exactly one outcome follows.
+    pub(super) fn connect(
+        &mut self,
+        app_worker: AppWorkerId,
+        connect: ConnectId,
+        options: &ConnectOptions,
+        made: Instant,
+    ) {
         let now = self.now;
         let wanted = options.worker.filter(|worker| worker.index() < self.config.workers);
         let worker = wanted.unwrap_or_else(|| self.least_loaded());
@@ -59,7 +65,7 @@ impl Main {
             worker,
             attempts: 0,
             opaque: options.opaque,
-            deadline: now + options.timeout,
+            deadline: made + options.timeout,
             born: now,
             options: options.fifos,
             local_addr: options.local_addr,

@@ -16,11 +16,6 @@ use super::Main;
 use super::apps::App;
 use crate::messages::{Command, Reply};
 
-/// Connects that a detach settles in one step of main: some tens of microseconds.
-const SETTLED_PER_STEP: usize = 256;
-/// Connects that a detach has settled and that were not told yet, at most: other apps' commands wait behind them.
-const SETTLING_MAX: u64 = 512;
-
 /// The detach of an application: ends with its last app worker.
 pub(super) struct AppDetach {
     reports: Vec<WorkerDetachReport>,
@@ -207,6 +202,7 @@ impl Main {
 
     fn run_detach(&mut self, app_worker: AppWorkerId) -> bool {
         let (now, requests_taken, grace) = (self.now, self.requests_taken, self.config.detach_grace);
+        let bursts = self.config.bursts;
         let Some(record) = self.app_workers.get_mut(app_worker.0) else { return false };
         let Some(detach) = &mut record.detach else { return false };
         if now >= detach.deadline + grace / 2 && !detach.is_told() {
@@ -242,10 +238,10 @@ impl Main {
             Phase::Settling { left, sent, told_before } => {
                 // Outcomes that others decided count as told as well: then a few more are under way.
                 let told = record.counters.settled() - *told_before;
-                if sent.saturating_sub(told) >= SETTLING_MAX && now < detach.deadline {
+                if sent.saturating_sub(told) >= bursts.settling as u64 && now < detach.deadline {
                     return false;
                 }
-                let rest = left.len().saturating_sub(SETTLED_PER_STEP);
+                let rest = left.len().saturating_sub(bursts.settled);
                 let some = left.split_off(rest);
                 *sent += some.len() as u64;
                 let is_done = left.is_empty();

@@ -167,13 +167,11 @@ impl Main {
 
     /// What workers said, a bounded number from each, so that one that says much keeps nobody waiting.
     fn take_reports(&mut self) -> bool {
-        /// Reports taken of one worker in a step.
-        const REPORTS_MAX: usize = 2048;
         let mut worked = false;
         for worker in 0..self.reports.len() {
             let mut batches =
                 self.tape.find_waiting("batches of reports", || self.reports[worker].available());
-            let mut left = REPORTS_MAX;
+            let mut left = self.config.bursts.reports;
             while left > 0 {
                 if let Some(report) = self.report_batches[worker].pop() {
                     left -= 1;
@@ -210,7 +208,9 @@ impl Main {
                 self.half_opens_act();
             }
             Report::OpenRefused { half_open } => self.open_refused(half_open),
-            Report::Connect { app_worker, connect, options } => self.connect(app_worker, connect, &options),
+            Report::Connect { app_worker, connect, options, made } => {
+                self.connect(app_worker, connect, &options, made);
+            }
             Report::Cancel { connect } => {
                 // Losing to another outcome is no error for an app: it is told that outcome.
                 let _ = self.cancel(connect);
@@ -247,9 +247,7 @@ impl Main {
     }
 
     fn requests_waiting(&mut self) -> usize {
-        /// Requests taken in a step at most, so that a flood of them does not keep main from its reports.
-        const BURST: usize = 1024;
-        self.tape.find_waiting("requests", || self.requests.len().min(BURST))
+        self.tape.find_waiting("requests", || self.requests.len().min(self.config.bursts.requests))
     }
 
     fn take_requests(&mut self, count: usize) -> bool {
@@ -281,7 +279,9 @@ impl Main {
                     }
                 }
             }
-            Request::Connect { app_worker, connect, options } => self.connect(app_worker, connect, &options),
+            Request::Connect { app_worker, connect, options } => {
+                self.connect(app_worker, connect, &options, self.now);
+            }
             Request::Cancel { connect, reply } => {
                 let _ = reply.send(self.cancel(connect));
             }

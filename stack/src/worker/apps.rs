@@ -11,14 +11,6 @@ use hoststack_transport::{AppWorkerId, CloseReason, ConnectFailure, Instant, Ses
 use super::Worker;
 use crate::messages::Report;
 
-/// Callbacks of one kind in a step: some hundred microseconds for apps that do little.
-const TOLD_PER_STEP: usize = 1024;
-/// Slots of the session pool that a detach looks at in one step: a cache miss or two each.
-const DETACH_SLICE: u32 = 512;
-/// Sessions that a detach ends in one step. Each sends a segment or two and is answered by the peer: ended faster than a
-/// step's receive burst takes the answers in, they would fill rings and schedules that others' packets wait in.
-const ENDED_PER_STEP: usize = 16;
-
 /// The detach of an app worker on this worker, after `DetachEnd`.
 #[derive(Debug)]
 pub(super) struct DetachRun {
@@ -86,19 +78,20 @@ impl Worker {
     /// the start of the stage, so that a callback that causes events cannot keep it here for ever, and a bounded number
     /// of each, so that packets do not wait for a hundred thousand callbacks.
     pub(super) fn deliver_app_events(&mut self) -> bool {
+        let told_max = self.config.bursts.callbacks;
         let mut worked = false;
-        for _ in 0..self.outcomes.len().min(TOLD_PER_STEP) {
+        for _ in 0..self.outcomes.len().min(told_max) {
             let Some((ticket, failure)) = self.outcomes.pop_front() else { break };
             worked = true;
             self.tell_failure(ticket, failure);
         }
-        for _ in 0..self.notices.len().min(TOLD_PER_STEP) {
+        for _ in 0..self.notices.len().min(told_max) {
             let Some((app_worker, message)) = self.notices.pop_front() else { break };
             worked = true;
             self.call(app_worker, |app, ctx| app.notified(ctx, message));
         }
         self.sessions.serve_chunk_waiters();
-        for _ in 0..self.sessions.ready_len().min(TOLD_PER_STEP) {
+        for _ in 0..self.sessions.ready_len().min(told_max) {
             let Some((session, app_worker)) = self.sessions.next_ready() else { break };
             worked = true;
             self.deliver_session(session, app_worker);
@@ -189,7 +182,8 @@ impl Worker {
         for request in requests.drain(..) {
             match request {
                 AppRequest::Connect(app_worker, connect, options) => {
-                    self.reports.push(Report::Connect { app_worker, connect, options });
+                    let made = self.now;
+                    self.reports.push(Report::Connect { app_worker, connect, options, made });
                 }
                 AppRequest::Cancel(connect) => self.reports.push(Report::Cancel { connect }),
                 AppRequest::Listen(app_worker, options) => {
@@ -296,9 +290,9 @@ impl Worker {
         }
         let end = self.sessions.slot_end();
         let mut worked = false;
-        let stop = end.min(run.cursor.saturating_add(DETACH_SLICE));
+        let stop = end.min(run.cursor.saturating_add(self.config.bursts.detach_slots));
         let mut ended = 0;
-        while run.cursor < stop && ended < ENDED_PER_STEP {
+        while run.cursor < stop && ended < self.config.bursts.detach_ended {
             let slot = run.cursor;
             run.cursor += 1;
             let Some((id, session)) = self.sessions.at_slot(slot) else { continue };

@@ -18,12 +18,11 @@ impl Worker {
     /// here, and then in main's outbox, rather than being dropped. A bounded number, so that a wave for one app does not
     /// keep the others' packets waiting.
     pub(super) fn take_commands(&mut self) -> bool {
-        /// Commands worked off in a step: some hundred microseconds at most.
-        const COMMANDS_MAX: usize = 1024;
         /// What an outcome counts for: it lets a flow go, and costs a callback and a report besides.
         const OUTCOME_COST: usize = 32;
         let mut batches = self.tape.find_waiting("batches of commands", || self.commands.available());
-        let mut left = COMMANDS_MAX;
+        let burst = self.config.bursts.commands;
+        let mut left = burst;
         // Half of a step's packets is left to sessions, so that a wave of SYNs does not silence them. Behind a slow device,
         // where half is never free, the two take turns.
         let reserved = if self.commands_may_fill { 0 } else { self.path.room_max() / 2 };
@@ -45,7 +44,7 @@ impl Worker {
         }
         let is_waiting = !self.command_batch.is_empty() && self.path.room() > 0;
         self.commands_may_fill = is_waiting && !self.commands_may_fill;
-        left < COMMANDS_MAX || is_waiting
+        left < burst || is_waiting
     }
 
     fn command(&mut self, command: Command) {

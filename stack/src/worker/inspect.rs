@@ -8,9 +8,6 @@ use super::packets::Out;
 use crate::inspect::{DropInfo, Query, SessionInfo, SessionSummary, WorkerAnswer, WorkerInfo};
 use crate::messages::Report;
 
-/// Slots of the pools that an answer looks at in one step: some tens of microseconds.
-const SLICE: u32 = 512;
-
 /// A question that is being answered.
 pub(super) struct Run {
     query: u64,
@@ -35,7 +32,7 @@ impl Worker {
         let lists_sessions = matches!(run.what, Query::Sessions { .. });
         let sessions_end = if lists_sessions { self.sessions.slot_end() } else { 0 };
         let end = sessions_end.max(self.tcp.timer_slot_end());
-        let slots = run.cursor..end.min(run.cursor.saturating_add(SLICE));
+        let slots = run.cursor..end.min(run.cursor.saturating_add(self.config.bursts.inspect_slots));
         run.timers += self.tcp.armed_timers_in(slots.clone());
         if let Query::Sessions { limit, verbose } = run.what {
             for slot in slots.clone() {

@@ -20,6 +20,7 @@ use hoststack_net::{
 };
 use hoststack_session::Sessions;
 use hoststack_tcp::{Engine, HalfOpenError, HalfOpenSegment};
+use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
     AllocationPoint, AppWorkerId, ConnectFailure, ConnectTicket, HalfOpenId, Instant, SessionId, TimerWheel,
     TransportEvent, WorkerId,
@@ -202,6 +203,9 @@ impl Worker {
         worked |= self.receive();
         worked |= self.tcp_input();
         worked |= self.poll_timers();
+        if canary::has(Bug::DetachOvertakesOutcomes) {
+            worked |= self.run_detaches();
+        }
         worked |= self.deliver_app_events();
         worked |= self.handle_requests();
         worked |= self.run_detaches();
