@@ -10,11 +10,16 @@
 #![forbid(unsafe_code)]
 
 pub mod binary;
+#[cfg(feature = "canary")]
+pub mod canary;
 pub mod capture;
 pub mod content;
+pub mod matrix;
 pub mod netns;
 pub mod peers;
 pub mod process;
+pub mod sim;
+pub mod stress;
 pub mod tap;
 pub mod tidy;
 pub mod wait;

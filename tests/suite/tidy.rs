@@ -5,7 +5,7 @@ use std::io::Write;
 
 use hoststack_tests::binary::workspace_root;
 use hoststack_tests::tidy::{
-    assert_clean, documents, graph, metadata, policy, project_file, project_files, races, rust,
+    assert_clean, canary, documents, graph, metadata, policy, project_file, project_files, races, rust,
 };
 
 #[test]
@@ -110,6 +110,11 @@ fn readme_gives_its_two_commands() {
 #[test]
 fn links_between_documents_lead_somewhere() {
     assert_clean("links", &documents::broken_links(&project_files()));
+}
+
+#[test]
+fn no_build_for_users_has_planted_bugs() {
+    assert_clean("the feature canary", &canary::complaints(&project_files()));
 }
 
 #[test]

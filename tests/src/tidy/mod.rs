@@ -4,6 +4,7 @@
 //! applies them to the workspace; the tables that a change of design must touch are here: [`graph::GRAPH`],
 //! [`rust::UNSAFE`], [`rust::LIFTED`], [`races::IDS`].
 
+pub mod canary;
 pub mod documents;
 pub mod graph;
 pub mod policy;
