@@ -7,8 +7,8 @@
 //! listeners taken down and put up. Links, limits and tempers come from the seed. What the threads make of it does not
 //! repeat: a seed repeats the conditions, not the run.
 //!
-//! [`oracle`] says what must hold (read it first), [`apps`], [`client`] and [`server`] are the applications, [`world`]
-//! draws the conditions, [`conductor`] does what comes from outside. [`run_slice`] runs one, and watches that it moves.
+//! `oracle` says what must hold (read it first), `apps`, `client` and `server` are the applications, `world`
+//! draws the conditions, `conductor` does what comes from outside. [`run_slice`] runs one, and watches that it moves.
 
 mod apps;
 mod client;
