@@ -96,6 +96,15 @@ fn reading_reopens_the_window_by_worthwhile_steps_only() {
     x.app_reads(1000).sends_nothing().app_reads(1000).sends([". ack 10001 win 4000"]);
 }
 
+/// The peer does not scale windows: what the field cannot say does not make an update due (RFC 9293 §3.8.6.2.2).
+#[test]
+fn a_window_that_cannot_grow_is_not_updated() {
+    let mut x = Exchange::established().options(|options| options.rx_window = 1_000_000);
+    x.layer.rx_capacity = 1_000_000;
+    x.gets(["1:1001(1000) ack 1"]).after(40).sends([". ack 1001 win 65535"]);
+    x.app_reads(1000).sends_nothing();
+}
+
 #[test]
 fn the_right_edge_never_moves_back() {
     let mut x = Exchange::established().options(|options| options.rx_window = 10_000);
@@ -132,6 +141,16 @@ fn paws_drops_what_is_older_than_ts_recent() {
     assert_eq!(x.sent().len(), 1, "and answers with an ACK");
     // A reset is not tested.
     x.gets(["R 201:201(0)"]).is_in(State::Listen);
+}
+
+/// A forged segment in the window cannot move TS.Recent without an acceptable ACK (RFC 5961 §5 on RFC 7323 §4.3).
+#[test]
+fn ts_recent_is_not_taken_from_a_segment_whose_ack_is_not_acceptable() {
+    let mut x = Exchange::established().timestamps();
+    let forged = alloc::format!("1:101(100) ack 9999 <nop,nop,TS val {} ecr 0>", PEER_TSVAL + 100_000);
+    x.gets([forged.as_str()]);
+    x.sent();
+    x.gets(["1:101(100) ack 1"]).dropped(DropReason::Paws, 0).tells(["Received"]);
 }
 
 #[test]
