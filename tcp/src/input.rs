@@ -53,7 +53,6 @@ impl Connection {
         }
         // First, the sequence number.
         let Some(text) = self.check_sequence(id, shared, now, segment) else { return Fate::Lives };
-        self.update_ts_recent(header, now);
         // Second, RST.
         if header.flags.has(Flags::RST) {
             return self.on_reset(id, header, shared, now);
@@ -84,6 +83,9 @@ impl Connection {
                 return Fate::Lives;
             }
         }
+        // Not before: RFC 7323 §4.3 (2) has it in the sequence check, but then a segment forged into the window could move
+        // TS.Recent, and PAWS would drop all that the peer sends. Its ACK must be acceptable as well (RFC 5961 §5).
+        self.update_ts_recent(header, now);
         // (Sixth, URG: urgent data is read in line.) Seventh, the text; eighth, the FIN.
         self.on_text(id, &text, shared, now, layer, out, events)
     }

@@ -439,6 +439,8 @@ impl Connection {
     /// much again as it knows of.
     fn is_window_update_due(&self, room: u32) -> bool {
         let held = self.rcv_wnd();
+        // What the field cannot say is no reason to say it.
+        let room = room.min(u32::from(u16::MAX) << self.rcv_scale);
         room >= held.saturating_add(self.window_step()) && room >= held.saturating_mul(2)
     }
 
