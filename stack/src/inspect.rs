@@ -64,7 +64,7 @@ pub struct Leaks {
     pub messages: u64,
     /// Segments that wait for the hand-over of their flow.
     pub parked: usize,
-    /// Listeners, on main and on each worker.
+    /// Listeners on workers that main has given up.
     pub listeners: usize,
 }
 

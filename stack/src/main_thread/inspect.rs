@@ -123,7 +123,8 @@ impl Main {
             flows: live_flows + held_tuples,
             messages: self.messages_waiting() + self.ledger.dropped(),
             parked: sum(|worker| worker.parked),
-            listeners: self.listeners.len() + sum(|worker| worker.listeners),
+            listeners: sum(|worker| worker.listeners)
+                .saturating_sub(self.listeners.len() * self.config.workers),
         }
     }
 

@@ -209,7 +209,7 @@ fn each_command_answers_in_json() {
     let leaks = desk.ask("show leaks");
     assert_eq!((&leaks["clean"], &leaks["time_wait"]), (&true.into(), &0.into()));
     assert!(
-        leaks["leaks"].as_object().is_some_and(|leaks| leaks.len() == 6 && leaks.values().all(|n| *n == 0))
+        leaks["leaks"].as_object().is_some_and(|leaks| leaks.len() == 8 && leaks.values().all(|n| *n == 0))
     );
 }
 
