@@ -42,6 +42,7 @@ pub const GRAPH: &[(&str, &[&str])] = &[
             "hoststack-benches",
         ],
     ),
+    ("hoststack-packetdrill", &["hoststack-wire", "hoststack"]),
 ];
 
 /// What the tests of a crate may depend on besides. Nothing that is built for others goes this way.

@@ -20,6 +20,8 @@ pub const UNSAFE: &[Place] = &[
     ("stack/src/wake.rs", "waits on file descriptors that others own"),
     ("benches/src/measure.rs", "a measuring instrument: CPU time and resident memory from the system"),
     ("benches/tests/allocations.rs", "a global allocator that counts"),
+    ("tests/packetdrill/src/ffi/", "the C border: packetdrill calls through a table of C functions"),
+    ("tests/packetdrill/tests/c_side/mod.rs", "plays the C side of that table"),
 ];
 
 /// Where a rule of `clippy.toml` (clocks, threads, sleeps, random hash maps) may be lifted.

@@ -1,0 +1,222 @@
+//! The device between the stack and packetdrill: bare IP packets in two queues, each sent one with its time.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use hoststack::net::{Device, DeviceCounters, DeviceQueue, Packet, PacketPool};
+use hoststack_wire::{IpProtocol, MacAddr, checksum, icmpv6, ipv4, ipv6, tcp};
+use parking_lot::Mutex;
+
+/// What both ends of the device share.
+#[derive(Default)]
+pub(crate) struct Line {
+    /// Packets for the stack.
+    to_stack: VecDeque<Vec<u8>>,
+    /// Packets that the stack sent, with the microsecond.
+    from_stack: VecDeque<Sent>,
+    notify: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+/// A packet that the stack sent.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    /// When, in microseconds of the stack's clock.
+    pub(crate) at_us: u64,
+    /// From the IP header on.
+    pub(crate) packet: Vec<u8>,
+}
+
+/// packetdrill's end.
+#[derive(Clone, Default)]
+pub(crate) struct FarEnd(Arc<Mutex<Line>>);
+
+impl FarEnd {
+    /// Gives the stack a packet.
+    pub(crate) fn send(&self, packet: Vec<u8>) {
+        let notify = {
+            let mut line = self.0.lock();
+            line.to_stack.push_back(packet);
+            line.notify.clone()
+        };
+        // Outside the lock: it may look at the queue.
+        if let Some(notify) = notify {
+            notify();
+        }
+    }
+
+    /// The next packet that the stack sent.
+    pub(crate) fn take(&self) -> Option<Sent> {
+        self.0.lock().from_stack.pop_front()
+    }
+
+    /// The stack's end.
+    pub(crate) fn device(&self, mtu: usize) -> impl Device + use<> {
+        RawIp { line: self.0.clone(), mtu }
+    }
+}
+
+struct RawIp {
+    line: Arc<Mutex<Line>>,
+    mtu: usize,
+}
+
+impl Device for RawIp {
+    fn name(&self) -> &str {
+        "packetdrill"
+    }
+
+    fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    fn mac(&self) -> Option<MacAddr> {
+        None
+    }
+
+    fn into_queues(self: Box<Self>, count: usize) -> io::Result<Vec<Box<dyn DeviceQueue>>> {
+        // Each shares the line: with one worker, which is what there is, there is one.
+        Ok((0..count)
+            .map(|_| {
+                let queue = Queue { line: self.line.clone(), counters: DeviceCounters::default() };
+                Box::new(queue) as Box<dyn DeviceQueue>
+            })
+            .collect())
+    }
+}
+
+struct Queue {
+    line: Arc<Mutex<Line>>,
+    counters: DeviceCounters,
+}
+
+impl DeviceQueue for Queue {
+    fn receive(&mut self, _now_us: u64, _pool: &mut PacketPool, into: &mut Vec<Packet>, max: usize) -> usize {
+        let mut line = self.line.lock();
+        let count = max.min(line.to_stack.len());
+        for bytes in line.to_stack.drain(..count) {
+            self.counters.rx_packets += 1;
+            self.counters.rx_bytes += bytes.len() as u64;
+            // A buffer of its own: what a script sends may be far above the MTU.
+            into.push(Packet::copy_of(&bytes));
+        }
+        count
+    }
+
+    fn transmit(&mut self, now_us: u64, pool: &mut PacketPool, packets: &mut Vec<Packet>) -> usize {
+        let count = packets.len();
+        let mut line = self.line.lock();
+        for packet in packets.iter() {
+            self.counters.tx_packets += 1;
+            self.counters.tx_bytes += packet.len() as u64;
+            line.from_stack.push_back(Sent { at_us: now_us, packet: packet.data().to_vec() });
+        }
+        drop(line);
+        pool.give_all(packets);
+        count
+    }
+
+    fn next_deadline_us(&self) -> Option<u64> {
+        (!self.line.lock().to_stack.is_empty()).then_some(0)
+    }
+
+    fn set_notify(&mut self, notify: Arc<dyn Fn() + Send + Sync>) {
+        self.line.lock().notify = Some(notify);
+    }
+
+    fn counters(&self) -> DeviceCounters {
+        self.counters
+    }
+}
+
+/// Whether the lengths and checksums of a packet that the stack sent are right: packetdrill does not look at TCP's.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn verify(packet: &[u8]) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("{what} of a sent packet is wrong"));
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => {
+            let Ok((header, payload)) = ipv4::Header::parse(packet) else { return wrong("the IPv4 header") };
+            if usize::from(header.total_len) != packet.len() {
+                return wrong("the IPv4 total length");
+            }
+            let is_right = match header.protocol {
+                IpProtocol::TCP => tcp::verify_checksum(header.src.into(), header.dst.into(), payload),
+                // The stack sends nothing else over IPv4.
+                _ => checksum(payload) == 0,
+            };
+            if is_right { Ok(()) } else { wrong("the checksum") }
+        }
+        Some(6) => {
+            let Ok((header, payload)) = ipv6::Header::parse(packet) else { return wrong("the IPv6 header") };
+            if usize::from(header.payload_offset) + payload.len() != packet.len() {
+                return wrong("the IPv6 payload length");
+            }
+            let is_right = match header.next_header {
+                IpProtocol::TCP => tcp::verify_checksum(header.src.into(), header.dst.into(), payload),
+                // The stack sends nothing else over IPv6, and the parser verifies the checksum.
+                _ => icmpv6::Message::parse(header.src, header.dst, payload).is_ok(),
+            };
+            if is_right { Ok(()) } else { wrong("the checksum") }
+        }
+        _ => wrong("the IP version"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use hoststack_wire::{Flags, SegmentHeader, SeqNum};
+
+    use super::*;
+
+    /// A reset with a good checksum, over either version.
+    fn packets() -> [Vec<u8>; 2] {
+        let header = SegmentHeader {
+            src_port: 1,
+            dst_port: 2,
+            seq: SeqNum(3),
+            ack: SeqNum(0),
+            flags: Flags::RST,
+            wnd: 0,
+            urgent: 0,
+            options: hoststack_wire::Options::default(),
+        };
+        let (v4, v6) = ([Ipv4Addr::LOCALHOST, Ipv4Addr::BROADCAST], [Ipv6Addr::LOCALHOST; 2]);
+        let mut segment = [0; 20];
+        header.emit(&mut segment);
+        tcp::set_checksum(v4[0].into(), v4[1].into(), &mut segment);
+        let mut first = vec![0; 20];
+        ipv4::Header::new(v4[0], v4[1], IpProtocol::TCP, 20).emit(&mut first);
+        first.extend(segment);
+        tcp::set_checksum(v6[0].into(), v6[1].into(), &mut segment);
+        let mut second = vec![0; 40];
+        ipv6::Header::new(v6[0], v6[1], IpProtocol::TCP, 20).emit(&mut second);
+        second.extend(segment);
+        [first, second]
+    }
+
+    #[test]
+    fn a_flipped_bit_of_the_segment_is_found() {
+        for good in packets() {
+            assert_eq!(verify(&good), Ok(()));
+            for at in good.len() - 20..good.len() {
+                let mut bad = good.clone();
+                bad[at] ^= 1;
+                assert!(verify(&bad).is_err(), "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_behind_the_packet_and_other_versions_are_found() {
+        for good in packets() {
+            assert!(verify(&[&good[..], &[0]].concat()).is_err());
+            assert!(verify(&good[..good.len() - 1]).is_err());
+        }
+        assert!(verify(&[]).is_err());
+        assert!(verify(&[0x50; 40]).is_err());
+    }
+}

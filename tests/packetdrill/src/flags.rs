@@ -1,0 +1,162 @@
+//! `--so_flags`: what packetdrill does not tell the library by itself.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// What is accepted, printed when something is not.
+pub const USAGE: &str = "\
+--so_flags takes words NAME=VALUE with commas or blanks between them:
+  profile=linux|freebsd  timers, acknowledgment policy, buffer sizes (default linux)
+  mtu=N                  of the device, 296 to 65535 (default 1500)
+  mss=N                  instead of mtu: the MTU that gives this IPv4 MSS (mtu = N + 40)
+  local=ADDRESS          our address, IPv4 or IPv6, one of each
+                         (default 192.168.0.1 and fd3d:fa7b:d17d::1)
+  remote=ADDRESS         the peer's: its /24 or /64 is routed to packetdrill, nothing else is
+                         (default 192.0.2.1 and 2001:db8::1)
+  cap=SECONDS            how far an empty netdev_receive runs the clock before it gives up (default 300)
+  rcvbuf=BYTES           receive buffer of sockets that do not set SO_RCVBUF
+                         (default: what needs window scale 8 in profile linux, 6 in freebsd)
+  sndbuf=BYTES           send buffer of sockets that do not set SO_SNDBUF (default 87040)
+  seed=N                 of sequence numbers and ports (default 1)";
+
+/// Whose habits the stack follows where the RFCs leave a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Linux: the first segments acknowledged at once, RTO from 200 ms, SO_SNDBUF and SO_RCVBUF doubled.
+    Linux,
+    /// FreeBSD: every second segment acknowledged, RTO from 230 ms.
+    FreeBsd,
+}
+
+/// What a run is like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flags {
+    /// Whose habits.
+    pub profile: Profile,
+    /// Largest IP packet that the stack sends, in bytes.
+    pub mtu: usize,
+    /// Our IPv4 address.
+    pub local_v4: Ipv4Addr,
+    /// Our IPv6 address.
+    pub local_v6: Ipv6Addr,
+    /// The peer's IPv4 address.
+    pub remote_v4: Ipv4Addr,
+    /// The peer's IPv6 address.
+    pub remote_v6: Ipv6Addr,
+    /// How far an empty `netdev_receive` runs the clock, in microseconds.
+    pub cap_us: u64,
+    /// Receive buffer of sockets that do not set it, in bytes; `None`: by profile.
+    pub rcvbuf: Option<u32>,
+    /// Send buffer of sockets that do not set it, in bytes.
+    pub sndbuf: u32,
+    /// Seed of all chance in the stack.
+    pub seed: u64,
+}
+
+impl Default for Flags {
+    fn default() -> Flags {
+        Flags {
+            profile: Profile::Linux,
+            mtu: 1500,
+            local_v4: Ipv4Addr::new(192, 168, 0, 1),
+            local_v6: Ipv6Addr::new(0xfd3d, 0xfa7b, 0xd17d, 0, 0, 0, 0, 1),
+            remote_v4: Ipv4Addr::new(192, 0, 2, 1),
+            remote_v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+            cap_us: 300_000_000,
+            rcvbuf: None,
+            sndbuf: 87_040,
+            seed: 1,
+        }
+    }
+}
+
+impl Flags {
+    /// Reads the text of `--so_flags`.
+    ///
+    /// # Errors
+    /// A sentence that names the word that is wrong.
+    pub fn parse(text: &str) -> Result<Flags, String> {
+        let mut flags = Flags::default();
+        for word in text.split([',', ' ', '\t', '\n']).filter(|word| !word.is_empty()) {
+            let (name, value) = word.split_once('=').ok_or_else(|| format!("{word}: no value"))?;
+            flags.set(name, value).ok_or_else(|| format!("{word}: no such flag, or a bad value"))?;
+        }
+        Ok(flags)
+    }
+
+    /// The receive buffer of sockets that do not set it.
+    pub fn default_rcvbuf(&self) -> u32 {
+        // The window scale follows from it, and scripts name that of the system that they were written on.
+        let scale = match self.profile {
+            Profile::Linux => 8,
+            Profile::FreeBsd => 6,
+        };
+        self.rcvbuf.unwrap_or(u32::from(u16::MAX) << scale)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Option<()> {
+        match name {
+            "profile" => {
+                self.profile = match value {
+                    "linux" => Profile::Linux,
+                    "freebsd" => Profile::FreeBsd,
+                    _ => return None,
+                };
+            }
+            "mtu" => self.mtu = value.parse().ok().filter(|mtu| (296..=65_535).contains(mtu))?,
+            // IPv4 and TCP header are 20 bytes each.
+            "mss" => {
+                self.mtu = value
+                    .parse()
+                    .ok()
+                    .filter(|mss| (256..=65_495).contains(mss))
+                    .map(|mss: usize| mss + 40)?;
+            }
+            "local" => match value.parse().ok()? {
+                std::net::IpAddr::V4(addr) => self.local_v4 = addr,
+                std::net::IpAddr::V6(addr) => self.local_v6 = addr,
+            },
+            "remote" => match value.parse().ok()? {
+                std::net::IpAddr::V4(addr) => self.remote_v4 = addr,
+                std::net::IpAddr::V6(addr) => self.remote_v6 = addr,
+            },
+            "cap" => {
+                let seconds: u64 = value.parse().ok().filter(|seconds| (1..=86_400).contains(seconds))?;
+                self.cap_us = seconds * 1_000_000;
+            }
+            "rcvbuf" => self.rcvbuf = Some(buffer(value)?),
+            "sndbuf" => self.sndbuf = buffer(value)?,
+            "seed" => self.seed = value.parse().ok()?,
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// A buffer's size: what the stack's fifos can have.
+fn buffer(value: &str) -> Option<u32> {
+    value.parse().ok().filter(|bytes| (1..=1 << 30).contains(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_read_with_commas_or_blanks() {
+        let flags = Flags::parse("profile=freebsd,mss=1000 local=10.0.0.1,local=fd00::1 cap=64").unwrap();
+        assert_eq!((flags.profile, flags.mtu, flags.cap_us), (Profile::FreeBsd, 1040, 64_000_000));
+        assert_eq!(flags.local_v4, Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(flags.local_v6, "fd00::1".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(Flags::parse("").unwrap(), Flags::default());
+    }
+
+    #[test]
+    fn what_is_not_known_is_named() {
+        for bad in ["mtu=0", "mtu", "colour=red", "profile=plan9", "local=home", "cap=0", "rcvbuf=0"] {
+            assert!(Flags::parse(bad).unwrap_err().starts_with(bad), "{bad}");
+        }
+        for name in ["profile", "mtu", "mss", "local", "remote", "cap", "rcvbuf", "sndbuf", "seed"] {
+            assert!(USAGE.contains(&format!("  {name}=")), "{name} is explained");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The symbols of libc that the shared object replaces in packetdrill's process: linked into this one, they replace
+//! them here. One test, because they answer for the stack that the process started last.
+
+mod c_side;
+
+use c_side::{Script, host_mlockall, host_option, host_system, host_times};
+
+#[test]
+fn the_processs_own_calls_are_answered() {
+    assert_eq!(host_mlockall(), 0);
+    let ticks = host_times();
+    assert_eq!((host_times(), host_times()), (ticks + 1, ticks + 2), "a tick for each call");
+    assert_eq!(host_system("sysctl -q net.ipv4.no_such_setting=1"), 0, "nothing is set, nobody complains");
+    assert_ne!(host_system("ss -ti"), 0, "what asks is not answered");
+
+    let mut script = Script::new();
+    let (fd, _) = script.established();
+    assert_eq!(script.write(fd, 1000), Ok(1000));
+    script.sends("P. 1:1001(1000) ack 1");
+    let info = host_option(fd, libc::IPPROTO_TCP, libc::TCP_INFO, 232).unwrap();
+    let at = |at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().unwrap());
+    assert_eq!((info.len(), info[0]), (232, 1), "established");
+    assert_eq!((at(16), at(24), at(80)), (1000, 1, 10), "MSS, segments in flight, initial window");
+    assert_eq!(host_option(fd, libc::IPPROTO_TCP, libc::TCP_CC_INFO, 20), Ok(Vec::new()));
+    assert_eq!(host_option(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, 36), Ok(vec![0; 36]));
+    // The place holder is no socket of the host's.
+    assert_eq!(host_option(fd, libc::SOL_SOCKET, libc::SO_TYPE, 4), Err(libc::ENOTSOCK));
+    script.end();
+    assert_eq!(host_option(-1, libc::IPPROTO_TCP, libc::TCP_INFO, 232), Err(libc::EBADF));
+}
