@@ -39,7 +39,7 @@ fn a_seed_is_a_run() {
 
 #[test]
 fn every_world_has_connects_and_faults() {
-    for seed in 0..40 {
+    for seed in 0..100 {
         let summary = run(seed, &Options::default()).unwrap_or_else(|violation| panic!("{violation}"));
         assert!(summary.connects >= 50 && summary.faults.len() >= 2, "{summary:?}");
     }
