@@ -180,6 +180,16 @@ pub enum DetachPolicy {
     },
 }
 
+impl DetachPolicy {
+    /// How long sessions may take to close; zero: they are reset at once.
+    pub fn linger(self) -> Duration {
+        match self {
+            DetachPolicy::Reset => Duration::ZERO,
+            DetachPolicy::Close { linger } => linger,
+        }
+    }
+}
+
 impl Default for DetachPolicy {
     /// Close, with five seconds' linger.
     fn default() -> DetachPolicy {

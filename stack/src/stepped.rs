@@ -117,7 +117,8 @@ impl Stepped {
         self.workers.iter().for_each(Worker::check_consistency);
     }
 
-    /// A simulated fault: from now on all allocations at `point` are refused, or no longer so.
+    /// A simulated fault: from now on all allocations at `point` are refused, or no longer so. (The pool of half-open
+    /// sessions of an app worker that is attached later is not among them.)
     pub fn set_refusing(&mut self, point: AllocationPoint, refusing: bool) {
         self.main.set_refusing(point, refusing);
         self.workers.iter_mut().for_each(|worker| worker.set_refusing(point, refusing));

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use hoststack_app::{DetachError, DetachPolicy, DetachReport, WorkerDetachReport};
 use hoststack_transport::canary::{self, Bug};
-use hoststack_transport::{AppId, AppWorkerId, ConnectFailure, ConnectId, Duration, Instant, WorkerId};
+use hoststack_transport::{AppId, AppWorkerId, ConnectFailure, ConnectId, Instant, WorkerId};
 
 use super::Main;
 use super::apps::App;
@@ -25,7 +25,6 @@ pub(super) struct AppDetach {
 /// The detach of an app worker.
 pub(super) struct WorkerDetach {
     policy: DetachPolicy,
-    linger: Duration,
     began: Instant,
     /// When workers that have not answered in this phase are waited for no longer.
     deadline: Instant,
@@ -40,7 +39,7 @@ pub(super) struct WorkerDetach {
     sessions_reset: usize,
     listeners: usize,
     stuck: Vec<WorkerId>,
-    pub(super) panicked: bool,
+    panicked: bool,
     replies: Vec<Reply<Result<WorkerDetachReport, DetachError>>>,
 }
 
@@ -115,17 +114,12 @@ impl Main {
             }
             None => {}
         }
-        let linger = match policy {
-            DetachPolicy::Reset => Duration::ZERO,
-            DetachPolicy::Close { linger } => linger,
-        };
         // From here on no stack handle makes a connect for it, and those that did have sent it: they are among the
         // requests that wait now.
         let requests = self.directory.close(&app_worker, || self.tape.find(|| self.requests.len()));
         let requests_end = self.requests_taken + requests as u64;
         record.detach = Some(WorkerDetach {
             policy,
-            linger,
             began: now,
             deadline: now + self.config.detach_grace,
             phase: Phase::Beginning,
@@ -261,7 +255,7 @@ impl Main {
                 }
                 if !is_over && detach.waiting.is_empty() {
                     // Only the news of outcomes is missing, which are told: it comes with the next reports.
-                    detach.deadline = now + self.config.detach_grace;
+                    detach.deadline = now + grace;
                     return true;
                 }
                 if !is_over {
@@ -288,7 +282,7 @@ impl Main {
         let Some(detach) = self.detach(app_worker) else { return };
         detach.phase = Phase::Ending;
         detach.waiting = waiting;
-        detach.deadline = now + detach.linger + grace;
+        detach.deadline = now + detach.policy.linger() + grace;
         let policy = detach.policy;
         self.broadcast(|| Command::DetachEnd { app_worker, policy });
     }

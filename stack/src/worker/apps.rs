@@ -247,10 +247,7 @@ impl Worker {
             debug_assert!(false, "main ends a detach once, after the app worker was attached here");
             return;
         };
-        let (deadline, resetting) = match policy {
-            DetachPolicy::Reset => (now, true),
-            DetachPolicy::Close { linger } => (now + linger, linger.is_zero()),
-        };
+        let (deadline, resetting) = (now + policy.linger(), policy.linger().is_zero());
         slot.detach = Some(DetachRun { policy, deadline, cursor: 0, resetting, sessions_reset: 0 });
     }
 
