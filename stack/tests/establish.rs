@@ -4,8 +4,8 @@ mod common;
 
 use common::*;
 use hoststack::app::*;
-use hoststack::net::{Impairments, LinkState};
-use hoststack::{Attached, SingleThreaded};
+use hoststack::net::{Impairments, LinkState, MemoryWireConfig};
+use hoststack::{Attached, Bursts, SingleThreaded, StackConfig};
 
 const LONG: Duration = Duration::from_secs(600);
 
@@ -233,4 +233,27 @@ fn connects_over_a_very_bad_link_have_one_outcome_each() {
         links.iter().for_each(|link| link.set_link(LinkState::Healed));
         finish(stack, &[&client, &server], &[&log, &server_log]);
     }
+}
+
+/// The peer's answer comes to main after it has decided, while the decision still waits to reach the worker.
+#[test]
+fn an_answer_that_comes_after_a_cancel_is_counted_as_late_and_does_nothing() {
+    // One command a step, and some before the outcome: the worker goes on as if nothing had been decided.
+    let bursts = Bursts { commands: 1, ..Bursts::default() };
+    let mut stack = stack_of(StackConfig { bursts, ..config(1) }, MemoryWireConfig::default());
+    let (log, server_log) = (Log::default(), Log::default());
+    let server = serve(&mut stack, Probe::idle(&server_log), 80);
+    let client = attach(&mut stack, "client", Probe::idle(&log));
+    let _ = stack.settle();
+    let connect = stack.connect(client.app_workers[0], ConnectOptions::to(Family::V4.server(80))).unwrap();
+    for number in 0..10u64 {
+        stack.notify(client.app_workers[0], WorkerId(0), Box::new(number)).unwrap();
+    }
+    stack.cancel(connect).unwrap();
+    let _ = stack.settle();
+    assert_eq!(log.outcomes(), [(0, Err(ConnectFailure::Cancelled))]);
+    assert_eq!(log.cleaned(), 1);
+    let outcomes = stack.detach(client.app, DetachPolicy::Reset).unwrap().outcomes();
+    assert_eq!((outcomes.cancelled, outcomes.late_segments, outcomes.alive()), (1, 1, 0));
+    finish(stack, &[&server], &[&log, &server_log]);
 }

@@ -7,7 +7,7 @@ use hoststack::app::*;
 use hoststack::net::{MemoryWireConfig, memory_wire};
 use hoststack::tcp::TcpConfig;
 use hoststack::{
-    Attached, BuildError, EndHow, InterfaceSpec, SessionLimits, SingleThreaded, Stack, StackConfig,
+    Attached, BuildError, Bursts, EndHow, InterfaceSpec, SessionLimits, SingleThreaded, Stack, StackConfig,
 };
 
 const LONG: Duration = Duration::from_secs(300);
@@ -521,6 +521,8 @@ fn bad_stacks_are_not_built() {
         StackConfig { rx_burst_max: 0, ..StackConfig::default() },
         StackConfig { tx_burst_max: 0, ..StackConfig::default() },
         StackConfig { channel_batches: 0, ..StackConfig::default() },
+        StackConfig { bursts: Bursts { commands: 0, ..Bursts::default() }, ..StackConfig::default() },
+        StackConfig { bursts: Bursts { inspect_slots: 0, ..Bursts::default() }, ..StackConfig::default() },
         StackConfig {
             sessions: SessionLimits { sessions: 0, ..SessionLimits::default() },
             ..StackConfig::default()
