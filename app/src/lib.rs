@@ -19,8 +19,9 @@ pub use context::{AppRequest, ConnectMint, Context, MainContext, MainRequest};
 pub use error::{AttachError, CancelError, ConnectError, DetachError, ListenError, SessionError};
 pub use hoststack_session::{HalfOpenCounters, SessionOptions};
 pub use hoststack_transport::{
-    AppId, AppWorkerId, CloseReason, ConnectFailure, ConnectId, DomainId, Duration, Endpoint, FlowKey,
-    Instant, ListenerId, SessionHandle, WorkerId,
+    Algorithm, AppId, AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectionStats, DomainId,
+    Duration, EcnMode, Endpoint, FlowKey, Instant, Keepalive, ListenerId, SessionHandle, SocketOption,
+    SocketOptions, WorkerId,
 };
 pub use options::{AttachOptions, ConnectOptions, DetachPolicy, ListenOptions};
 pub use report::{DetachReport, WorkerDetachReport};

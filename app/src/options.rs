@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use hoststack_session::SessionOptions;
-use hoststack_transport::{DomainId, Duration, Endpoint, WorkerId};
+use hoststack_transport::{DomainId, Duration, Endpoint, SocketOptions, WorkerId};
 
 use crate::error::{AttachError, ConnectError, ListenError};
 
@@ -27,8 +27,8 @@ pub struct ConnectOptions {
     pub opaque: u64,
     /// Fifos.
     pub fifos: SessionOptions,
-    /// Send small segments at once (no Nagle).
-    pub nodelay: bool,
+    /// How the connection behaves. Its receive window is the fifo's capacity, whatever it says.
+    pub socket: SocketOptions,
 }
 
 /// The default of [`ConnectOptions::timeout`].
@@ -48,7 +48,7 @@ impl ConnectOptions {
             worker: None,
             opaque: 0,
             fifos: SessionOptions::default(),
-            nodelay: false,
+            socket: SocketOptions::DEFAULT,
         }
     }
 
@@ -91,8 +91,8 @@ pub struct ListenOptions {
     pub opaque: u64,
     /// Fifos of accepted sessions.
     pub fifos: SessionOptions,
-    /// Send small segments at once (no Nagle).
-    pub nodelay: bool,
+    /// How accepted connections behave. Their receive window is the fifo's capacity, whatever it says.
+    pub socket: SocketOptions,
 }
 
 impl ListenOptions {
@@ -104,7 +104,7 @@ impl ListenOptions {
             backlog: 4096,
             opaque: 0,
             fifos: SessionOptions::default(),
-            nodelay: false,
+            socket: SocketOptions::DEFAULT,
         }
     }
 

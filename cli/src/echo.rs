@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use hoststack::app::{AppId, AttachOptions, ConnectOptions, DetachPolicy, DomainId, ListenOptions};
+use hoststack::app::{
+    AppId, AttachOptions, ConnectOptions, DetachPolicy, DomainId, ListenOptions, SocketOptions,
+};
 use hoststack::net::{
     Capture, Cidr, Device, ImpairmentCounters, Impairments, MemoryWireConfig, impair, memory_wire,
 };
@@ -207,7 +209,7 @@ impl Plan {
             .collect();
         let listen = |to: &Cidr| ListenOptions {
             domain: SERVER,
-            nodelay: true,
+            socket: SocketOptions::NODELAY,
             ..ListenOptions::on(SocketAddr::new(to.addr(), ECHO_PORT))
         };
         Ok(Plan {
@@ -275,7 +277,12 @@ impl EchoArgs {
 }
 
 fn remote(from: IpAddr, to: SocketAddr) -> ConnectOptions {
-    ConnectOptions { local_addr: Some(from), domain: CLIENT, nodelay: true, ..ConnectOptions::to(to) }
+    ConnectOptions {
+        local_addr: Some(from),
+        domain: CLIENT,
+        socket: SocketOptions::NODELAY,
+        ..ConnectOptions::to(to)
+    }
 }
 
 /// The `n`th address of the client: the lower half of the network for benchmarks (RFC 2544 §C.2.2, RFC 5180 §8).

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use hoststack::app::{AttachOptions, ConnectOptions, DetachPolicy, DomainId};
+use hoststack::app::{AttachOptions, ConnectOptions, DetachPolicy, DomainId, SocketOptions};
 use hoststack::net::Cidr;
 use hoststack::{Answer, InterfaceSpec, Leaks, Stack};
 use hoststack_builtin::{
@@ -141,7 +141,7 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<(), CliError> {
 
 fn request(url: &Url, sink: FetchSink, timeout: Duration) -> FetchRequest {
     let mut request = FetchRequest::new(url, sink);
-    request.remote = ConnectOptions { timeout, nodelay: true, ..request.remote };
+    request.remote = ConnectOptions { timeout, socket: SocketOptions::NODELAY, ..request.remote };
     request.remote.fifos.rx_capacity = RX_CAPACITY;
     request
 }

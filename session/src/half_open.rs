@@ -5,7 +5,9 @@
 
 use std::net::IpAddr;
 
-use hoststack_transport::{ConnectFailure, ConnectId, ConnectTicket, FlowKey, HalfOpenId, Instant, WorkerId};
+use hoststack_transport::{
+    ConnectFailure, ConnectId, ConnectTicket, FlowKey, HalfOpenId, Instant, SocketOptions, WorkerId,
+};
 
 use crate::session::SessionOptions;
 
@@ -54,8 +56,8 @@ pub struct HalfOpenSession {
     /// Whether this request took its 4-tuple. It did not if the tuple was held by an earlier flow that may be in
     /// TIME-WAIT, which the flow's worker decides.
     pub owns_tuple: bool,
-    /// No Nagle.
-    pub nodelay: bool,
+    /// How the connection shall behave.
+    pub socket: SocketOptions,
 }
 
 /// How connect requests of an app worker ended, and how many have not.

@@ -11,10 +11,10 @@ use hoststack_app::{
 };
 use hoststack_net::{InterfaceId, NetEvent, NetUpdate};
 use hoststack_session::{ListenerRecord, SessionOptions};
-use hoststack_tcp::{ConnectionSeed, HalfOpenError, HalfOpenSegment, SocketOptions, Syn};
+use hoststack_tcp::{ConnectionSeed, HalfOpenError, HalfOpenSegment, Syn};
 use hoststack_transport::{
     AppId, AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, DomainId, Endpoint, FlowKey, HalfOpenId,
-    Instant, ListenerId, SessionHandle, WorkerId,
+    Instant, ListenerId, SessionHandle, SocketOptions, WorkerId,
 };
 
 use crate::handle::Stopped;

@@ -74,7 +74,7 @@ fn connect_options(dice: &Dice) -> ConnectOptions {
             rx_capacity: dice.pick(&[1, 100, 5_000, 65_535, 300_000]),
             tx_capacity: dice.pick(&[1, 100, 5_000, 65_535, 300_000]),
         },
-        nodelay: dice.one_of(2),
+        socket: SocketOptions { nodelay: dice.one_of(2), ..SocketOptions::DEFAULT },
         ..ConnectOptions::to(remote)
     }
 }

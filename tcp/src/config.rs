@@ -1,6 +1,6 @@
-//! What can be set: per stack ([`TcpConfig`]) and per connection ([`SocketOptions`]), each with a default and a reason.
+//! What can be set per stack, with a default and a reason. What differs between connections is `SocketOptions`.
 
-use hoststack_transport::Duration;
+use hoststack_transport::{Duration, SocketOptions};
 
 /// Limits and timers of both engines. One value is shared by main and all workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,44 +72,7 @@ impl Default for TcpConfig {
     }
 }
 
-/// What may differ between connections: given with a connect or a listen, fixed afterwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocketOptions {
-    /// Capacity of the receive fifo in bytes: the largest window offered; the window scale follows from it.
-    /// Default 256 KiB.
-    pub rx_window: u32,
-    /// Send small segments at once (no Nagle algorithm, RFC 9293 §3.7.4). Default false.
-    pub nodelay: bool,
-    /// Never announce, nor send, a larger maximum segment size than this. Default none: the path's MTU decides.
-    pub mss_max: Option<u16>,
-    /// Offer and accept window scaling (RFC 7323 §2). Default true.
-    pub window_scale: bool,
-    /// Offer and accept timestamps (RFC 7323 §3). Default true.
-    pub timestamps: bool,
-    /// Offer and accept selective acknowledgments (RFC 2018). Default true.
-    pub sack: bool,
-    /// An ICMP unreachable ends an active open at once instead of being remembered as its cause. Default false
-    /// (RFC 9293 §3.9.2.2: MUST NOT abort on a soft error).
-    pub abort_on_icmp: bool,
-}
-
-impl Default for SocketOptions {
-    fn default() -> SocketOptions {
-        SocketOptions {
-            rx_window: 256 * 1024,
-            nodelay: false,
-            mss_max: None,
-            window_scale: true,
-            timestamps: true,
-            sack: true,
-            abort_on_icmp: false,
-        }
-    }
-}
-
-impl SocketOptions {
-    /// The shift with which the whole receive window can be announced (RFC 7323 §2.2).
-    pub(crate) fn rx_scale(&self) -> u8 {
-        (0..14).find(|&shift| self.rx_window >> shift <= u32::from(u16::MAX)).unwrap_or(14)
-    }
+/// The shift with which the whole receive window can be announced (RFC 7323 §2.2).
+pub(crate) fn rx_scale(options: &SocketOptions) -> u8 {
+    (0..14).find(|&shift| options.rx_window >> shift <= u32::from(u16::MAX)).unwrap_or(14)
 }

@@ -4,11 +4,10 @@
 use alloc::boxed::Box;
 
 use hoststack_transport::canary::{self, Bug};
-use hoststack_transport::{ConnectionId, FlowKey, Instant, Key, SessionId, SessionLayer};
+use hoststack_transport::{ConnectionId, FlowKey, Instant, Key, SessionId, SessionLayer, SocketOptions};
 use hoststack_wire::{SegmentHeader, SeqNum};
 
-use crate::config::SocketOptions;
-use crate::congestion::{Algorithm, Congestion, CongestionControl};
+use crate::congestion::{Congestion, CongestionControl};
 use crate::describe::ConnectionInfo;
 use crate::engine::Shared;
 use crate::isn::timestamp_clock;
@@ -346,7 +345,7 @@ impl Connection {
             timed_at: Instant::FAR,
             timed_end: agreed.iss,
             rx_capacity: agreed.options.rx_window,
-            cc: Congestion::new(Algorithm::default(), mss),
+            cc: Congestion::new(agreed.options.congestion, mss),
             rtt,
             recovery: None,
             flow,

@@ -13,13 +13,13 @@ use core::fmt;
 
 use hoststack_transport::{
     AcceptError, AllocationPoint, CloseReason, ConnectionId, DomainId, Endpoint, FlowKey, HalfOpenId,
-    Instant, Key, ListenerId, Pool, SessionId, SessionLayer, TimerWheel, Transmitted, Transport,
-    TransportEvent, WordTable,
+    Instant, Key, ListenerId, Pool, SessionId, SessionLayer, SocketOptions, TimerWheel, Transmitted,
+    Transport, TransportEvent, WordTable,
 };
 use hoststack_wire::{Flags, FlowHasher, Segment, SegmentHeader, SeqNum};
 
 use self::flows::{FlowTarget, HalfOpenFlow};
-use crate::config::{SocketOptions, TcpConfig};
+use crate::config::TcpConfig;
 use crate::connection::{Connection, Fate, Recovery};
 use crate::describe::{ConnectionInfo, Counters, EngineCounts};
 use crate::drop_reason::{DropCounters, DropReason};

@@ -7,10 +7,12 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use hoststack_transport::canary::{self, Bug};
-use hoststack_transport::{ConnectFailure, FlowKey, Full, HalfOpenId, Instant, Key, Pool, TimerWheel};
+use hoststack_transport::{
+    ConnectFailure, FlowKey, Full, HalfOpenId, Instant, Key, Pool, SocketOptions, TimerWheel,
+};
 use hoststack_wire::{Flags, Options, SackBlocks, SegmentHeader, SeqNum, Timestamps};
 
-use crate::config::{SocketOptions, TcpConfig};
+use crate::config::{TcpConfig, rx_scale};
 use crate::describe::{HalfOpenInfo, HalfOpenState};
 use crate::isn::{Secrets, timestamp_clock};
 use crate::seed::{
@@ -122,7 +124,7 @@ impl HalfOpen {
     fn syn(&mut self, now: Instant) -> Syn {
         let options = Options {
             mss: Some(self.local_mss),
-            window_scale: self.options.window_scale.then(|| self.options.rx_scale()),
+            window_scale: self.options.window_scale.then(|| rx_scale(&self.options)),
             sack_permitted: self.options.sack,
             timestamps: self.options.timestamps.then(|| {
                 self.last_tsval = timestamp_clock(now, self.timestamp_offset);
@@ -165,7 +167,7 @@ impl HalfOpen {
             peer_mss: theirs.mss,
             local_mss: self.local_mss,
             // RFC 7323 §2.2: both ends must send the option, or neither shift is used.
-            scales: scales.map(|peer| (peer.min(14), self.options.rx_scale())),
+            scales: scales.map(|peer| (peer.min(14), rx_scale(&self.options))),
             sack: theirs.sack_permitted && self.options.sack,
             timestamps: theirs.timestamps.filter(|_| self.options.timestamps).map(|ts| SeedTimestamps {
                 recent: ts.val,

@@ -37,7 +37,7 @@ mod tests;
 mod time_wait;
 mod timers;
 
-pub use config::{SocketOptions, TcpConfig};
+pub use config::TcpConfig;
 pub use describe::{ConnectionInfo, Counters, EngineCounts, HalfOpenInfo};
 pub use drop_reason::{DropCounters, DropReason};
 pub use engine::{Disposition, Engine, EstablishError, FlowTaken, ListenError, Output};

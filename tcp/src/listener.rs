@@ -3,10 +3,9 @@
 use core::net::IpAddr;
 
 use hashbrown::HashTable;
-use hoststack_transport::{DomainId, Endpoint, Key, ListenerId, Pool};
+use hoststack_transport::{DomainId, Endpoint, Key, ListenerId, Pool, SocketOptions};
 use hoststack_wire::FlowHasher;
 
-use crate::config::SocketOptions;
 use crate::engine::ListenError;
 
 /// A passive open (RFC 9293 §3.10.1): state LISTEN.

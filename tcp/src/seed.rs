@@ -1,9 +1,7 @@
 //! Plain values that cross between main and workers: they are `Send`, hold no reference and name no pool's insides.
 
-use hoststack_transport::{AppWorkerId, FlowKey, HalfOpenId, Instant, Key};
+use hoststack_transport::{AppWorkerId, FlowKey, HalfOpenId, Instant, Key, SocketOptions};
 use hoststack_wire::{SegmentHeader, SeqNum};
-
-use crate::config::SocketOptions;
 
 /// Whose active open it is: copied into all that is said about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,10 +1,10 @@
 //! SYN-RECEIVED of passive opens: compact records, for they are what a SYN flood fills. They become connections when
 //! the acceptable ACK comes.
 
-use hoststack_transport::{FlowKey, Instant, Key};
+use hoststack_transport::{FlowKey, Instant, Key, SocketOptions};
 use hoststack_wire::{Flags, Options, SackBlocks, SegmentHeader, SeqNum, Timestamps};
 
-use crate::config::SocketOptions;
+use crate::config::rx_scale;
 use crate::drop_reason::DropReason;
 use crate::isn::{Secrets, timestamp_clock};
 use crate::timers::WheelEntry;
@@ -161,7 +161,7 @@ impl SynReceived {
             scales: theirs
                 .window_scale
                 .filter(|_| options.window_scale)
-                .map(|peer| (peer.min(14), options.rx_scale())),
+                .map(|peer| (peer.min(14), rx_scale(options))),
             sack: theirs.sack_permitted && options.sack,
             timestamps,
             retransmits: 0,

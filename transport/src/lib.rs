@@ -1,7 +1,7 @@
 //! The border between the session layer and its transports.
 //!
 //! Read in this order: [`border`] (two traits and one enum: the whole contract), [`handle`] (names of things and
-//! what makes a stale name find nothing), [`ticket`] (who may tell the outcome of a connect), then the tools that
+//! what makes a stale name find nothing), [`options`], [`ticket`] (who may tell the outcome of a connect), then the tools that
 //! both sides share: [`pool`], [`table`], [`time`], [`wheel`], [`mod@tuple`], [`rng`].
 //!
 //! This crate knows no protocol, reads no clock and owns no thread.
@@ -15,6 +15,7 @@ pub mod border;
 pub mod canary;
 pub mod flow;
 pub mod handle;
+pub mod options;
 pub mod pool;
 pub mod rng;
 pub mod table;
@@ -32,6 +33,7 @@ pub use handle::{
     AppId, AppWorkerId, ConnectId, ConnectionId, DomainId, HalfOpenId, ListenerId, SessionHandle, SessionId,
     WorkerId,
 };
+pub use options::{Algorithm, ConnectionStats, EcnMode, Keepalive, SocketOption, SocketOptions};
 pub use pool::{AllocationPoint, Full, Key, Pool};
 pub use rng::Rng;
 pub use table::WordTable;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hoststack_app::{
     AppWorker, Application, CloseReason, ConnectFailure, ConnectId, ConnectOptions, Context, SessionHandle,
-    SessionOptions, WorkerId,
+    SessionOptions, SocketOptions, WorkerId,
 };
 
 use super::host::{CLIENT, Host, HostOptions, Threads, client_address, server_address};
@@ -162,7 +162,7 @@ impl ClientWorker {
         let options = ConnectOptions {
             domain: CLIENT,
             local_addr: Some(address),
-            nodelay: true,
+            socket: SocketOptions::NODELAY,
             ..ConnectOptions::to(server_address(port))
         };
         let asked = ctx.connect(options);

@@ -7,7 +7,7 @@ use hoststack::net::{Cidr, MemoryWireConfig, memory_wire};
 use hoststack::{Answer, InterfaceSpec, Query, SingleThreaded, Stack, StackConfig};
 use hoststack_app::{
     AppWorkerId, Application, AttachOptions, DomainId, Duration, Instant, ListenOptions, SessionOptions,
-    WorkerId,
+    SocketOptions, WorkerId,
 };
 
 use super::progress::Progress;
@@ -125,7 +125,7 @@ impl Host {
             domain: SERVER,
             backlog: 1 << 20,
             fifos: options.fifos,
-            nodelay: true,
+            socket: SocketOptions::NODELAY,
             ..ListenOptions::on(server_address(port))
         };
         const WHY: &str = "cannot fail because the stack is new and its options are valid";

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hoststack_app::{
     AppWorker, Application, ConnectFailure, ConnectId, ConnectOptions, Context, SessionHandle,
-    SessionOptions, WorkerId,
+    SessionOptions, SocketOptions, WorkerId,
 };
 
 use super::host::{CLIENT, Host, HostOptions, Threads, client_address, server_address};
@@ -175,7 +175,7 @@ impl ClientWorker {
             domain: CLIENT,
             // Cannot truncate because the remainder is below a u16's range.
             local_addr: Some(client_address((self.opened % usize::from(ADDRESSES)) as u16)),
-            nodelay: true,
+            socket: SocketOptions::NODELAY,
             ..ConnectOptions::to(server_address(0))
         };
         self.opened += 1;

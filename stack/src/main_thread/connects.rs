@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use hoststack_app::{CancelError, ConnectOptions};
 use hoststack_net::{InterfaceId, NeighborState};
 use hoststack_session::{HalfOpenSession, HalfOpenState};
-use hoststack_tcp::{HalfOpenAction, HalfOpenUser, SocketOptions};
+use hoststack_tcp::{HalfOpenAction, HalfOpenUser};
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
     AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, Endpoint, FlowKey, HalfOpenId, Instant, Key,
-    Protocol, WorkerId,
+    Protocol, SocketOptions, WorkerId,
 };
 
 use super::{MAIN_ORIGIN, Main, worker_of};
@@ -71,7 +71,7 @@ impl Main {
             local_addr: options.local_addr,
             local_port: options.local_port,
             owns_tuple: false,
-            nodelay: options.nodelay,
+            socket: options.socket,
         });
         let Ok(key) = inserted else {
             let ticket = ConnectTicket::mint(connect, NO_HALF_OPEN, app_worker, options.opaque, ledger);
@@ -143,11 +143,7 @@ impl Main {
             Err(_) => return Err(ConnectFailure::AddressInUse),
         };
         let mtu = self.router.mtu(next_hop).unwrap_or(576);
-        let socket = SocketOptions {
-            rx_window: session.options.rx_capacity,
-            nodelay: session.nodelay,
-            ..SocketOptions::default()
-        };
+        let socket = SocketOptions { rx_window: session.options.rx_capacity, ..session.socket };
         let user = HalfOpenUser { app_worker, half_open: key };
         let opened = self.half_opens.open(
             now,

@@ -2,7 +2,7 @@
 
 use hoststack_app::{ListenError, ListenOptions};
 use hoststack_session::ListenerRecord;
-use hoststack_tcp::SocketOptions;
+use hoststack_transport::SocketOptions;
 use hoststack_transport::{AppId, AppWorkerId, Endpoint, ListenerId};
 
 use super::Main;
@@ -82,11 +82,7 @@ impl Main {
         }
         let record =
             ListenerRecord { id: listener, app_worker, opaque: options.opaque, options: options.fifos };
-        let socket = SocketOptions {
-            rx_window: options.fifos.rx_capacity,
-            nodelay: options.nodelay,
-            ..SocketOptions::default()
-        };
+        let socket = SocketOptions { rx_window: options.fifos.rx_capacity, ..options.socket };
         let (domain, backlog) = (options.domain, options.backlog);
         self.broadcast(|| Command::Listen { record, domain, local, backlog, socket });
         Ok(listener)

@@ -7,7 +7,7 @@ mod newreno;
 
 pub use newreno::NewReno;
 
-use hoststack_transport::Instant;
+use hoststack_transport::{Algorithm, Instant};
 
 /// What one acknowledgment said: all that any of the algorithms wants to know.
 ///
@@ -92,31 +92,6 @@ pub trait CongestionControl {
 
     /// The name that configuration and CLI use.
     fn name(&self) -> &'static str;
-}
-
-/// Which algorithm a connection uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Algorithm {
-    /// RFC 5681 and 6582.
-    #[default]
-    NewReno,
-}
-
-impl Algorithm {
-    /// All, in the order in which help texts show them.
-    pub const ALL: &[Algorithm] = &[Algorithm::NewReno];
-
-    /// The name that configuration and CLI use.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Algorithm::NewReno => "newreno",
-        }
-    }
-
-    /// The algorithm of a name, as [`Algorithm::name`] writes it.
-    pub fn from_name(name: &str) -> Option<Algorithm> {
-        Algorithm::ALL.iter().copied().find(|algorithm| algorithm.name() == name)
-    }
 }
 
 /// One of the algorithms with its state. An algorithm whose state is large keeps it in a box.

@@ -20,7 +20,7 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use hoststack_transport::{
     AppWorkerId, ConnectFailure, ConnectionId, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Instant,
-    Key, ListenerId, Protocol, Rng, SessionId, Transmitted, Transport, TransportEvent,
+    Key, ListenerId, Protocol, Rng, SessionId, SocketOptions, Transmitted, Transport, TransportEvent,
 };
 use hoststack_wire::{
     Flags, FlowHasher, NotedSegment, Options, Segment, SegmentHeader, SeqNum, Timestamps, parse_notation,
@@ -28,7 +28,7 @@ use hoststack_wire::{
 
 pub use layer::{FakeLayer, pattern};
 
-use crate::config::{SocketOptions, TcpConfig};
+use crate::config::TcpConfig;
 use crate::describe::{ConnectionInfo, EngineCounts};
 use crate::drop_reason::DropReason;
 use crate::engine::{Disposition, Engine, Output};

@@ -2,11 +2,11 @@
 
 use hoststack_transport::{ConnectFailure, Duration};
 
-use crate::config::SocketOptions;
 use crate::drop_reason::DropReason;
 use crate::seed::IcmpError;
 use crate::state::State;
 use crate::testing::Exchange;
+use hoststack_transport::SocketOptions;
 
 #[test]
 fn syn_carries_every_option_that_is_wanted() {

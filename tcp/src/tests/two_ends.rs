@@ -13,13 +13,14 @@ use hoststack_transport::{
 use hoststack_wire::{FlowHasher, Segment};
 use proptest::prelude::*;
 
-use crate::config::{SocketOptions, TcpConfig};
+use crate::config::TcpConfig;
 use crate::describe::EngineCounts;
 use crate::engine::{Disposition, Engine};
 use crate::half_opens::{HalfOpenAction, HalfOpens};
 use crate::isn::Secrets;
 use crate::seed::HalfOpenUser;
 use crate::testing::{FakeLayer, FakeOutput, Sent};
+use hoststack_transport::SocketOptions;
 
 /// How bad the link is, and what the two apps do.
 #[derive(Clone, Debug)]
@@ -362,6 +363,7 @@ fn options() -> impl Strategy<Value = SocketOptions> {
             timestamps,
             sack,
             abort_on_icmp: false,
+            ..SocketOptions::DEFAULT
         },
     )
 }

@@ -54,7 +54,7 @@ pub(crate) fn connect_options(s: &mut State, host: u8, workers: u8) -> ConnectOp
         },
         opaque: s.dice.below(1000),
         fifos: fifos(s),
-        nodelay: s.dice.one_of(2),
+        socket: SocketOptions { nodelay: s.dice.one_of(2), ..SocketOptions::DEFAULT },
         ..ConnectOptions::to(remote)
     }
 }
@@ -88,7 +88,7 @@ pub(crate) fn listen_options(s: &mut State, host: u8) -> ListenOptions {
         backlog: s.dice.pick(&[1, 3, 100, 100]),
         opaque: s.dice.below(1000),
         fifos: fifos(s),
-        nodelay: s.dice.one_of(2),
+        socket: SocketOptions { nodelay: s.dice.one_of(2), ..SocketOptions::DEFAULT },
         ..ListenOptions::on(Endpoint::new(addr, port))
     }
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use hoststack::app::{
     AppWorker, AppWorkerId, Application, CloseReason, ConnectFailure, ConnectId, ConnectOptions, Context,
-    DetachPolicy, DetachReport, Duration, MainContext, SessionHandle, WorkerDetachReport, WorkerId,
+    DetachPolicy, DetachReport, Duration, MainContext, SessionHandle, SocketOptions, WorkerDetachReport,
+    WorkerId,
 };
 use hoststack_transport::Rng;
 
@@ -84,7 +85,7 @@ pub(super) fn connect_options(rng: &mut Rng, temper: &Temper, workers: u32) -> C
         timeout: target.timeout,
         // A number below 256 because a stack has 255 workers at most.
         worker: (rng.below(20) == 0).then(|| WorkerId(rng.below(workers) as u8)),
-        nodelay: true,
+        socket: SocketOptions::NODELAY,
         ..ConnectOptions::to(target.remote)
     }
 }

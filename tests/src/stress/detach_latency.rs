@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use hoststack::app::{
     AppWorker, AppWorkerId, Application, AttachOptions, ConnectFailure, ConnectId, ConnectOptions, Context,
-    DetachPolicy, DetachReport, DomainId, Duration, ListenOptions, SessionHandle, WorkerId,
+    DetachPolicy, DetachReport, DomainId, Duration, ListenOptions, SessionHandle, SocketOptions, WorkerId,
 };
 use hoststack::net::{Cidr, Device, MemoryWireConfig, memory_wire};
 use hoststack::tcp::TcpConfig;
@@ -203,7 +203,11 @@ pub fn measure(options: &DetachLatency) -> Result<Round, String> {
 
     let server = handle.attach(Echo, AttachOptions::named("server")).map_err(|e| text(&e))?;
     for n in 0..u64::from(ADDRESSES) {
-        let on = ListenOptions { domain: SERVER, nodelay: true, ..ListenOptions::on(self::server(n)) };
+        let on = ListenOptions {
+            domain: SERVER,
+            socket: SocketOptions::NODELAY,
+            ..ListenOptions::on(self::server(n))
+        };
         handle.listen(server.app_workers[0], on).map_err(|e| text(&e))?;
     }
     let holder = handle.attach(Holder { up: up.clone() }, AttachOptions::named("a")).map_err(|e| text(&e))?;
@@ -410,7 +414,7 @@ impl AppWorker for ProberWorker {
         for n in 0..u64::from(self.probes) {
             let to = ConnectOptions {
                 worker: Some(ctx.worker()),
-                nodelay: true,
+                socket: SocketOptions::NODELAY,
                 opaque: n,
                 ..ConnectOptions::to(server(n))
             };

@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use hoststack::app::{
     CloseReason, ConnectFailure, ConnectId, ConnectOptions, Context, Duration, Endpoint, ListenError,
-    ListenOptions, ListenerId, SessionHandle,
+    ListenOptions, ListenerId, SessionHandle, SocketOptions,
 };
 
 use crate::call::{Answer, Call, Out};
@@ -419,7 +419,7 @@ impl Sockets {
                 backlog: u32::try_from(backlog).map_or(4096, |backlog| backlog.max(1)),
                 opaque: token,
                 fifos: socket.settings.fifos(),
-                nodelay: socket.settings.nodelay,
+                socket: SocketOptions { nodelay: socket.settings.nodelay, ..SocketOptions::DEFAULT },
                 ..ListenOptions::on(Endpoint::from(*place))
             };
             ctx.listen(options).map_err(|_| Stop::Errno(libc::EINVAL))?;
@@ -490,7 +490,7 @@ impl Sockets {
             timeout: CONNECT_TIMEOUT,
             opaque: token,
             fifos: socket.settings.fifos(),
-            nodelay: socket.settings.nodelay,
+            socket: SocketOptions { nodelay: socket.settings.nodelay, ..SocketOptions::DEFAULT },
             ..ConnectOptions::to(remote)
         };
         let connect = ctx.connect(connect).map_err(|_| Stop::Errno(libc::EINVAL))?;
