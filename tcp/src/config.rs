@@ -17,12 +17,15 @@ pub struct TcpConfig {
     pub listeners_max: usize,
     /// Flow table entries for which room is taken at start, so that the table does not grow under load. Default 4096.
     pub flows_reserved: usize,
-    /// Least retransmission timeout. Default 200 ms as Linux; RFC 6298 §2.4 says 1 s and admits less.
+    /// What the retransmission timeout adds to the round trip at least. Default 200 ms as Linux; RFC 6298 §2.4 has 1 s for
+    /// the whole timeout and admits less.
     pub rto_min: Duration,
     /// Greatest retransmission timeout (RFC 6298 §2.5: at least 60 s). Also bounds the persist timer.
     pub rto_max: Duration,
     /// Retransmission timeout before the first measurement (RFC 6298 §2.1). Default 1 s.
     pub rto_initial: Duration,
+    /// Probe the tail of what is in flight when nothing is heard of it (RFC 8985 §7). Default true.
+    pub tail_loss_probe: bool,
     /// SYN retransmissions before an active open gives up by itself. Default 6 (127 s); its deadline mostly ends it first.
     pub syn_retries: u8,
     /// SYN-ACK retransmissions before a SYN-RECEIVED record is dropped. Default 5 (63 s).
@@ -58,6 +61,7 @@ impl Default for TcpConfig {
             rto_min: Duration::from_millis(200),
             rto_max: Duration::from_secs(60),
             rto_initial: Duration::from_secs(1),
+            tail_loss_probe: true,
             syn_retries: 6,
             syn_ack_retries: 5,
             retransmits_max: 12,

@@ -12,7 +12,9 @@ use crate::describe::ConnectionInfo;
 use crate::engine::Shared;
 use crate::isn::timestamp_clock;
 use crate::output::{MSS_LEAST, TIMESTAMPS_LEN, send_mss};
-use crate::recovery::{DuplicateAcks, Scoreboard};
+use crate::recovery::flight::Sent;
+use crate::recovery::rack::Reordering;
+use crate::recovery::{Mode, Recovery};
 use crate::rtt::RttEstimator;
 use crate::seed::{ConnectionSeed, IcmpError, SeedState};
 use crate::state::{State, StateEvent};
@@ -62,42 +64,6 @@ pub(crate) struct Stamps {
     pub(crate) offset: u32,
 }
 
-/// What a connection in trouble needs besides: allocated when a segment is lost or SACKed, given back afterwards.
-#[derive(Debug)]
-pub(crate) struct Recovery {
-    pub(crate) mode: Mode,
-    /// The first segment that is missing goes out whatever the window.
-    pub(crate) must_retransmit: bool,
-    pub(crate) board: Scoreboard,
-    pub(crate) duplicates: DuplicateAcks,
-}
-
-/// Where loss recovery stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// Nothing is lost as far as we know.
-    Open,
-    /// Fast recovery (RFC 6675, or RFC 6582 without SACK).
-    Fast,
-    /// After a timeout, until all that was outstanding then is acknowledged.
-    Loss,
-}
-
-impl Recovery {
-    pub(crate) fn new() -> Recovery {
-        Recovery {
-            mode: Mode::Open,
-            must_retransmit: false,
-            board: Scoreboard::new(),
-            duplicates: DuplicateAcks::new(),
-        }
-    }
-
-    pub(crate) fn is_idle(&self) -> bool {
-        self.mode == Mode::Open && self.board.is_empty()
-    }
-}
-
 /// A connection. The fields that every segment touches come first.
 #[derive(Debug)]
 #[repr(C)]
@@ -123,8 +89,12 @@ pub(crate) struct Connection {
     pub(crate) has_fin: bool,
     /// No Nagle algorithm.
     pub(crate) is_nodelay: bool,
+    /// Paced though its congestion control does not ask for it.
+    pub(crate) is_paced: bool,
     /// The last time it stopped sending, the congestion window was the reason.
     pub(crate) is_cwnd_limited: bool,
+    /// What is in flight was sent more than once; with `recovery`, its ranges say so.
+    pub(crate) is_flight_repeated: bool,
     /// What is in flight is a probe into a closed window.
     pub(crate) is_probing: bool,
     /// What the retransmission timer is for.
@@ -149,16 +119,22 @@ pub(crate) struct Connection {
     pub(crate) ack_at: Instant,
     /// When data was last sent.
     pub(crate) last_sent: Instant,
-    /// When the segment that ends at `timed_end` was sent; `FAR` when none is being timed.
-    pub(crate) timed_at: Instant,
-    pub(crate) timed_end: SeqNum,
+    /// When what is in flight was sent last, all at one time; with `recovery`, its ranges say so.
+    pub(crate) flight_at: Instant,
+    /// Before this nothing is sent: pacing.
+    pub(crate) pace_at: Instant,
+    /// When the app is served next after `pace_at` held it back; `FAR` if nothing waits.
+    pub(crate) paced_until: Instant,
     /// Capacity of the receive fifo.
     pub(crate) rx_capacity: u32,
     pub(crate) cc: Congestion,
     pub(crate) rtt: RttEstimator,
     pub(crate) recovery: Option<Box<Recovery>>,
+    /// Bytes delivered over its life: acknowledged or SACKed.
+    pub(crate) delivered: u64,
     pub(crate) flow: FlowKey,
     // Cold.
+    pub(crate) reordering: Reordering,
     pub(crate) wheel: WheelEntry,
     pub(crate) iss: SeqNum,
     pub(crate) irs: SeqNum,
@@ -171,6 +147,8 @@ pub(crate) struct Connection {
     pub(crate) has_scaling: bool,
     /// Main chose its 4-tuple and is told when the flow is gone.
     pub(crate) is_active_open: bool,
+    /// No faster than this, in bytes per second.
+    pub(crate) pacing_rate_max: u64,
     /// MSS limit that options set.
     pub(crate) mss_max: u16,
 }
@@ -329,7 +307,9 @@ impl Connection {
             is_app_closed: false,
             has_fin: false,
             is_nodelay: agreed.options.nodelay,
+            is_paced: agreed.options.pacing,
             is_cwnd_limited: false,
+            is_flight_repeated: false,
             is_probing: false,
             purpose: Purpose::None,
             snd_scale,
@@ -342,13 +322,16 @@ impl Connection {
             retransmit_at: Instant::FAR,
             ack_at: Instant::FAR,
             last_sent: now,
-            timed_at: Instant::FAR,
-            timed_end: agreed.iss,
+            flight_at: now,
+            pace_at: Instant::ZERO,
+            paced_until: Instant::FAR,
             rx_capacity: agreed.options.rx_window,
             cc: Congestion::new(agreed.options.congestion, mss),
             rtt,
             recovery: None,
+            delivered: 0,
             flow,
+            reordering: Reordering::NONE,
             wheel: WheelEntry::NONE,
             iss: agreed.iss,
             irs: agreed.irs,
@@ -357,6 +340,7 @@ impl Connection {
             is_unreachable: false,
             has_scaling: agreed.scales.is_some(),
             is_active_open: false,
+            pacing_rate_max: agreed.options.pacing_rate_max,
             mss_max,
         }
     }
@@ -393,18 +377,33 @@ impl Connection {
         self.recovery.as_ref().map_or(Mode::Open, |recovery| recovery.mode)
     }
 
-    /// The state of loss recovery, allocated if there is none.
+    /// The state of loss recovery, begun if there is none.
     pub(crate) fn recovery_mut(&mut self, shared: &mut Shared) -> &mut Recovery {
-        self.recovery.get_or_insert_with(|| shared.spare.pop().unwrap_or_else(|| Box::new(Recovery::new())))
+        if self.recovery.is_none() {
+            self.begin_ranges(self.snd.una, shared);
+        }
+        self.recovery.as_mut().unwrap_or_else(|| unreachable!("it was begun just now"))
+    }
+
+    /// From now on what is in flight, `una` to SND.NXT, is known by ranges.
+    pub(crate) fn begin_ranges(&mut self, una: SeqNum, shared: &mut Shared) {
+        let mut recovery = shared.spare.pop().unwrap_or_else(|| Box::new(Recovery::new(una)));
+        recovery.reset(una);
+        if self.snd.nxt != una {
+            let snapshot = recovery.rate.on_sent(self.flight_at, 0, self.snd.nxt.since(una));
+            let is_repeated = self.is_flight_repeated;
+            recovery.flight.push(Sent { is_repeated, ..Sent::new(self.snd.nxt, self.flight_at, snapshot) });
+        }
+        self.recovery = Some(recovery);
     }
 
     /// Gives the state of loss recovery back when there is nothing in it.
     pub(crate) fn release_recovery(&mut self, shared: &mut Shared) {
         if self.recovery.as_ref().is_some_and(|recovery| recovery.is_idle())
-            && let Some(mut spare) = self.recovery.take()
+            && !self.cc.needs_rate()
+            && let Some(spare) = self.recovery.take()
             && shared.spare.len() < shared.spare.capacity()
         {
-            *spare = Recovery::new();
             shared.spare.push(spare);
         }
     }
@@ -412,7 +411,7 @@ impl Connection {
     /// The earliest of its deadlines.
     #[inline]
     pub(crate) fn timer(&self) -> Instant {
-        self.retransmit_at.min(self.ack_at)
+        self.retransmit_at.min(self.ack_at).min(self.paced_until)
     }
 
     /// Makes the wheel fire for the earliest deadline.
@@ -450,7 +449,7 @@ impl Connection {
         // What was too big is lost, which says nothing about congestion (RFC 1191 §6.5).
         let least = if self.flow.remote.addr.is_ipv4() { 552 } else { 1280 };
         if self.on_path_mtu(mtu.max(least)) && self.state != State::SynReceived {
-            self.lose_all(shared);
+            self.enter_loss(false, shared, now);
             self.restart_timer(now, shared);
             layer.program_tx(self.session);
         }
@@ -535,7 +534,7 @@ impl Connection {
         );
         let flight = self.flight_size();
         assert!(
-            flight == 0 || matches!(self.purpose, Purpose::Retransmit | Purpose::Persist),
+            flight == 0 || self.purpose.is_for_flight(),
             "{id}: {flight} bytes in flight and no timer for them"
         );
         let fin_states =
@@ -547,7 +546,7 @@ impl Connection {
             self.state
         );
         if let Some(recovery) = &self.recovery {
-            recovery.board.check_consistency(self.snd.una, self.snd.nxt);
+            recovery.flight.check_consistency(self.snd.una, self.snd.nxt);
         }
     }
 }

@@ -78,6 +78,14 @@ counters! {
     rtos,
     /// Losses found by duplicate acknowledgments or SACK.
     fast_retransmits,
+    /// Tail loss probes sent (RFC 8985 §7).
+    tail_probes,
+    /// Losses that a tail loss probe repaired.
+    tail_losses_repaired,
+    /// Responses to congestion that were undone: nothing was lost (D-SACK, Eifel, F-RTO).
+    undone,
+    /// Duplicates that peers reported (D-SACK, RFC 2883).
+    dsacks_in,
     /// Zero-window and small-window probes.
     probes_out,
     /// Duplicate acknowledgments received.

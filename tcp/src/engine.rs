@@ -20,12 +20,13 @@ use hoststack_wire::{Flags, FlowHasher, Segment, SegmentHeader, SeqNum};
 
 use self::flows::{FlowTarget, HalfOpenFlow};
 use crate::config::TcpConfig;
-use crate::connection::{Connection, Fate, Recovery};
+use crate::connection::{Connection, Fate};
 use crate::describe::{ConnectionInfo, Counters, EngineCounts};
 use crate::drop_reason::{DropCounters, DropReason};
 use crate::isn::Secrets;
 use crate::listener::{Listener, Listeners};
 use crate::output::{local_mss, reset_for, send_bare};
+use crate::recovery::Recovery;
 use crate::rtt::RtoLimits;
 use crate::seed::{ConnectionSeed, HalfOpenError, HalfOpenSegment, IcmpError, SeedState, Syn};
 use crate::state::{State, StateEvent};
@@ -437,6 +438,10 @@ impl Engine {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if !connection.wheel.fired(at) {
             return;
+        }
+        if connection.paced_until <= now {
+            connection.paced_until = Instant::FAR;
+            layer.program_tx(connection.session);
         }
         if connection.ack_at <= now {
             connection.on_ack_timer(key, &mut self.shared, now, layer, out);

@@ -14,6 +14,7 @@ extern crate alloc;
 #[cfg(any(test, feature = "testing"))]
 extern crate std;
 
+mod ack;
 pub mod config;
 pub mod congestion;
 mod connection;
@@ -25,7 +26,9 @@ mod input;
 pub mod isn;
 mod listener;
 mod output;
-pub mod recovery;
+mod pacing;
+pub mod rate;
+mod recovery;
 pub mod rtt;
 pub mod seed;
 pub mod state;

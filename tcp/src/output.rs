@@ -6,10 +6,12 @@ use hoststack_transport::{CloseReason, FlowKey, Instant, Key, SessionLayer, Tran
 use hoststack_wire::{Flags, Options, SackBlocks, SegmentHeader, SeqNum, Timestamps};
 
 use crate::congestion::CongestionControl;
-use crate::connection::{Connection, Fate, Mode};
+use crate::connection::{Connection, Fate};
 use crate::engine::{Output, Shared};
 use crate::isn::timestamp_clock;
-use crate::recovery::NextSeg;
+use crate::recovery::Mode;
+use crate::recovery::flight::Sent;
+use crate::recovery::tlp::{TailProbe, probe_timeout_us};
 use crate::state::{State, StateEvent};
 use crate::timers::Purpose;
 
@@ -80,6 +82,8 @@ enum Limit {
     Window,
     /// Nagle: a small segment waits for the acknowledgment of what is in flight.
     Nagle,
+    /// Pacing: not yet.
+    Pace,
 }
 
 /// What to send next.
@@ -88,7 +92,7 @@ enum Next {
     /// `len` new bytes, and the FIN after them.
     New { len: u32, fin: bool },
     /// `len` sequence numbers from `seq` again.
-    Again { seq: SeqNum, len: u32, is_rescue: bool },
+    Again { seq: SeqNum, len: u32 },
     /// Nothing.
     Wait(Limit),
 }
@@ -105,6 +109,7 @@ impl Connection {
         out: &mut O,
     ) -> Transmitted {
         let mut sent = 0;
+        let nxt_before = self.snd.nxt;
         let mut result = Transmitted::Idle;
         if self.may_send() {
             let data_end = self.snd.una + layer.tx_len(self.session);
@@ -114,6 +119,10 @@ impl Connection {
                 if let Next::Wait(limit) = next {
                     break Some(limit);
                 }
+                if self.is_paced_out(now) {
+                    self.paced_until = self.pace_at;
+                    break Some(Limit::Pace);
+                }
                 if sent == burst || out.room() == 0 {
                     result = Transmitted::More;
                     break None;
@@ -122,9 +131,15 @@ impl Connection {
                 sent += 1;
             };
             if let Some(limit) = limit {
-                self.is_cwnd_limited = limit == Limit::Congestion;
+                self.is_cwnd_limited = matches!(limit, Limit::Congestion | Limit::Pace);
+                if matches!(limit, Limit::Nothing | Limit::Nagle)
+                    && let Some(recovery) = &mut self.recovery
+                {
+                    // All that was lost was sent again, and cwnd has room: the app is the limit.
+                    recovery.rate.mark_app_limited(recovery.flight.pipe());
+                }
             }
-            self.start_timer(now, limit == Some(Limit::Window), shared);
+            self.start_timer(now, limit == Some(Limit::Window), self.snd.nxt != nxt_before, shared);
         }
         if sent == 0 && self.state.can_receive() && self.is_window_update_due(layer.rx_room(self.session)) {
             if out.room() > 0 {
@@ -163,50 +178,57 @@ impl Connection {
         }
     }
 
-    /// What to send next.
+    /// Bytes in the network: RFC 6675's pipe; without SACK, less what duplicate ACKs speak for.
+    fn pipe(&self) -> u32 {
+        match &self.recovery {
+            None => self.flight_size(),
+            Some(recovery) if self.has_sack => recovery.flight.pipe(),
+            Some(recovery) => recovery.duplicates.pipe(recovery.flight.pipe()),
+        }
+    }
+
+    /// cwnd: congestion control's, or in fast recovery that of RFC 6937.
+    fn window(&self) -> u32 {
+        match &self.recovery {
+            Some(recovery) if recovery.mode == Mode::Fast && self.has_sack && self.cc.uses_prr() => {
+                recovery.prr.window()
+            }
+            _ => self.cc.window(),
+        }
+    }
+
+    /// What to send next. What was SACKed has left the network and so lets new data out before anything counts as
+    /// lost, as the first duplicates do without SACK: that is limited transmit (RFC 3042).
     fn next(&self, data_end: SeqNum) -> Next {
         let new = self.next_new(data_end);
         let mss = u32::from(self.mss);
-        let cwnd = self.cc.window();
-        let Some(recovery) = &self.recovery else {
-            return match new {
-                Err(limit) => Next::Wait(limit),
-                Ok((len, fin)) if self.fits(self.flight_size(), len, cwnd) => Next::New { len, fin },
-                Ok(_) => Next::Wait(Limit::Congestion),
-            };
-        };
-        let board = &recovery.board;
-        if recovery.mode == Mode::Open {
-            // RFC 3042 limited transmit: with SACK, what was SACKed has left the network; without, each of the first
-            // two duplicates lets a segment out.
-            let pipe = self.flight_size().saturating_sub(board.sacked_bytes());
-            let more = if self.has_sack { 0 } else { u32::from(self.dup_acks.min(2)) * mss };
-            return match new {
-                Err(limit) => Next::Wait(limit),
-                Ok((len, fin)) if self.fits(pipe, len, cwnd.saturating_add(more)) => Next::New { len, fin },
-                Ok(_) => Next::Wait(Limit::Congestion),
-            };
-        }
-        if recovery.must_retransmit
-            && let Some((seq, end)) = board.next_unsacked(self.snd.una, self.snd.nxt)
+        let (pipe, cwnd) = (self.pipe(), self.window());
+        if let Some(recovery) = &self.recovery
+            && recovery.mode != Mode::Open
+            && let Some((seq, len)) = recovery.flight.next_lost(mss)
         {
-            // RFC 6675 §5 (4.3), RFC 6582 §3.2: the first segment goes whatever the window.
-            return Next::Again { seq, len: end.since(seq).min(mss), is_rescue: false };
-        }
-        let pipe = recovery.duplicates.pipe(board.pipe(self.snd.una, self.snd.nxt, mss));
-        // RFC 6675 §5 (C): while cwnd - pipe >= 1 SMSS.
-        if pipe > 0 && pipe + mss > cwnd {
+            if recovery.must_retransmit {
+                // RFC 6675 §5 (4.3), RFC 6582 §3.2, RFC 6298 (5.4): the first segment goes whatever the window.
+                return Next::Again { seq, len };
+            }
+            if recovery.is_frto {
+                // RFC 5682 §2.1 step 2: new data tells whether the timeout was spurious, if there is any.
+                let has_sent_new = self.snd.nxt.after(recovery.recovery_point);
+                match new {
+                    Ok((len, fin)) if self.fits(pipe, len, cwnd) => return Next::New { len, fin },
+                    _ if has_sent_new => return Next::Wait(Limit::Congestion),
+                    _ => {}
+                }
+            }
+            if pipe == 0 || pipe + len <= cwnd {
+                return Next::Again { seq, len };
+            }
             return Next::Wait(Limit::Congestion);
         }
-        match (board.next_seg(self.snd.una, self.snd.nxt, mss, new.is_ok()), new) {
-            (Some(NextSeg::Retransmit { seq, len }), _) => Next::Again { seq, len, is_rescue: false },
-            // What was sent again in this recovery already is no rescue.
-            (Some(NextSeg::Rescue { seq, len }), _) if seq.at_or_after(board.high_rxt) => {
-                Next::Again { seq, len, is_rescue: true }
-            }
-            (Some(NextSeg::New), Ok((len, fin))) => Next::New { len, fin },
-            (_, Err(limit)) => Next::Wait(limit),
-            (_, Ok(_)) => Next::Wait(Limit::Congestion),
+        match new {
+            Err(limit) => Next::Wait(limit),
+            Ok((len, fin)) if self.fits(pipe, len, cwnd) => Next::New { len, fin },
+            Ok(_) => Next::Wait(Limit::Congestion),
         }
     }
 
@@ -257,16 +279,8 @@ impl Connection {
     ) {
         match next {
             Next::New { len, fin } => self.send_new(id, len, fin, data_end, shared, now, layer, out),
-            Next::Again { seq, len, is_rescue } => {
-                let sent = self.send_again(seq, len, data_end, shared, now, layer, out);
-                if let Some(recovery) = &mut self.recovery {
-                    recovery.must_retransmit = false;
-                    if is_rescue {
-                        recovery.board.on_rescued();
-                    } else {
-                        recovery.board.on_retransmitted(seq, sent.max(len));
-                    }
-                }
+            Next::Again { seq, len } => {
+                self.send_again(seq, len, data_end, shared, now, layer, out);
             }
             Next::Wait(_) => {}
         }
@@ -285,20 +299,46 @@ impl Connection {
         out: &mut O,
     ) {
         let seq = self.snd.nxt;
-        self.snd.nxt += len + u32::from(fin);
+        self.note_sent_new(len + u32::from(fin), shared, now);
         if fin {
             self.is_fin_sent = true;
             self.enter(id, StateEvent::SendFin);
-        }
-        if self.timed_at == Instant::FAR {
-            self.timed_at = now;
-            self.timed_end = self.snd.nxt;
         }
         shared.counters.bytes_out += u64::from(len);
         self.send_range(seq, len, fin, data_end, shared, now, layer, out);
     }
 
-    /// Sends up to `len` sequence numbers from `seq` again, the FIN included if they reach it; returns how many.
+    /// SND.NXT moves by `len`.
+    fn note_sent_new(&mut self, len: u32, shared: &mut Shared, now: Instant) {
+        if self.recovery.is_none() {
+            if self.flight_size() == 0 {
+                self.flight_at = now;
+                self.is_flight_repeated = false;
+            }
+            let is_one_range = self.flight_at == now && !self.is_flight_repeated;
+            if self.cc.needs_rate() || !is_one_range {
+                self.begin_ranges(self.snd.una, shared);
+            }
+        }
+        let pipe = self.pipe();
+        self.snd.nxt += len;
+        if let Some(recovery) = &mut self.recovery {
+            let snapshot = recovery.rate.on_sent(now, pipe, len);
+            recovery.flight.push(Sent::new(self.snd.nxt, now, snapshot));
+            recovery.prr.on_sent(len);
+        }
+    }
+
+    /// A probe's byte, refused by the peer, counts as not sent.
+    pub(crate) fn take_back_probe(&mut self) {
+        self.snd.nxt = self.snd.una;
+        self.is_probing = false;
+        if let Some(recovery) = &mut self.recovery {
+            recovery.flight.retract(1);
+        }
+    }
+
+    /// Sends up to `len` sequence numbers from `seq` again, the FIN included if they reach it.
     fn send_again<L: SessionLayer, O: Output>(
         &mut self,
         seq: SeqNum,
@@ -308,15 +348,35 @@ impl Connection {
         now: Instant,
         layer: &L,
         out: &mut O,
-    ) -> u32 {
+    ) {
         let data = distance(seq, data_end).min(len);
         let fin = self.is_fin_sent && seq + data == data_end;
-        // Karn: what was being timed may be this.
-        self.timed_at = Instant::FAR;
+        let len = data + u32::from(fin);
+        let pipe = self.pipe();
+        let tsval = timestamp_clock(now, self.ts.offset);
+        match &mut self.recovery {
+            Some(recovery) => {
+                let snapshot = recovery.rate.on_sent(now, pipe, len);
+                recovery.flight.on_retransmitted(seq, len, now, snapshot);
+                recovery.prr.on_sent(len);
+                recovery.undo.on_retransmitted(tsval);
+                if !recovery.must_retransmit {
+                    recovery.is_frto = false;
+                }
+                recovery.must_retransmit = false;
+            }
+            None => {
+                self.flight_at = now;
+                self.is_flight_repeated = true;
+            }
+        }
+        if seq == self.snd.una && self.purpose == Purpose::Retransmit {
+            // The timer is that of the first segment: it was sent just now.
+            self.restart_timer(now, shared);
+        }
         shared.counters.retransmitted_segments += 1;
         shared.counters.retransmitted_bytes += u64::from(data);
         self.send_range(seq, data, fin, data_end, shared, now, layer, out);
-        data + u32::from(fin)
     }
 
     fn send_range<L: SessionLayer, O: Output>(
@@ -342,6 +402,7 @@ impl Connection {
         shared.counters.segments_out += 1;
         self.last_sent = now;
         self.cc.on_sent(now, len, self.flight_size());
+        self.pace(now, len);
         let (session, offset) = (self.session, seq.since(self.snd.una));
         out.send(&self.flow, &header, len as usize, |into| layer.tx_copy(session, offset, into));
     }
@@ -526,25 +587,79 @@ impl Connection {
     }
 
     /// After sending, or failing to: the timer for what is in flight, or for the window that must open.
-    fn start_timer(&mut self, now: Instant, is_window_closed: bool, shared: &Shared) {
-        let wanted = if self.is_probing {
-            Purpose::Persist
-        } else if self.flight_size() > 0 {
-            Purpose::Retransmit
-        } else if is_window_closed {
-            Purpose::Persist
-        } else {
-            // Keeps a FIN-WAIT-2 timer; anything else has nothing to wait for.
-            if self.purpose != Purpose::FinWait2 {
-                self.stop_timer();
+    fn start_timer(&mut self, now: Instant, is_window_closed: bool, has_sent_new: bool, shared: &Shared) {
+        if self.is_probing {
+            if self.purpose != Purpose::Persist {
+                self.purpose = Purpose::Persist;
+                self.restart_timer(now, shared);
             }
-            return;
-        };
-        // RFC 6298 (5.1): started if it is not running.
-        if self.purpose != wanted {
-            self.purpose = wanted;
-            self.restart_timer(now, shared);
+        } else if self.flight_size() > 0 {
+            // RFC 6298 (5.1): started if it is not running. RFC 8985 §7.2: a probe is for the newest data.
+            if !matches!(self.purpose, Purpose::Retransmit | Purpose::Reordering | Purpose::TailProbe)
+                || (self.purpose == Purpose::TailProbe && has_sent_new)
+            {
+                self.purpose = Purpose::None;
+                self.set_retransmit_timer(now, None, true, shared);
+            }
+        } else if is_window_closed {
+            if self.purpose != Purpose::Persist {
+                self.purpose = Purpose::Persist;
+                self.restart_timer(now, shared);
+            }
+        } else if !matches!(self.purpose, Purpose::FinWait2) {
+            // Anything else has nothing to wait for.
+            self.stop_timer();
         }
+    }
+
+    /// The timer for what is in flight: the reordering timer if more may be lost in `wait_us` (RFC 8985 §6.2), else a
+    /// tail loss probe if one may be sent (§7.2), else the retransmission timer. `has_progressed` starts them anew.
+    pub(crate) fn set_retransmit_timer(
+        &mut self,
+        now: Instant,
+        wait_us: Option<u64>,
+        has_progressed: bool,
+        shared: &Shared,
+    ) {
+        if self.is_probing || self.flight_size() == 0 {
+            return;
+        }
+        let rto_us = u64::from(self.rtt.rto_us(&shared.rto));
+        let was = self.purpose;
+        let rto_at = match was {
+            _ if has_progressed => now.plus_micros(rto_us),
+            Purpose::Retransmit => self.retransmit_at,
+            _ => {
+                let first = self.recovery.as_ref().and_then(|recovery| recovery.first_sent_at());
+                first.unwrap_or(self.flight_at).plus_micros(rto_us).max(now)
+            }
+        };
+        if let Some(wait_us) = wait_us {
+            self.purpose = Purpose::Reordering;
+            self.retransmit_at = now.plus_micros(wait_us.max(1));
+        } else if self.may_probe_tail(shared) {
+            if has_progressed || was != Purpose::TailProbe {
+                let is_single = self.flight_size() <= u32::from(self.mss);
+                let left_us = rto_at.micros_since(now);
+                self.purpose = Purpose::TailProbe;
+                self.retransmit_at =
+                    now.plus_micros(probe_timeout_us(self.rtt.srtt_us(), is_single, left_us));
+            }
+        } else {
+            self.purpose = Purpose::Retransmit;
+            self.retransmit_at = rto_at;
+        }
+    }
+
+    /// RFC 8985 §7.2: nothing is amiss, and no probe is out.
+    fn may_probe_tail(&self, shared: &Shared) -> bool {
+        self.has_sack
+            && shared.config.tail_loss_probe
+            && self.rtt.back_offs() == 0
+            && self.may_send()
+            && self.recovery.as_ref().is_none_or(|recovery| {
+                recovery.mode == Mode::Open && recovery.probe.is_none() && recovery.flight.sacked() == 0
+            })
     }
 
     pub(crate) fn restart_timer(&mut self, now: Instant, shared: &Shared) {
@@ -590,11 +705,19 @@ impl Connection {
                     CloseReason::TimedOut
                 });
             }
+            Purpose::Reordering => {
+                self.on_reordering_timer(shared, now);
+                layer.program_tx(self.session);
+                return Fate::Lives;
+            }
+            Purpose::TailProbe => {
+                self.send_tail_probe(id, shared, now, layer, out);
+                return Fate::Lives;
+            }
             Purpose::Retransmit | Purpose::Persist => {}
         }
         self.retransmits += 1;
         self.rtt.back_off();
-        self.timed_at = Instant::FAR;
         if self.state == State::SynReceived {
             shared.counters.rtos += 1;
             shared.counters.retransmitted_segments += 1;
@@ -604,7 +727,7 @@ impl Connection {
         } else {
             shared.counters.rtos += 1;
             self.cc.on_rto(now, self.flight_size());
-            self.lose_all(shared);
+            self.enter_loss(true, shared, now);
             if self.transmit(id, shared, now, 1, layer, out) == Transmitted::More {
                 layer.program_tx(self.session);
             }
@@ -615,21 +738,29 @@ impl Connection {
         Fate::Lives
     }
 
-    /// All that is in flight counts as lost: it is sent again from SND.UNA on, as cwnd allows (RFC 6298 (5.4),
-    /// RFC 6675 §5.1).
-    pub(crate) fn lose_all(&mut self, shared: &mut Shared) {
-        let (una, nxt, is_repeated) = (self.snd.una, self.snd.nxt, self.retransmits > 1);
-        self.dup_acks = 0;
-        self.timed_at = Instant::FAR;
-        let recovery = self.recovery_mut(shared);
-        if is_repeated {
-            // RFC 2018 §8: what was SACKed may be gone.
-            recovery.board.clear();
+    /// RFC 8985 §7.3: one more segment, new if the peer's window lets it, else the last once more.
+    fn send_tail_probe<L: SessionLayer, O: Output>(
+        &mut self,
+        id: Key,
+        shared: &mut Shared,
+        now: Instant,
+        layer: &mut L,
+        out: &mut O,
+    ) {
+        let data_end = self.snd.una + layer.tx_len(self.session);
+        let mss = u32::from(self.mss);
+        self.purpose = Purpose::None;
+        let new = self.next_new(data_end);
+        let last = self.recovery_mut(shared).flight.last_unsacked(mss);
+        match (new, last) {
+            (Ok((len, fin)), _) => self.send_new(id, len, fin, data_end, shared, now, layer, out),
+            (Err(_), Some((seq, len))) => self.send_again(seq, len, data_end, shared, now, layer, out),
+            (Err(_), None) => {}
         }
-        recovery.board.on_rto(una, nxt);
-        recovery.duplicates.clear();
-        recovery.must_retransmit = false;
-        recovery.mode = Mode::Loss;
+        let probe = TailProbe { end: self.snd.nxt, is_repeated: new.is_err() };
+        self.recovery_mut(shared).probe = Some(probe);
+        shared.counters.tail_probes += 1;
+        self.set_retransmit_timer(now, None, false, shared);
     }
 
     /// Something waits for the peer's window, which is closed or silly: send what little may be sent, one byte or the
@@ -660,10 +791,7 @@ impl Connection {
             self.stop_timer();
             return;
         }
-        if self.is_probing {
-            // The probe is not a sample: the peer may answer when its window opens.
-            self.timed_at = Instant::FAR;
-        } else {
+        if !self.is_probing {
             self.purpose = Purpose::Retransmit;
         }
     }

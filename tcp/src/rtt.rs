@@ -5,7 +5,7 @@
 /// Bounds of the retransmission timeout, in microseconds: the same for all connections of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RtoLimits {
-    /// Never shorter. RFC 6298 (2.4) says 1 s; all stacks in use say less.
+    /// Never less is added to the round trip. RFC 6298 (2.4) says 1 s for the whole; all stacks in use say less.
     pub min_us: u32,
     /// Never longer, back-off included (RFC 6298 (2.5): at least 60 s).
     pub max_us: u32,
@@ -74,13 +74,21 @@ impl RttEstimator {
             self.srtt_x8 = (self.srtt_x8 - self.srtt_x8 / 8 + rtt_us).max(8);
         }
         self.latest_us = rtt_us;
-        self.min_us = self.min_us.min(rtt_us);
+        self.note_least(rtt_us);
         self.syn_timed_out = false;
+    }
+
+    /// A round trip that is no sample, because a later part of the same acknowledgment took longer, may be the least.
+    pub fn note_least(&mut self, rtt_us: u32) {
+        self.min_us = self.min_us.min(rtt_us.max(1));
     }
 
     /// The retransmission timeout, back-off included, within `limits`.
     pub fn rto_us(&self, limits: &RtoLimits) -> u32 {
-        let doubled = u64::from(self.base_rto_us(limits)) << self.back_offs;
+        let base = self.base_rto_us(limits);
+        // In whole milliseconds where less does not matter.
+        let base = if base >= 100_000 { base / 1000 * 1000 } else { base };
+        let doubled = u64::from(base) << self.back_offs;
         u32::try_from(doubled).unwrap_or(u32::MAX).min(limits.max_us)
     }
 
@@ -88,13 +96,15 @@ impl RttEstimator {
     pub fn base_rto_us(&self, limits: &RtoLimits) -> u32 {
         let rto = if self.srtt_x8 != 0 {
             // RFC 6298 (2.3): SRTT + max(G, 4 * RTTVAR). At most 2^28 + 2^30: cannot overflow.
-            self.srtt_x8 / 8 + self.var_x4.max(GRANULARITY_US)
+            // Deviates: (2.4) floors the whole; as in Linux the floor is for what is added to the round trip, or a long
+            // path whose round trip hardly varies would time out with the first acknowledgment that is delayed.
+            self.srtt_x8 / 8 + self.var_x4.max(GRANULARITY_US).max(limits.min_us)
         } else if self.syn_timed_out {
             limits.initial_us.max(AFTER_SYN_TIMEOUT_US)
         } else {
             limits.initial_us
         };
-        rto.max(limits.min_us).min(limits.max_us)
+        rto.min(limits.max_us)
     }
 
     /// The retransmission timer expired: doubles the timeout (RFC 6298 (5.5)).
@@ -188,7 +198,7 @@ mod tests {
         assert_eq!((rtt.srtt_us(), rtt.var_us(), rtt.rto_us(&LIMITS)), (Some(110_000), 57_500, 340_000));
         let rtt = after(&[100_000, 180_000, 30_000]);
         // RTTVAR 3/4*57.5 + 1/4*80 = 63.125; SRTT 7/8*110 + 1/8*30 = 100; RTO 100 + 252.5.
-        assert_eq!((rtt.srtt_us(), rtt.var_us(), rtt.rto_us(&LIMITS)), (Some(100_000), 63_125, 352_500));
+        assert_eq!((rtt.srtt_us(), rtt.var_us(), rtt.rto_us(&LIMITS)), (Some(100_000), 63_125, 352_000));
         assert_eq!((rtt.min_us(), rtt.latest_us()), (Some(30_000), Some(30_000)));
     }
 
@@ -203,7 +213,7 @@ mod tests {
         }
         assert_eq!(rtt.rto_us(&limits), 60_000_000);
         rtt.reset_back_off();
-        assert_eq!(after(&[u32::MAX]).rto_us(&RtoLimits { max_us: u32::MAX, ..limits }), 3 << 28);
+        assert_eq!(after(&[u32::MAX]).base_rto_us(&RtoLimits { max_us: u32::MAX, ..limits }), 3 << 28);
     }
 
     #[test]
@@ -248,7 +258,7 @@ mod tests {
             }
             prop_assert!((f64::from(rtt.srtt_us().unwrap()) - srtt).abs() < 3.0);
             prop_assert!((f64::from(rtt.var_us()) - var).abs() < 5.0);
-            prop_assert!((f64::from(rtt.rto_us(&LIMITS)) - (srtt + (4.0 * var).max(64.0)).min(60e6)).abs() < 25.0);
+            prop_assert!((f64::from(rtt.base_rto_us(&LIMITS)) - (srtt + (4.0 * var).max(64.0)).min(60e6)).abs() < 25.0);
         }
     }
 }

@@ -91,6 +91,10 @@ pub(crate) enum Purpose {
     None,
     /// Something in flight must be acknowledged (RFC 6298).
     Retransmit,
+    /// More may be found lost when it fires: the reordering timer (RFC 8985 §6.2).
+    Reordering,
+    /// The tail of what is in flight is probed (RFC 8985 §7).
+    TailProbe,
     /// The peer's window forbids what waits: probe it (RFC 9293 §3.8.6.1).
     Persist,
     /// The peer's FIN must come, for the app is gone.
@@ -98,10 +102,17 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
+    /// Whether it looks after what is in flight.
+    pub(crate) const fn is_for_flight(self) -> bool {
+        matches!(self, Purpose::Retransmit | Purpose::Reordering | Purpose::TailProbe | Purpose::Persist)
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Purpose::None => "none",
             Purpose::Retransmit => "retransmit",
+            Purpose::Reordering => "reordering",
+            Purpose::TailProbe => "tail-probe",
             Purpose::Persist => "persist",
             Purpose::FinWait2 => "fin-wait-2",
         }

@@ -34,6 +34,10 @@ pub struct AckInfo {
     pub delivered_at_send: u64,
     /// Delivery rate over that segment's flight, in bytes per second, when it could be measured.
     pub delivery_rate: Option<u64>,
+    /// The sample that this acknowledgment gives, for what was sent as several ranges.
+    pub rate: Option<crate::rate::RateSample>,
+    /// What was found lost: its last range, with the sum of the bytes.
+    pub lost: Option<crate::rate::LostRange>,
     /// The sender did not use the window when what is acknowledged here was sent: it had no data, or the peer's
     /// window was smaller.
     pub is_app_limited: bool,
@@ -89,6 +93,16 @@ pub trait CongestionControl {
 
     /// How fast to send, in bytes per second; `None` when the window alone decides.
     fn pacing_rate(&self) -> Option<u64>;
+
+    /// Whether it wants a delivery rate for everything that is sent.
+    fn needs_rate(&self) -> bool {
+        false
+    }
+
+    /// Whether the window in fast recovery is that of proportional rate reduction (RFC 6937), and not its own.
+    fn uses_prr(&self) -> bool {
+        true
+    }
 
     /// The name that configuration and CLI use.
     fn name(&self) -> &'static str;
@@ -166,6 +180,14 @@ impl CongestionControl for Congestion {
     #[inline]
     fn pacing_rate(&self) -> Option<u64> {
         of_each!(self, algorithm => algorithm.pacing_rate())
+    }
+
+    fn needs_rate(&self) -> bool {
+        of_each!(self, algorithm => algorithm.needs_rate())
+    }
+
+    fn uses_prr(&self) -> bool {
+        of_each!(self, algorithm => algorithm.uses_prr())
     }
 
     fn name(&self) -> &'static str {

@@ -67,7 +67,7 @@ impl Engine {
         let mut connection = self.connections.remove(key)?;
         self.shared.counters.closed += 1;
         if let Some(mut recovery) = connection.recovery.take() {
-            *recovery = Recovery::new();
+            recovery.reset(SeqNum(0));
             if self.shared.spare.len() < SPARES_MAX {
                 self.shared.spare.push(recovery);
             }

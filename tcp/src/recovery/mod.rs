@@ -1,57 +1,140 @@
 //! Loss recovery: what is lost, what is still in the network, what to send again. How much may be in flight is
 //! `congestion`'s to say.
 //!
-//! [`sack`] has the scoreboard of RFC 6675. Without SACK, [`DuplicateAcks`] keeps the little that duplicate ACKs tell;
-//! [`Scoreboard::mark_lost`] then says what to send.
+//! [`flight`] is what is in flight (RFC 6675's scoreboard). [`rack`] finds what is lost (RFC 8985), [`tlp`] probes the
+//! tail, [`prr`] says how much goes out while the window comes down (RFC 6937bis), [`undo`] finds out that all was a
+//! mistake (RFC 3708, 4015, 5682). Without SACK, [`DuplicateAcks`] keeps the little that duplicate ACKs tell
+//! (RFC 5681, 6582). `ack.rs` plays them for each acknowledgment.
 
-pub mod sack;
+pub(crate) mod flight;
+pub(crate) mod prr;
+pub(crate) mod rack;
+pub(crate) mod tlp;
+pub(crate) mod undo;
 
-pub use sack::{NextSeg, SackUpdate, Scoreboard};
+use hoststack_transport::Instant;
+use hoststack_wire::SeqNum;
+
+use self::flight::Flight;
+use self::prr::Prr;
+use self::rack::Rack;
+use self::tlp::TailProbe;
+use self::undo::Undo;
+use crate::rate::RateEstimator;
 
 /// Duplicate ACKs, or discontiguous ranges above, that make a segment lost (RFC 5681 §3.2, RFC 6675 §2).
-pub const DUP_THRESH: u32 = 3;
+pub(crate) const DUP_THRESH: u32 = 3;
+
+/// Where loss recovery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nothing is lost as far as we know.
+    Open,
+    /// Fast recovery (RFC 6675, or RFC 6582 without SACK).
+    Fast,
+    /// After a timeout, until all that was outstanding then is acknowledged.
+    Loss,
+}
+
+/// What a connection needs while more is in flight than was sent at one time, or something is amiss: taken from the
+/// engine's spares, and given back when all is acknowledged.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    pub(crate) flight: Flight,
+    pub(crate) mode: Mode,
+    /// RecoveryPoint: SND.NXT when recovery began; it ends when SND.UNA reaches it. In `Open`, below SND.UNA, or at it
+    /// when what is outstanding was sent in the recovery that ended.
+    pub(crate) recovery_point: SeqNum,
+    /// The next retransmission goes out whatever the window.
+    pub(crate) must_retransmit: bool,
+    /// After a timeout, nothing but the first segment was sent again yet: F-RTO (RFC 5682).
+    pub(crate) is_frto: bool,
+    pub(crate) probe: Option<TailProbe>,
+    pub(crate) rack: Rack,
+    pub(crate) prr: Prr,
+    pub(crate) undo: Undo,
+    pub(crate) duplicates: DuplicateAcks,
+    pub(crate) rate: RateEstimator,
+}
+
+impl Recovery {
+    /// With nothing in flight from `una` on.
+    pub(crate) fn new(una: SeqNum) -> Recovery {
+        Recovery {
+            flight: Flight::new(),
+            mode: Mode::Open,
+            recovery_point: una - 1,
+            must_retransmit: false,
+            is_frto: false,
+            probe: None,
+            rack: Rack::new(una),
+            prr: Prr::default(),
+            undo: Undo::default(),
+            duplicates: DuplicateAcks::new(),
+            rate: RateEstimator::new(),
+        }
+    }
+
+    /// Begins anew for another connection, or another flight; keeps a little memory.
+    pub(crate) fn reset(&mut self, una: SeqNum) {
+        let mut flight = core::mem::replace(&mut self.flight, Flight::new());
+        flight.reset(una);
+        *self = Recovery { flight, ..Recovery::new(una) };
+    }
+
+    /// Whether nothing in it is worth keeping.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.mode == Mode::Open && self.flight.is_empty() && self.probe.is_none() && !self.undo.is_open()
+    }
+
+    /// The first range in flight was sent last at this time: the retransmission timer counts from there.
+    pub(crate) fn first_sent_at(&self) -> Option<Instant> {
+        self.flight.first().map(|sent| sent.sent_at)
+    }
+}
 
 /// What duplicate ACKs say without SACK: how many bytes left the network.
 ///
 /// RFC 5681 §3.2 and RFC 6582 §3.2 add these bytes to cwnd ("inflate") while recovery lasts. Taking them off the bytes
 /// in flight instead lets the same segments out, and compares to cwnd as RFC 6675's pipe does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct DuplicateAcks {
+pub(crate) struct DuplicateAcks {
     delivered: u32,
 }
 
 impl DuplicateAcks {
     /// None seen.
-    pub const fn new() -> DuplicateAcks {
+    pub(crate) const fn new() -> DuplicateAcks {
         DuplicateAcks { delivered: 0 }
     }
 
     /// A duplicate ACK came while `flight` bytes were outstanding: one segment of `smss` bytes was delivered.
     ///
     /// However many come, they never speak for more than what is outstanding.
-    pub fn on_duplicate(&mut self, flight: u32, smss: u32) {
+    pub(crate) fn on_duplicate(&mut self, flight: u32, smss: u32) {
         self.delivered = self.delivered.saturating_add(smss).min(flight);
     }
 
     /// An ACK of `acked` new bytes that does not end recovery (RFC 6582 §3.2 step 3, partial acknowledgment): what it
     /// covers was delivered and is outstanding no more, but the segment that was lost never was among the duplicates.
-    pub fn on_partial_ack(&mut self, acked: u32, smss: u32) {
+    pub(crate) fn on_partial_ack(&mut self, acked: u32, smss: u32) {
         let counted = if acked >= smss { acked - smss } else { acked };
         self.delivered = self.delivered.saturating_sub(counted);
     }
 
     /// Recovery ended, or the timer expired.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.delivered = 0;
     }
 
     /// Bytes in the network, of `flight` outstanding.
-    pub fn pipe(&self, flight: u32) -> u32 {
+    pub(crate) fn pipe(&self, flight: u32) -> u32 {
         flight.saturating_sub(self.delivered)
     }
 
     /// Bytes that duplicates said were delivered.
-    pub fn delivered(&self) -> u32 {
+    #[cfg(test)]
+    pub(crate) fn delivered(&self) -> u32 {
         self.delivered
     }
 }

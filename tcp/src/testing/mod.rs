@@ -104,6 +104,7 @@ struct Setup {
     sack: bool,
     mtu: u16,
     backlog: u32,
+    rtt_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,6 +223,7 @@ impl Exchange {
             sack: false,
             mtu: 1500,
             backlog: 16,
+            rtt_ms: 0,
         })
     }
 
@@ -352,6 +354,11 @@ impl Exchange {
         self.again(|setup| setup.backlog = backlog)
     }
 
+    /// The same state over a path of this round trip, as the handshake measured it. Default 0.
+    pub fn rtt_ms(self, rtt_ms: u64) -> Exchange {
+        self.again(|setup| setup.rtt_ms = rtt_ms)
+    }
+
     fn reach(&mut self) {
         let reach = self.setup.reach;
         match reach {
@@ -369,12 +376,16 @@ impl Exchange {
         self.events.clear();
         self.outcomes.clear();
         self.out.sent.clear();
+        self.start = self.now;
     }
 
     fn reach_actively(&mut self, reach: Reach) {
         self.app_connects(Duration::from_secs(30));
         let syn = self.out.sent.front().expect("a SYN is sent").header;
         self.iss = syn.seq;
+        if reach != Reach::SynSent {
+            self.after(self.setup.rtt_ms);
+        }
         match reach {
             Reach::ActiveEstablished => {
                 self.peer_syn(Flags::SYN | Flags::ACK, syn.seq + 1);
@@ -397,6 +408,7 @@ impl Exchange {
         if reach == Reach::SynReceived {
             return self.expect_state(State::SynReceived);
         }
+        self.after(self.setup.rtt_ms);
         self.gets([". ack 1"]);
         self.expect_state(State::Established);
         let steps: &[&str] = match reach {

@@ -88,49 +88,53 @@ fn an_ack_with_data_or_another_window_is_no_duplicate() {
 
 #[test]
 fn sack_finds_the_holes_and_sends_only_them() {
-    let mut x = Exchange::established().sack();
+    let mut x = Exchange::established().sack().rtt_ms(40);
     x.app_writes(10_000);
     assert_eq!(x.sent().len(), 10);
-    // 1, 4 and 5 are lost.
-    x.gets([". ack 1 sack 1001:2001"]).sends_nothing();
+    // 1, 4 and 5 are lost. A quarter of the round trip is waited for what is only late.
+    x.after(40).gets([". ack 1 sack 1001:2001"]).sends_nothing();
     x.gets([". ack 1 sack 1001:3001"]).sends_nothing();
+    // RFC 8985 §6.2.1: three SACKed segments end the waiting, and all that was sent before them is lost.
     x.gets([". ack 1 sack 1001:3001 5001:6001"]).sends([". 1:1001(1000)"]);
     assert_eq!(x.info().recovery, "recovery");
-    x.gets([". ack 1 sack 1001:3001 5001:7001"]).sends_nothing();
-    x.gets([". ack 1 sack 1001:3001 5001:8001"]).sends([". 3001:4001(1000)", ". 4001:5001(1000)"]);
-    // RFC 6675 §4, NextSeg (4): one rescue, when the window has room and nothing else is left to send.
-    x.gets([". ack 1 sack 1001:3001 5001:9001"]).sends(["P. 9001:10001(1000)"]);
-    x.gets([". ack 3001 sack 5001:10001"]).sends_nothing();
+    // RFC 6937: one for two that arrive; below ssthresh, as many as arrive.
+    x.gets([". ack 1 sack 1001:3001 5001:7001"]).sends([". 3001:4001(1000)"]);
+    x.gets([". ack 1 sack 1001:3001 5001:8001"]).sends([". 4001:5001(1000)"]);
+    x.gets([". ack 1 sack 1001:3001 5001:10001"]).sends_nothing();
+    x.after(40).gets([". ack 3001 sack 5001:10001"]).sends_nothing();
     x.gets([". ack 10001"]).sends_nothing();
     assert_eq!((x.info().recovery, x.info().cwnd), ("open", 5000));
-    assert_eq!((x.engine.counters().retransmitted_segments, x.engine.counters().rtos), (4, 0));
+    assert_eq!((x.engine.counters().retransmitted_segments, x.engine.counters().rtos), (3, 0));
 }
 
 #[test]
 fn the_style_guide_s_exchange() {
-    let mut x = Exchange::established().mss(1000).sack();
+    let mut x = Exchange::established().mss(1000).sack().rtt_ms(40);
     x.app_writes(4000).sends(["1:1001(1000)", "1001:2001(1000)", "2001:3001(1000)", "P. 3001:4001(1000)"]);
     x.at_ms(50).gets([". ack 1 sack 1001:2001", ". ack 1 sack 1001:3001", ". ack 1 sack 1001:4001"]);
-    x.sends(["1:1001(1000)"]).sends_nothing_for(199).after(1).sends(["1:1001(1000)"]);
+    // RTO: SRTT (43 ms) + 200 ms, from the retransmission on.
+    x.sends(["1:1001(1000)"]).sends_nothing_for(242).after(1).sends(["1:1001(1000)"]);
 }
 
 #[test]
 fn after_a_timeout_what_was_sacked_is_not_sent_again() {
-    let mut x = Exchange::established().sack();
+    let mut x = Exchange::established().sack().rtt_ms(40).config(|c| c.tail_loss_probe = false);
     x.app_writes(4000);
     x.sent();
-    x.gets([". ack 1 sack 2001:3001"]).after(200).sends([". 1:1001(1000)"]);
-    x.gets([". ack 1001 sack 2001:3001"]).sends([". 1001:2001(1000)", "P. 3001:4001(1000)"]);
+    x.after(40).gets([". ack 1 sack 2001:3001"]).after(10).sends([". 1:1001(1000)"]);
+    // It is lost once more.
+    x.after(240).sends([". 1:1001(1000)"]);
+    x.after(40).gets([". ack 1001 sack 2001:3001"]).sends([". 1001:2001(1000)", "P. 3001:4001(1000)"]);
     x.gets([". ack 4001"]).sends_nothing();
 }
 
 #[test]
 fn a_peer_that_forgets_what_it_sacked_gets_everything_again() {
-    let mut x = Exchange::established().sack();
+    let mut x = Exchange::established().sack().rtt_ms(40).config(|c| c.tail_loss_probe = false);
     x.app_writes(3000);
     x.sent();
-    x.gets([". ack 1 sack 1001:3001"]).after(200).sends([". 1:1001(1000)"]);
-    x.gets([". ack 1001"]).after(500);
+    x.after(40).gets([". ack 1 sack 1001:3001"]).after(10).sends([". 1:1001(1000)"]);
+    x.after(40).gets([". ack 1001"]).after(500);
     assert_eq!(
         x.sent().first().map(String::as_str).unwrap_or_default().split(" ack").next(),
         Some(". 1001:2001(1000)")
@@ -138,6 +142,203 @@ fn a_peer_that_forgets_what_it_sacked_gets_everything_again() {
     x.gets([". ack 2001"]);
     x.after(1000).gets([". ack 3001"]);
     assert_eq!(x.info().recovery, "open");
+}
+
+#[test]
+fn rack_what_is_only_late_is_not_sent_again() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(4000);
+    x.sent();
+    x.after(40).gets([". ack 1 sack 1001:2001"]).sends_nothing();
+    // Less than a quarter of the round trip late.
+    x.after(9).gets([". ack 2001"]).after(50).sends_nothing();
+    assert_eq!((x.engine.counters().fast_retransmits, x.info().recovery), (0, "open"));
+}
+
+#[test]
+fn rack_after_a_quarter_of_the_round_trip_it_counts_as_lost() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(4000);
+    x.sent();
+    x.after(40).gets([". ack 1 sack 1001:2001"]).sends_nothing_for(9).after(1).sends([". 1:1001(1000)"]);
+    assert_eq!((x.engine.counters().fast_retransmits, x.info().recovery), (1, "recovery"));
+}
+
+#[test]
+fn rack_once_reordering_was_seen_three_duplicates_are_not_enough() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(10_000);
+    x.sent();
+    // Segment 1 arrives after 2: reordering.
+    x.after(40).gets([". ack 1 sack 1001:2001", ". ack 2001"]).sends_nothing();
+    x.gets([". ack 2001 sack 3001:4001", ". ack 2001 sack 3001:5001", ". ack 2001 sack 3001:6001"]);
+    x.sends_nothing_for(9).after(1).sends([". 2001:3001(1000)"]);
+}
+
+#[test]
+fn rack_a_retransmission_that_is_lost_is_sent_again_without_a_timeout() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(20_000);
+    assert_eq!(x.sent().len(), 10);
+    x.after(40).gets([". ack 1 sack 1001:4001"]).sends([". 1:1001(1000)"]);
+    x.gets([". ack 1 sack 1001:7001"]).sends([". 10001:11001(1000)"]);
+    // What was sent after the retransmission arrives, a round trip later: the retransmission was lost, too.
+    x.after(40).gets([". ack 1 sack 1001:7001 10001:11001"]);
+    assert!(x.sent().iter().any(|segment| segment.starts_with(". 1:1001(1000)")));
+    assert_eq!(x.engine.counters().rtos, 0);
+}
+
+#[test]
+fn tlp_the_tail_is_probed_after_two_round_trips_with_the_last_segment() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(3000);
+    x.sent();
+    x.after(40).gets([". ack 1001"]).sends_nothing_for(81).after(1).sends(["P. 2001:3001(1000)"]);
+    assert_eq!(x.engine.counters().tail_probes, 1);
+    // 2 was lost, and the original of 3: the probe's SACK tells of it.
+    x.after(40).gets([". ack 1001 sack 2001:3001"]).sends([". 1001:2001(1000)"]);
+    x.after(40).gets([". ack 3001"]);
+    assert_eq!((x.engine.counters().rtos, x.info().recovery), (0, "open"));
+}
+
+#[test]
+fn tlp_new_data_is_the_better_probe() {
+    let mut x = Exchange::established().sack().rtt_ms(40).options(|o| o.nodelay = true);
+    x.app_writes(12_000);
+    assert_eq!(x.sent().len(), 10);
+    x.sends_nothing_for(81).after(1).sends([". 10001:11001(1000)"]);
+    // Only one probe until something is heard: then the retransmission timer.
+    x.sends_nothing_for(157).after(1).sends([". 1:1001(1000)"]);
+}
+
+#[test]
+fn tlp_a_single_segment_is_given_time_for_a_delayed_acknowledgment() {
+    let mut x = Exchange::established().sack().rtt_ms(10);
+    x.app_writes(1000).sends(["P. 1:1001(1000)"]);
+    // PTO: 2 SRTT + 200 ms; the RTO of 210 ms comes first and gives its time to the probe.
+    x.sends_nothing_for(209).after(1).sends(["P. 1:1001(1000)"]);
+    assert_eq!((x.engine.counters().tail_probes, x.engine.counters().rtos), (1, 0));
+}
+
+#[test]
+fn tlp_a_loss_that_the_probe_repaired_is_answered_by_congestion_control() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(10_000);
+    x.sent();
+    x.after(40).gets([". ack 9001"]).after(82).after(200).sends(["P. 9001:10001(1000)"]);
+    let before = x.info().cwnd;
+    x.app_writes(1000).sends(["P. 10001:11001(1000)"]);
+    // The probe is acknowledged with what came after it, and nothing says that the original arrived, too.
+    x.after(40).gets([". ack 11001"]);
+    assert_eq!(x.engine.counters().tail_losses_repaired, 1);
+    assert!(x.info().cwnd < before);
+}
+
+#[test]
+fn tlp_a_probe_that_arrived_twice_repaired_nothing() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(10_000);
+    x.sent();
+    x.after(40).gets([". ack 9001"]).after(82).after(200).sends(["P. 9001:10001(1000)"]);
+    let before = x.info().cwnd;
+    x.gets([". ack 10001", ". ack 10001 sack 9001:10001"]);
+    assert_eq!((x.engine.counters().tail_losses_repaired, x.engine.counters().dsacks_in), (0, 1));
+    assert!(x.info().cwnd >= before);
+}
+
+#[test]
+fn frto_originals_that_arrive_after_a_timeout_undo_it() {
+    let mut x = Exchange::established().sack().rtt_ms(40).config(|c| c.tail_loss_probe = false);
+    x.app_writes(20_000);
+    assert_eq!(x.sent().len(), 10);
+    x.after(240).sends([". 1:1001(1000)"]);
+    assert_eq!((x.info().recovery, x.info().cwnd), ("loss", 1000));
+    // All had been delayed: the acknowledgment covers what was not sent again.
+    x.after(10).gets([". ack 2001"]);
+    assert_eq!((x.info().recovery, x.info().cwnd), ("open", 10_000));
+    assert!(x.sent().iter().all(|segment| !segment.starts_with(". 2001:")), "nothing else is sent again");
+    assert_eq!(x.engine.counters().undone, 1);
+}
+
+#[test]
+fn frto_after_the_first_acknowledgment_new_data_is_sent_and_a_duplicate_ends_it() {
+    let mut x = Exchange::established().sack().rtt_ms(40).config(|c| c.tail_loss_probe = false);
+    x.app_writes(20_000);
+    assert_eq!(x.sent().len(), 10);
+    x.after(240).sends([". 1:1001(1000)"]);
+    x.after(40).gets([". ack 1001"]).sends([". 10001:11001(1000)", ". 11001:12001(1000)"]);
+    // RFC 5682 §3.1 step 3: what is heard of is the new data only, so the rest was lost.
+    x.after(40).gets([". ack 1001 sack 10001:11001"]);
+    assert_eq!(x.info().recovery, "loss");
+    assert_eq!(x.sent().first().map(|segment| segment.starts_with(". 1001:2001")), Some(true));
+    assert_eq!(x.engine.counters().undone, 0);
+}
+
+#[test]
+fn without_sack_originals_undo_a_timeout_only_if_no_gap_was_filled() {
+    let mut x = Exchange::established().rtt_ms(40);
+    x.app_writes(10_000);
+    assert_eq!(x.sent().len(), 10);
+    x.after(240).sends([". 1:1001(1000)"]);
+    // The retransmission filled the only gap, beneath what the peer held.
+    x.after(40).gets([". ack 10001"]);
+    assert_eq!((x.engine.counters().undone, x.info().recovery), (0, "open"));
+}
+
+#[test]
+fn eifel_an_echo_from_before_the_retransmission_undoes_fast_recovery() {
+    let mut x = Exchange::established().sack().timestamps().rtt_ms(40);
+    x.app_writes(10_000);
+    assert_eq!(x.sent().len(), 10);
+    let cwnd = x.info().cwnd;
+    let first = x.last_timestamp();
+    x.after(40).gets([". ack 1 sack 989:3953", ". ack 1 sack 989:4941"]);
+    x.after(2);
+    assert_eq!((x.info().recovery, x.sent().is_empty()), ("recovery", false));
+    // The first segment was late: its acknowledgment echoes its own time.
+    x.after(5).gets([&*std::format!(". ack 4941 <nop,nop,TS val 1060 ecr {first}>")]);
+    assert_eq!((x.info().recovery, x.engine.counters().undone), ("open", 1));
+    assert!(x.info().cwnd >= cwnd);
+}
+
+#[test]
+fn dsack_that_all_was_sent_twice_undoes_fast_recovery_also_after_it_ended() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(10_000);
+    assert_eq!(x.sent().len(), 10);
+    let cwnd = x.info().cwnd;
+    x.after(40).gets([". ack 1 sack 1001:4001"]).sends([". 1:1001(1000)"]);
+    x.app_writes(5000);
+    x.sent();
+    x.after(5).gets([". ack 10001"]);
+    assert_eq!(x.info().recovery, "open");
+    assert!(x.info().cwnd < cwnd);
+    x.after(30).gets([". ack 10001 sack 1:1001"]);
+    assert_eq!(x.engine.counters().undone, 1);
+    assert!(x.info().cwnd >= cwnd);
+}
+
+#[test]
+fn pacing_spreads_a_window_over_the_round_trip() {
+    let mut x = Exchange::established().rtt_ms(100).options(|o| o.pacing = true);
+    x.app_writes(10_000);
+    // Slow start: two windows of 10 kB in 100 ms are 200 kB/s, 5 ms a segment.
+    let mut times = std::vec::Vec::new();
+    for ms in 0..60 {
+        for _ in x.sent() {
+            times.push(ms);
+        }
+        x.after(1);
+    }
+    assert_eq!(times, [0, 5, 10, 15, 20, 25, 30, 35, 40, 45]);
+}
+
+#[test]
+fn no_more_is_sent_in_a_second_than_the_largest_pacing_rate() {
+    let mut x = Exchange::established().rtt_ms(10).options(|o| o.pacing_rate_max = 100_000);
+    x.app_writes(10_000).sends([". 1:1001(1000)"]).sends_nothing_for(9).after(1).sends([". 1001:2001(1000)"]);
+    x.after(85);
+    assert_eq!(x.sent().len(), 8);
 }
 
 #[test]
