@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use hoststack_session::Sessions;
 use hoststack_transport::{
-    AppId, AppWorkerId, ConnectId, Duration, FlowKey, Instant, ListenerId, SessionHandle, SessionId, WorkerId,
+    AppId, AppWorkerId, ConnectId, ConnectionStats, Duration, FlowKey, Instant, ListenerId, Measures,
+    SessionHandle, SessionId, SocketOption, WorkerId,
 };
 
 use crate::error::{ConnectError, ListenError, SessionError};
@@ -55,6 +56,8 @@ pub enum AppRequest {
     HalfClose(SessionId),
     /// Reset a session.
     Reset(SessionId),
+    /// Change an option of a session's connection.
+    Set(SessionId, SocketOption),
     /// Detach the app worker itself: to main.
     Detach(AppWorkerId, DetachPolicy),
 }
@@ -79,6 +82,7 @@ pub struct Context<'a> {
     app_worker: AppWorkerId,
     unit: u32,
     sessions: &'a mut Sessions,
+    measures: &'a dyn Measures,
     state: &'a mut AppWorkerState,
     mint: &'a mut ConnectMint,
     requests: &'a mut Vec<AppRequest>,
@@ -95,12 +99,13 @@ impl<'a> Context<'a> {
         app_worker: AppWorkerId,
         unit: u32,
         sessions: &'a mut Sessions,
+        measures: &'a dyn Measures,
         state: &'a mut AppWorkerState,
         mint: &'a mut ConnectMint,
         requests: &'a mut Vec<AppRequest>,
         armed: &'a mut Vec<(Instant, AppWorkerId, u64)>,
     ) -> Context<'a> {
-        Context { now, workers, app_worker, unit, sessions, state, mint, requests, armed }
+        Context { now, workers, app_worker, unit, sessions, measures, state, mint, requests, armed }
     }
 
     /// The time of this step.
@@ -206,6 +211,24 @@ impl<'a> Context<'a> {
         if let Some(id) = self.own(session) {
             self.requests.push(AppRequest::Reset(id));
         }
+    }
+
+    /// Changes how a session's connection behaves; takes effect in this step. What the session's transport does not know
+    /// is ignored.
+    pub fn set_option(&mut self, session: SessionHandle, option: SocketOption) {
+        if let Some(id) = self.own(session) {
+            self.requests.push(AppRequest::Set(id, option));
+        }
+    }
+
+    /// What the session's connection measured and counted so far.
+    ///
+    /// # Errors
+    /// [`SessionError::NotFound`], also when the transport has closed the connection already.
+    pub fn stats(&self, session: SessionHandle) -> Result<ConnectionStats, SessionError> {
+        let id = self.own(session).ok_or(SessionError::NotFound)?;
+        let connection = self.sessions.get(id).and_then(|session| session.connection());
+        connection.and_then(|connection| self.measures.stats(connection)).ok_or(SessionError::NotFound)
     }
 
     /// The flow of a session.

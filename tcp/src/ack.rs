@@ -171,6 +171,7 @@ impl Connection {
         }
         let wait_us = self.recover(header, &heard, rtt_us, shared, now);
         // RFC 6298 (5.2), (5.3).
+        self.note_progress((self.flight_size() > 0).then_some(now));
         if self.flight_size() == 0 {
             self.stop_timer();
         } else {
@@ -337,6 +338,7 @@ impl Connection {
         info.in_recovery = mode == Mode::Fast && !is_past;
         if heard.dsack.is_some() {
             shared.counters.dsacks_in += 1;
+            self.dsacks = self.dsacks.saturating_add(1);
         }
         // RFC 8985 §7.4: what became of the tail loss probe.
         let mut is_repaired = false;
@@ -378,6 +380,7 @@ impl Connection {
         {
             info.delivered_at_send = self.delivered - sample.delivered.min(self.delivered);
             info.rate = Some(sample);
+            recovery.latest_rate = sample.delivery_rate.unwrap_or(recovery.latest_rate);
         }
         self.cc.on_ack(&info);
         self.change_mode(header, heard, &found, is_past, is_repaired, shared, now);
@@ -520,6 +523,7 @@ impl Connection {
         recovery.flight.unmark_lost();
         self.cc.on_spurious(now);
         shared.counters.undone += 1;
+        self.undone = self.undone.saturating_add(1);
     }
 
     /// The reordering timer fired (RFC 8985 §6.2 step 5): what is lost now?

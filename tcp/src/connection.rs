@@ -4,12 +4,15 @@
 use alloc::boxed::Box;
 
 use hoststack_transport::canary::{self, Bug};
-use hoststack_transport::{ConnectionId, FlowKey, Instant, Key, SessionId, SessionLayer, SocketOptions};
+use hoststack_transport::{
+    Algorithm, ConnectionId, ConnectionStats, FlowKey, Instant, Key, SessionId, SessionLayer, SocketOptions,
+};
 use hoststack_wire::{SegmentHeader, SeqNum};
 
 use crate::congestion::{Congestion, CongestionControl};
 use crate::describe::ConnectionInfo;
 use crate::engine::Shared;
+use crate::extras::Extras;
 use crate::isn::timestamp_clock;
 use crate::output::{MSS_LEAST, TIMESTAMPS_LEN, send_mss};
 use crate::recovery::flight::Sent;
@@ -83,6 +86,8 @@ pub(crate) struct Connection {
     pub(crate) is_fin_wanted: bool,
     /// The FIN has been sent: SND.NXT includes it.
     pub(crate) is_fin_sent: bool,
+    /// Acknowledgments are never delayed.
+    pub(crate) is_quick_ack: bool,
     /// The app closed both ways: nothing received has a reader.
     pub(crate) is_app_closed: bool,
     /// The peer's FIN was seen, at `rcv.fin`; RCV.NXT may not have reached it.
@@ -132,6 +137,14 @@ pub(crate) struct Connection {
     pub(crate) recovery: Option<Box<Recovery>>,
     /// Bytes delivered over its life: acknowledged or SACKed.
     pub(crate) delivered: u64,
+    /// Bytes received in order over its life.
+    pub(crate) bytes_received: u64,
+    /// Segments sent again over its life.
+    pub(crate) retransmitted_segments: u32,
+    /// Duplicates that the peer reported (D-SACK).
+    pub(crate) dsacks: u16,
+    /// Responses to congestion that were undone.
+    pub(crate) undone: u16,
     pub(crate) flow: FlowKey,
     // Cold.
     pub(crate) reordering: Reordering,
@@ -149,6 +162,10 @@ pub(crate) struct Connection {
     pub(crate) is_active_open: bool,
     /// No faster than this, in bytes per second.
     pub(crate) pacing_rate_max: u64,
+    /// DSCP of its packets.
+    pub(crate) dscp: u8,
+    /// What only some want.
+    pub(crate) extras: Option<Box<Extras>>,
     /// MSS limit that options set.
     pub(crate) mss_max: u16,
 }
@@ -304,6 +321,7 @@ impl Connection {
             is_ack_listed: false,
             is_fin_wanted: false,
             is_fin_sent: false,
+            is_quick_ack: agreed.options.quick_ack,
             is_app_closed: false,
             has_fin: false,
             is_nodelay: agreed.options.nodelay,
@@ -330,6 +348,10 @@ impl Connection {
             rtt,
             recovery: None,
             delivered: 0,
+            bytes_received: 0,
+            retransmitted_segments: 0,
+            dsacks: 0,
+            undone: 0,
             flow,
             reordering: Reordering::NONE,
             wheel: WheelEntry::NONE,
@@ -341,6 +363,8 @@ impl Connection {
             has_scaling: agreed.scales.is_some(),
             is_active_open: false,
             pacing_rate_max: agreed.options.pacing_rate_max,
+            dscp: agreed.options.dscp & 63,
+            extras: Extras::of(&agreed.options, now),
             mss_max,
         }
     }
@@ -411,7 +435,8 @@ impl Connection {
     /// The earliest of its deadlines.
     #[inline]
     pub(crate) fn timer(&self) -> Instant {
-        self.retransmit_at.min(self.ack_at).min(self.paced_until)
+        let timer = self.retransmit_at.min(self.ack_at).min(self.paced_until);
+        self.extras.as_ref().map_or(timer, |extras| timer.min(extras.timer()))
     }
 
     /// Makes the wheel fire for the earliest deadline.
@@ -456,9 +481,14 @@ impl Connection {
         true
     }
 
+    /// What options take in every segment.
+    pub(crate) fn option_space(&self) -> u16 {
+        if self.has_timestamps { TIMESTAMPS_LEN } else { 0 }
+    }
+
     /// The path's MTU shrank: smaller segments from now on.
     fn on_path_mtu(&mut self, mtu: u16) -> bool {
-        let options = if self.has_timestamps { TIMESTAMPS_LEN } else { 0 };
+        let options = self.option_space();
         let mss = crate::output::local_mss(&self.flow, mtu, Some(self.mss_max))
             .saturating_sub(options)
             .max(MSS_LEAST);
@@ -468,6 +498,55 @@ impl Connection {
         self.mss = mss;
         self.cc.on_mss_change(mss);
         true
+    }
+
+    /// What an app may know of it: `ConnectionStats`.
+    pub(crate) fn stats(&self, shared: &Shared) -> ConnectionStats {
+        let recovery = self.recovery.as_deref();
+        let mode = self.mode();
+        ConnectionStats {
+            srtt_us: self.rtt.srtt_us().unwrap_or(0),
+            rtt_var_us: self.rtt.var_us(),
+            rtt_min_us: self.rtt.min_us().unwrap_or(0),
+            rto_us: self.rtt.rto_us(&shared.rto),
+            cwnd: self.window(),
+            ssthresh: self.cc.ssthresh(),
+            mss: self.mss,
+            peer_mss: self.peer_segment,
+            path_mtu: self.mss + self.option_space() + if self.flow.remote.addr.is_ipv4() { 40 } else { 60 },
+            snd_wnd: self.snd.wnd,
+            rcv_wnd: self.rcv_wnd(),
+            flight: self.flight_size(),
+            sacked: recovery.map_or(0, |recovery| recovery.flight.sacked()),
+            lost: recovery.map_or(0, |recovery| recovery.flight.lost()),
+            retransmitted: recovery.map_or(0, |recovery| recovery.flight.out()),
+            retransmits: self.retransmits,
+            probes: self.extras.as_ref().map_or(0, |extras| extras.probes),
+            bytes_acked: self.delivered - u64::from(recovery.map_or(0, |recovery| recovery.flight.sacked())),
+            bytes_received: self.bytes_received,
+            retransmitted_segments: self.retransmitted_segments,
+            dsack_duplicates: self.dsacks.into(),
+            undone: self.undone.into(),
+            delivered: u32::try_from(self.delivered / u64::from(self.mss)).unwrap_or(u32::MAX),
+            delivered_ce: 0,
+            delivery_rate: recovery.map_or(0, |recovery| recovery.latest_rate),
+            pacing_rate: self.pacing_rate().unwrap_or(u64::MAX),
+            reordering: if self.reordering.is_seen { 4 } else { 3 },
+            timestamps: self.has_timestamps,
+            sack: self.has_sack,
+            window_scaling: self.has_scaling,
+            ecn: false,
+            syn_data: false,
+            snd_scale: self.snd_scale,
+            rcv_scale: self.rcv_scale,
+            recovery: match mode {
+                Mode::Open if self.dup_acks > 0 || recovery.is_some_and(|r| r.flight.sacked() > 0) => 1,
+                Mode::Open => 0,
+                Mode::Fast => 3,
+                Mode::Loss => 4,
+            },
+            congestion: Algorithm::from_name(self.cc.name()).unwrap_or_default(),
+        }
     }
 
     pub(crate) fn info(&self, id: Key, now: Instant, shared: &Shared) -> ConnectionInfo {
@@ -551,7 +630,8 @@ impl Connection {
     }
 }
 
-const _: () = assert!(size_of::<Connection>() <= 320);
+/// Six cache lines, of which an idle connection is all that there is.
+const _: () = assert!(size_of::<Connection>() <= 384);
 
 pub(crate) fn millis(at: Instant) -> u32 {
     at.as_millis() as u32 // modulo 2^32 is what the callers compute with

@@ -12,9 +12,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use hoststack_transport::{
-    AcceptError, AllocationPoint, CloseReason, ConnectionId, DomainId, Endpoint, FlowKey, HalfOpenId,
-    Instant, Key, ListenerId, Pool, SessionId, SessionLayer, SocketOptions, TimerWheel, Transmitted,
-    Transport, TransportEvent, WordTable,
+    AcceptError, AllocationPoint, CloseReason, ConnectionId, ConnectionStats, DomainId, Endpoint, FlowKey,
+    HalfOpenId, Instant, Key, ListenerId, Measures, Pool, SessionId, SessionLayer, SocketOption,
+    SocketOptions, TimerWheel, Transmitted, Transport, TransportEvent, WordTable,
 };
 use hoststack_wire::{Flags, FlowHasher, Segment, SegmentHeader, SeqNum};
 
@@ -32,7 +32,7 @@ use crate::seed::{ConnectionSeed, HalfOpenError, HalfOpenSegment, IcmpError, See
 use crate::state::{State, StateEvent};
 use crate::syn_received::{SynReceived, SynReceivedVerdict};
 use crate::time_wait::{TimeWait, TimeWaitVerdict, TimeWaits};
-use crate::timers::{TimerKey, TimerOwner};
+use crate::timers::{Purpose, TimerKey, TimerOwner};
 
 /// Where an engine's segments go: the IP path of the worker, lent for one call.
 pub trait Output {
@@ -331,6 +331,9 @@ impl Engine {
         if layer.tx_len(session) > 0 {
             layer.program_tx(session);
         }
+        if connection.purpose == Purpose::None {
+            connection.start_keepalive_timer();
+        }
         connection.arm(key, &mut self.shared);
         Ok(ConnectionId(key))
     }
@@ -446,8 +449,8 @@ impl Engine {
         if connection.ack_at <= now {
             connection.on_ack_timer(key, &mut self.shared, now, layer, out);
         }
-        let mut fate = Fate::Lives;
-        if connection.retransmit_at <= now {
+        let mut fate = connection.on_extras_timer(key, &mut self.shared, now, layer, out);
+        if fate == Fate::Lives && connection.retransmit_at <= now {
             fate = connection.on_retransmit_timer(key, &mut self.shared, now, layer, out);
         }
         connection.arm(key, &mut self.shared);
@@ -522,11 +525,12 @@ impl<L: SessionLayer, O: Output> Transport<L, O> for Engine {
     ) {
         let key = connection.0;
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if layer.rx_unread(connection.session) > 0 {
+        if layer.rx_unread(connection.session) > 0 || connection.resets_on_close() {
             return self.reset(now, ConnectionId(key), layer, out, events);
         }
         connection.is_app_closed = true;
         connection.is_fin_wanted = true;
+        connection.start_linger(now);
         connection.start_fin_wait_2_timer(now, &self.shared);
         connection.arm(key, &mut self.shared);
         layer.program_tx(connection.session);
@@ -576,8 +580,27 @@ impl<L: SessionLayer, O: Output> Transport<L, O> for Engine {
         }
     }
 
+    fn set_option(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        option: SocketOption,
+        layer: &mut L,
+        _out: &mut O,
+    ) {
+        if let Some(found) = self.connections.get_mut(connection.0) {
+            found.set_option(connection.0, option, &mut self.shared, now, layer);
+        }
+    }
+
     fn describe(&self, now: Instant, connection: ConnectionId) -> Option<String> {
         self.connection(now, connection).map(|info| info.to_string())
+    }
+}
+
+impl Measures for Engine {
+    fn stats(&self, connection: ConnectionId) -> Option<ConnectionStats> {
+        Some(self.connections.get(connection.0)?.stats(&self.shared))
     }
 }
 

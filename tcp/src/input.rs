@@ -44,6 +44,9 @@ impl Connection {
         events: &mut Vec<TransportEvent>,
     ) -> Fate {
         let header = &segment.header;
+        if let Some(extras) = &mut self.extras {
+            extras.on_heard(now);
+        }
         if self.check_timestamps(id, shared, now, segment) == Verdict::Dropped {
             return Fate::Lives;
         }
@@ -373,6 +376,7 @@ impl Connection {
             // What the session layer could store lay inside the window, but for room that it kept beyond it.
             self.rcv.edge = self.rcv.edge.max(self.rcv.nxt);
             shared.counters.bytes_in += u64::from(stored.advanced);
+            self.bytes_received += u64::from(stored.advanced);
             match events.last() {
                 Some(TransportEvent::Received { session }) if *session == self.session => {}
                 _ => events.push(TransportEvent::Received { session: self.session }),
@@ -392,8 +396,8 @@ impl Connection {
         {
             // It filled a gap, or part of one (RFC 5681 §4.2), or was refused.
             self.program_ack(id, shared);
-        } else if self.quick_acks > 0 {
-            self.quick_acks -= 1;
+        } else if self.quick_acks > 0 || self.is_quick_ack {
+            self.quick_acks = self.quick_acks.saturating_sub(1);
             self.program_ack(id, shared);
         } else if self.rcv.nxt.since(self.rcv.last_ack_sent) > u32::from(self.peer_segment) {
             // RFC 9293 §3.8.6.3 (SHLD-19): every second full segment at least.

@@ -21,6 +21,7 @@ mod connection;
 pub mod describe;
 pub mod drop_reason;
 pub mod engine;
+mod extras;
 pub mod half_opens;
 mod input;
 pub mod isn;

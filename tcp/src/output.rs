@@ -82,6 +82,8 @@ enum Limit {
     Window,
     /// Nagle: a small segment waits for the acknowledgment of what is in flight.
     Nagle,
+    /// The app corked it: only full segments go.
+    Cork,
     /// Pacing: not yet.
     Pace,
 }
@@ -114,8 +116,9 @@ impl Connection {
         if self.may_send() {
             let data_end = self.snd.una + layer.tx_len(self.session);
             self.restart_after_idle(now, data_end, shared);
+            let is_corked = self.is_corked(now);
             let limit = loop {
-                let next = self.next(data_end);
+                let next = self.next(data_end, is_corked);
                 if let Next::Wait(limit) = next {
                     break Some(limit);
                 }
@@ -131,8 +134,9 @@ impl Connection {
                 sent += 1;
             };
             if let Some(limit) = limit {
+                self.note_corked(now, limit == Limit::Cork);
                 self.is_cwnd_limited = matches!(limit, Limit::Congestion | Limit::Pace);
-                if matches!(limit, Limit::Nothing | Limit::Nagle)
+                if matches!(limit, Limit::Nothing | Limit::Nagle | Limit::Cork)
                     && let Some(recovery) = &mut self.recovery
                 {
                     // All that was lost was sent again, and cwnd has room: the app is the limit.
@@ -188,7 +192,7 @@ impl Connection {
     }
 
     /// cwnd: congestion control's, or in fast recovery that of RFC 6937.
-    fn window(&self) -> u32 {
+    pub(crate) fn window(&self) -> u32 {
         match &self.recovery {
             Some(recovery) if recovery.mode == Mode::Fast && self.has_sack && self.cc.uses_prr() => {
                 recovery.prr.window()
@@ -199,8 +203,8 @@ impl Connection {
 
     /// What to send next. What was SACKed has left the network and so lets new data out before anything counts as
     /// lost, as the first duplicates do without SACK: that is limited transmit (RFC 3042).
-    fn next(&self, data_end: SeqNum) -> Next {
-        let new = self.next_new(data_end);
+    fn next(&self, data_end: SeqNum, is_corked: bool) -> Next {
+        let new = self.next_new(data_end, is_corked);
         let mss = u32::from(self.mss);
         let (pipe, cwnd) = (self.pipe(), self.window());
         if let Some(recovery) = &self.recovery
@@ -239,7 +243,7 @@ impl Connection {
 
     /// The new data that the peer's window, silly window avoidance and Nagle allow: length, and whether the FIN ends
     /// it (RFC 9293 §3.7.4, §3.8.6.2.1).
-    fn next_new(&self, data_end: SeqNum) -> Result<(u32, bool), Limit> {
+    fn next_new(&self, data_end: SeqNum, is_corked: bool) -> Result<(u32, bool), Limit> {
         if self.is_fin_sent {
             return Err(Limit::Nothing);
         }
@@ -254,6 +258,9 @@ impl Connection {
             };
         }
         let is_rest = len == unsent;
+        if is_rest && is_corked && len < u32::from(self.mss) && !self.is_fin_wanted {
+            return Err(Limit::Cork);
+        }
         let fin = is_rest && self.is_fin_wanted && usable > len;
         let is_quiet = self.is_nodelay || self.snd.nxt == self.snd.una;
         // (1) A full segment; (2) all there is, which we always push, if Nagle agrees; a FIN makes it worth sending.
@@ -320,6 +327,7 @@ impl Connection {
                 self.begin_ranges(self.snd.una, shared);
             }
         }
+        self.note_stalled(now);
         let pipe = self.pipe();
         self.snd.nxt += len;
         if let Some(recovery) = &mut self.recovery {
@@ -374,6 +382,7 @@ impl Connection {
             // The timer is that of the first segment: it was sent just now.
             self.restart_timer(now, shared);
         }
+        self.retransmitted_segments = self.retransmitted_segments.saturating_add(1);
         shared.counters.retransmitted_segments += 1;
         shared.counters.retransmitted_bytes += u64::from(data);
         self.send_range(seq, data, fin, data_end, shared, now, layer, out);
@@ -408,7 +417,7 @@ impl Connection {
     }
 
     /// A header that acknowledges all that was received: nothing else of the kind need be sent.
-    fn header<L: SessionLayer>(
+    pub(crate) fn header<L: SessionLayer>(
         &mut self,
         seq: SeqNum,
         flags: Flags,
@@ -526,7 +535,17 @@ impl Connection {
         // A probe's byte is taken back in thought: the peer expects it next.
         let seq = if self.is_probing { self.snd.una } else { self.snd.nxt };
         let header = self.header(seq, Flags::ACK, 0, now, layer);
-        send_bare(shared, &self.flow, &header, out);
+        self.send_without_data(shared, &header, out);
+    }
+
+    /// Sends a segment of its own that has no payload.
+    pub(crate) fn send_without_data<O: Output>(
+        &mut self,
+        shared: &mut Shared,
+        header: &SegmentHeader,
+        out: &mut O,
+    ) {
+        send_bare(shared, &self.flow, header, out);
     }
 
     /// A challenge ACK (RFC 5961), at the end of the step, within the connection's limit.
@@ -604,6 +623,7 @@ impl Connection {
         } else if is_window_closed {
             if self.purpose != Purpose::Persist {
                 self.purpose = Purpose::Persist;
+                self.note_stalled(now);
                 self.restart_timer(now, shared);
             }
         } else if !matches!(self.purpose, Purpose::FinWait2) {
@@ -649,6 +669,7 @@ impl Connection {
             self.purpose = Purpose::Retransmit;
             self.retransmit_at = rto_at;
         }
+        self.limit_by_user_timeout();
     }
 
     /// RFC 8985 §7.2: nothing is amiss, and no probe is out.
@@ -664,16 +685,22 @@ impl Connection {
 
     pub(crate) fn restart_timer(&mut self, now: Instant, shared: &Shared) {
         self.retransmit_at = now.plus_micros(self.rtt.rto_us(&shared.rto).into());
+        self.limit_by_user_timeout();
     }
 
+    /// Nothing that was sent, or must be, needs a timer.
     pub(crate) fn stop_timer(&mut self) {
         self.purpose = Purpose::None;
         self.retransmit_at = Instant::FAR;
+        self.start_keepalive_timer();
     }
 
     /// In FIN-WAIT-2 with no app, the peer's FIN is not waited for without end.
     pub(crate) fn start_fin_wait_2_timer(&mut self, now: Instant, shared: &Shared) {
-        if self.state == State::FinWait2 && self.is_app_closed && self.purpose == Purpose::None {
+        if self.state == State::FinWait2
+            && self.is_app_closed
+            && matches!(self.purpose, Purpose::None | Purpose::Keepalive)
+        {
             self.purpose = Purpose::FinWait2;
             self.retransmit_at = now + shared.config.fin_wait_2;
         }
@@ -689,7 +716,7 @@ impl Connection {
         out: &mut O,
     ) -> Fate {
         let purpose = self.purpose;
-        let is_exhausted = self.retransmits >= shared.config.retransmits_max;
+        let is_exhausted = self.is_given_up(now).unwrap_or(self.retransmits >= shared.config.retransmits_max);
         match purpose {
             Purpose::None => return Fate::Lives,
             Purpose::FinWait2 => {
@@ -697,7 +724,9 @@ impl Connection {
                 return Fate::Closed(CloseReason::TimedOut);
             }
             // RFC 9293 §3.8.3 (MUST-20): R2 is reached.
-            Purpose::Retransmit | Purpose::Persist if is_exhausted => {
+            Purpose::Retransmit | Purpose::Persist | Purpose::TailProbe | Purpose::Reordering
+                if is_exhausted =>
+            {
                 self.enter(id, StateEvent::Expire);
                 return Fate::Closed(if self.is_unreachable {
                     CloseReason::Unreachable
@@ -705,6 +734,7 @@ impl Connection {
                     CloseReason::TimedOut
                 });
             }
+            Purpose::Keepalive => return self.on_keepalive_timer(id, shared, now, layer, out),
             Purpose::Reordering => {
                 self.on_reordering_timer(shared, now);
                 layer.program_tx(self.session);
@@ -750,7 +780,7 @@ impl Connection {
         let data_end = self.snd.una + layer.tx_len(self.session);
         let mss = u32::from(self.mss);
         self.purpose = Purpose::None;
-        let new = self.next_new(data_end);
+        let new = self.next_new(data_end, false);
         let last = self.recovery_mut(shared).flight.last_unsacked(mss);
         match (new, last) {
             (Ok((len, fin)), _) => self.send_new(id, len, fin, data_end, shared, now, layer, out),

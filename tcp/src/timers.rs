@@ -97,6 +97,8 @@ pub(crate) enum Purpose {
     TailProbe,
     /// The peer's window forbids what waits: probe it (RFC 9293 §3.8.6.1).
     Persist,
+    /// An idle peer is asked whether it is still there (RFC 9293 §3.8.4).
+    Keepalive,
     /// The peer's FIN must come, for the app is gone.
     FinWait2,
 }
@@ -114,6 +116,7 @@ impl Purpose {
             Purpose::Reordering => "reordering",
             Purpose::TailProbe => "tail-probe",
             Purpose::Persist => "persist",
+            Purpose::Keepalive => "keepalive",
             Purpose::FinWait2 => "fin-wait-2",
         }
     }

@@ -13,6 +13,7 @@ use core::fmt;
 
 use crate::flow::FlowKey;
 use crate::handle::{ConnectionId, ListenerId, SessionId};
+use crate::options::{ConnectionStats, SocketOption};
 use crate::time::Instant;
 
 /// What a transport may ask of the session layer, on the worker that owns the session. None of these calls back.
@@ -120,8 +121,24 @@ pub trait Transport<Layer: SessionLayer, Out> {
         out: &mut Out,
     ) -> Transmitted;
 
+    /// Changes an option of a connection that is up; one that this transport does not know is ignored.
+    fn set_option(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        option: SocketOption,
+        layer: &mut Layer,
+        out: &mut Out,
+    );
+
     /// The connection's state in words, for the CLI: `name=value` pairs separated by spaces.
     fn describe(&self, now: Instant, connection: ConnectionId) -> Option<String>;
+}
+
+/// What callbacks may ask of the transports of a worker: nothing that changes them.
+pub trait Measures {
+    /// What a connection measured and counted; `None` if it is gone.
+    fn stats(&self, connection: ConnectionId) -> Option<ConnectionStats>;
 }
 
 /// Whether [`Transport::transmit`] wants to be called again.

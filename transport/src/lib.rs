@@ -25,8 +25,8 @@ pub mod tuple;
 pub mod wheel;
 
 pub use border::{
-    AcceptError, CloseReason, ConnectFailure, OooRange, RxStored, SessionLayer, Transmitted, Transport,
-    TransportEvent,
+    AcceptError, CloseReason, ConnectFailure, Measures, OooRange, RxStored, SessionLayer, Transmitted,
+    Transport, TransportEvent,
 };
 pub use flow::{Endpoint, FlowKey, Protocol};
 pub use handle::{

@@ -47,6 +47,7 @@ impl Worker {
             app_worker,
             slot.unit,
             &mut self.sessions,
+            &self.tcp,
             &mut slot.state,
             &mut self.mint,
             &mut self.requests,
@@ -195,7 +196,10 @@ impl Worker {
                 AppRequest::Detach(app_worker, policy) => {
                     self.reports.push(Report::Detach { app_worker, policy })
                 }
-                AppRequest::Close(_) | AppRequest::HalfClose(_) | AppRequest::Reset(_) => {
+                AppRequest::Close(_)
+                | AppRequest::HalfClose(_)
+                | AppRequest::Reset(_)
+                | AppRequest::Set(..) => {
                     self.ask_transport(&request);
                 }
             }

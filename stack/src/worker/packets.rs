@@ -367,6 +367,12 @@ impl Worker {
                 }
                 Nothing => {}
             },
+            AppRequest::Set(session, option) => {
+                if let Some(connection) = self.sessions.get(session).and_then(|session| session.connection())
+                {
+                    self.tcp.set_option(now, connection, option, &mut self.sessions, &mut out!(self));
+                }
+            }
             _ => unreachable!("only session requests are asked of a transport"),
         }
         self.after_tcp();

@@ -94,6 +94,9 @@ pub trait CongestionControl {
     /// How fast to send, in bytes per second; `None` when the window alone decides.
     fn pacing_rate(&self) -> Option<u64>;
 
+    /// Begins with the window and ssthresh of the algorithm that it takes over from.
+    fn take_over(&mut self, window: u32, ssthresh: u32);
+
     /// Whether it wants a delivery rate for everything that is sent.
     fn needs_rate(&self) -> bool {
         false
@@ -180,6 +183,10 @@ impl CongestionControl for Congestion {
     #[inline]
     fn pacing_rate(&self) -> Option<u64> {
         of_each!(self, algorithm => algorithm.pacing_rate())
+    }
+
+    fn take_over(&mut self, window: u32, ssthresh: u32) {
+        of_each!(self, algorithm => algorithm.take_over(window, ssthresh));
     }
 
     fn needs_rate(&self) -> bool {

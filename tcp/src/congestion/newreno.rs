@@ -141,6 +141,11 @@ impl CongestionControl for NewReno {
         self.window = self.window.max(self.smss());
     }
 
+    fn take_over(&mut self, window: u32, ssthresh: u32) {
+        self.window = window.clamp(self.smss(), WINDOW_MAX);
+        self.ssthresh = ssthresh.max(2 * self.smss());
+    }
+
     #[inline]
     fn window(&self) -> u32 {
         self.window

@@ -187,6 +187,7 @@ impl Engine {
                 if let Some(connection) = self.connections.get_mut(new) {
                     connection.session = session;
                     connection.set_first_window(&segment.header);
+                    connection.start_keepalive_timer();
                 }
                 // The rest of the segment: text and FIN (RFC 9293 §3.10.7.4, fifth: "continue processing").
                 self.input_connection(now, new, segment, layer, out, events);

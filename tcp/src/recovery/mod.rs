@@ -55,6 +55,8 @@ pub(crate) struct Recovery {
     pub(crate) undo: Undo,
     pub(crate) duplicates: DuplicateAcks,
     pub(crate) rate: RateEstimator,
+    /// The latest delivery rate, in bytes per second; 0 before one.
+    pub(crate) latest_rate: u64,
 }
 
 impl Recovery {
@@ -72,6 +74,7 @@ impl Recovery {
             undo: Undo::default(),
             duplicates: DuplicateAcks::new(),
             rate: RateEstimator::new(),
+            latest_rate: 0,
         }
     }
 

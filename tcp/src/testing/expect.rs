@@ -30,6 +30,13 @@ impl Exchange {
         self.after(ms).sends([])
     }
 
+    /// What the connection measured and counted.
+    pub fn stats(&self) -> hoststack_transport::ConnectionStats {
+        use hoststack_transport::Measures;
+        let connection = self.engine.connection_of(&self.flow);
+        connection.and_then(|connection| self.engine.stats(connection)).expect("a connection exists")
+    }
+
     /// The timestamp value of the segment that was sent last.
     pub fn last_timestamp(&self) -> u32 {
         self.last_tsval

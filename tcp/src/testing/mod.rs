@@ -20,7 +20,8 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use hoststack_transport::{
     AppWorkerId, ConnectFailure, ConnectionId, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Instant,
-    Key, ListenerId, Protocol, Rng, SessionId, SocketOptions, Transmitted, Transport, TransportEvent,
+    Key, ListenerId, Protocol, Rng, SessionId, SocketOption, SocketOptions, Transmitted, Transport,
+    TransportEvent,
 };
 use hoststack_wire::{
     Flags, FlowHasher, NotedSegment, Options, Segment, SegmentHeader, SeqNum, Timestamps, parse_notation,
@@ -595,6 +596,13 @@ impl Exchange {
     pub fn app_half_closes(&mut self) -> &mut Exchange {
         self.with_connection(|x, connection| {
             x.engine.half_close(x.now, connection, &mut x.layer, &mut x.out, &mut x.events);
+        })
+    }
+
+    /// The app changes an option of the connection.
+    pub fn app_sets(&mut self, option: SocketOption) -> &mut Exchange {
+        self.with_connection(|x, connection| {
+            x.engine.set_option(x.now, connection, option, &mut x.layer, &mut x.out);
         })
     }
 

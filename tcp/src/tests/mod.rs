@@ -1,5 +1,6 @@
 //! The engine under test through exchanges of segments, and two engines joined by a bad link.
 
+mod behaviour;
 mod chaos;
 mod closing;
 mod half_opens;

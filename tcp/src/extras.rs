@@ -1,0 +1,306 @@
+//! What only some connections want, and what may be changed while they are up: keep-alive (RFC 9293 §3.8.4), user
+//! timeout (RFC 5482, RFC 9293 §3.9.1.8), lingering close, cork. A connection with defaults holds none of it.
+
+use alloc::boxed::Box;
+
+use hoststack_transport::{
+    Algorithm, CloseReason, Duration, Instant, Keepalive, Key, SessionLayer, SocketOption, SocketOptions,
+};
+use hoststack_wire::{Flags, SegmentHeader};
+
+use crate::congestion::{Congestion, CongestionControl};
+use crate::connection::{Connection, Fate};
+use crate::engine::{Output, Shared};
+use crate::output::MSS_LEAST;
+use crate::state::{State, StateEvent};
+use crate::timers::Purpose;
+
+/// How long a cork holds less than a segment back: as long as Linux does.
+const CORK_MS: u64 = 200;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Extras {
+    keepalive: Option<Keepalive>,
+    /// Unanswered keep-alive probes.
+    pub(crate) probes: u8,
+    /// When the peer was heard last.
+    heard_at: Instant,
+    user_timeout_ms: u32,
+    /// Since when what was sent, or waits for the peer's window, has made no progress; `FAR` if nothing waits.
+    stalled_at: Instant,
+    linger_ms: Option<u32>,
+    /// When a close that lingers turns into a reset.
+    linger_at: Instant,
+    is_corked: bool,
+    /// When what the cork holds back goes out all the same; `FAR` if it holds nothing.
+    cork_at: Instant,
+}
+
+impl Extras {
+    fn new(now: Instant) -> Extras {
+        Extras {
+            keepalive: None,
+            probes: 0,
+            heard_at: now,
+            user_timeout_ms: 0,
+            stalled_at: Instant::FAR,
+            linger_ms: None,
+            linger_at: Instant::FAR,
+            is_corked: false,
+            cork_at: Instant::FAR,
+        }
+    }
+
+    /// What `options` ask for besides the defaults.
+    pub(crate) fn of(options: &SocketOptions, now: Instant) -> Option<Box<Extras>> {
+        let SocketOptions { keepalive, user_timeout_ms, linger_ms, cork, .. } = *options;
+        let are_default = keepalive.is_none() && user_timeout_ms == 0 && linger_ms.is_none() && !cork;
+        (!are_default).then(|| {
+            let extras = Extras::new(now);
+            Box::new(Extras { keepalive, user_timeout_ms, linger_ms, is_corked: cork, ..extras })
+        })
+    }
+
+    /// The earliest of its own deadlines.
+    pub(crate) fn timer(&self) -> Instant {
+        self.linger_at.min(self.cork_at)
+    }
+
+    /// The peer was heard.
+    pub(crate) fn on_heard(&mut self, now: Instant) {
+        self.heard_at = now;
+        self.probes = 0;
+    }
+
+    /// When the next keep-alive probe is due.
+    fn keepalive_at(&self) -> Option<Instant> {
+        let keepalive = self.keepalive?;
+        let wait_ms =
+            u64::from(keepalive.idle_ms) + u64::from(self.probes) * u64::from(keepalive.interval_ms);
+        Some(self.heard_at + Duration::from_millis(wait_ms))
+    }
+
+    /// When the user timeout ends what waits.
+    fn gives_up_at(&self) -> Instant {
+        if self.user_timeout_ms == 0 || self.stalled_at == Instant::FAR {
+            return Instant::FAR;
+        }
+        self.stalled_at + Duration::from_millis(self.user_timeout_ms.into())
+    }
+}
+
+impl Connection {
+    fn extras_mut(&mut self, now: Instant) -> &mut Extras {
+        self.extras.get_or_insert_with(|| Box::new(Extras::new(now)))
+    }
+
+    /// Changes an option. What waits because of the old value is looked at again in the transmit stage of this step.
+    pub(crate) fn set_option<L: SessionLayer>(
+        &mut self,
+        id: Key,
+        option: SocketOption,
+        shared: &mut Shared,
+        now: Instant,
+        layer: &mut L,
+    ) {
+        match option {
+            SocketOption::NoDelay(on) => self.is_nodelay = on,
+            SocketOption::Cork(on) => {
+                let extras = self.extras_mut(now);
+                extras.is_corked = on;
+                extras.cork_at = Instant::FAR;
+            }
+            SocketOption::QuickAck(on) => {
+                self.is_quick_ack = on;
+                if on && self.ack_at != Instant::FAR {
+                    self.program_ack(id, shared);
+                }
+            }
+            SocketOption::Keepalive(keepalive) => {
+                let extras = self.extras_mut(now);
+                extras.keepalive = keepalive;
+                extras.probes = 0;
+                if matches!(self.purpose, Purpose::None | Purpose::Keepalive) {
+                    self.stop_timer();
+                }
+            }
+            SocketOption::UserTimeout(ms) => {
+                let is_waiting = self.flight_size() > 0 || self.purpose == Purpose::Persist;
+                let extras = self.extras_mut(now);
+                extras.user_timeout_ms = ms;
+                if is_waiting && extras.stalled_at == Instant::FAR {
+                    extras.stalled_at = now;
+                }
+                self.limit_by_user_timeout();
+            }
+            SocketOption::Linger(ms) => self.extras_mut(now).linger_ms = ms,
+            SocketOption::MssMax(max) => {
+                self.mss_max = self.mss_max.min(max.max(MSS_LEAST));
+                let options = self.option_space();
+                let mss = max.saturating_sub(options).max(MSS_LEAST);
+                if mss < self.mss {
+                    self.mss = mss;
+                    self.cc.on_mss_change(mss);
+                }
+            }
+            SocketOption::PacingRateMax(rate) => self.pacing_rate_max = rate.max(1),
+            SocketOption::Congestion(algorithm) => self.change_congestion(algorithm),
+            SocketOption::Dscp(dscp) => self.dscp = dscp & 63,
+        }
+        self.arm(id, shared);
+        layer.program_tx(self.session);
+    }
+
+    /// Another algorithm takes over where this one stands.
+    fn change_congestion(&mut self, algorithm: Algorithm) {
+        if algorithm.name() == self.cc.name() {
+            return;
+        }
+        let (window, ssthresh) = (self.cc.window(), self.cc.ssthresh());
+        self.cc = Congestion::new(algorithm, self.mss);
+        self.cc.take_over(window, ssthresh);
+    }
+
+    /// Whether the cork holds back less than a segment.
+    pub(crate) fn is_corked(&mut self, now: Instant) -> bool {
+        let Some(extras) = &mut self.extras else { return false };
+        if !extras.is_corked {
+            return false;
+        }
+        if extras.cork_at <= now {
+            extras.cork_at = Instant::FAR;
+            return false;
+        }
+        true
+    }
+
+    /// The cork held something back, or does not any more.
+    pub(crate) fn note_corked(&mut self, now: Instant, holds: bool) {
+        if let Some(extras) = &mut self.extras {
+            if !holds {
+                extras.cork_at = Instant::FAR;
+            } else if extras.cork_at == Instant::FAR {
+                extras.cork_at = now + Duration::from_millis(CORK_MS);
+            }
+        }
+    }
+
+    /// The app closed both ways: from now on it lingers, if it is to.
+    pub(crate) fn start_linger(&mut self, now: Instant) {
+        if let Some(extras) = &mut self.extras
+            && let Some(ms) = extras.linger_ms
+        {
+            extras.linger_at = now + Duration::from_millis(ms.into());
+        }
+    }
+
+    /// Whether a close is to reset at once: a linger of zero.
+    pub(crate) fn resets_on_close(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.linger_ms == Some(0))
+    }
+
+    /// Deadlines of its own are due.
+    pub(crate) fn on_extras_timer<L: SessionLayer, O: Output>(
+        &mut self,
+        id: Key,
+        shared: &mut Shared,
+        now: Instant,
+        layer: &mut L,
+        out: &mut O,
+    ) -> Fate {
+        let Some(extras) = &mut self.extras else { return Fate::Lives };
+        if extras.linger_at <= now {
+            extras.linger_at = Instant::FAR;
+            if !matches!(self.state, State::FinWait2) {
+                self.send_reset(shared, now, out);
+                self.enter(id, StateEvent::Abort);
+                return Fate::Closed(CloseReason::LocalReset);
+            }
+        } else if extras.cork_at <= now {
+            layer.program_tx(self.session);
+            // `is_corked` finds it due in the transmit stage of this step.
+        }
+        Fate::Lives
+    }
+
+    /// Something waits that must make progress within the user timeout.
+    pub(crate) fn note_stalled(&mut self, now: Instant) {
+        if let Some(extras) = &mut self.extras
+            && extras.stalled_at == Instant::FAR
+        {
+            extras.stalled_at = now;
+        }
+    }
+
+    /// Progress: `now` if something still waits, else nothing does.
+    pub(crate) fn note_progress(&mut self, still_waits: Option<Instant>) {
+        if let Some(extras) = &mut self.extras {
+            extras.stalled_at = still_waits.unwrap_or(Instant::FAR);
+        }
+    }
+
+    /// The retransmission timer fires no later than the user timeout.
+    pub(crate) fn limit_by_user_timeout(&mut self) {
+        if let Some(extras) = &self.extras
+            && self.purpose.is_for_flight()
+        {
+            self.retransmit_at = self.retransmit_at.min(extras.gives_up_at());
+        }
+    }
+
+    /// Whether the user timeout is set, and whether it ran out (RFC 9293 §3.9.1.8; it overrides R2).
+    pub(crate) fn is_given_up(&self, now: Instant) -> Option<bool> {
+        let extras = self.extras.as_ref().filter(|extras| extras.user_timeout_ms > 0)?;
+        Some(extras.gives_up_at() <= now)
+    }
+
+    /// No timer runs for anything that was sent: the keep-alive's turn.
+    pub(crate) fn start_keepalive_timer(&mut self) {
+        let may = matches!(self.state, State::Established | State::CloseWait)
+            || (self.state == State::FinWait2 && !self.is_app_closed);
+        if let Some(extras) = &self.extras
+            && let Some(at) = extras.keepalive_at()
+            && may
+        {
+            self.purpose = Purpose::Keepalive;
+            self.retransmit_at = at;
+        }
+    }
+
+    /// The keep-alive timer fired: probe, or give up (RFC 9293 §3.8.4, MUST-27: not because one probe went unanswered).
+    pub(crate) fn on_keepalive_timer<L: SessionLayer, O: Output>(
+        &mut self,
+        id: Key,
+        shared: &mut Shared,
+        now: Instant,
+        layer: &L,
+        out: &mut O,
+    ) -> Fate {
+        let Some(extras) = &mut self.extras else { return Fate::Lives };
+        let (Some(keepalive), Some(at)) = (extras.keepalive, extras.keepalive_at()) else {
+            self.stop_timer();
+            return Fate::Lives;
+        };
+        if at > now {
+            self.retransmit_at = at;
+            return Fate::Lives;
+        }
+        let is_exhausted = match extras.user_timeout_ms {
+            0 => extras.probes >= keepalive.probes,
+            ms => extras.probes > 0 && extras.heard_at + Duration::from_millis(ms.into()) <= now,
+        };
+        if is_exhausted {
+            self.send_reset(shared, now, out);
+            self.enter(id, StateEvent::Expire);
+            return Fate::Closed(CloseReason::TimedOut);
+        }
+        extras.probes = extras.probes.saturating_add(1);
+        shared.counters.probes_out += 1;
+        // "<SEQ=SND.NXT-1>": not acceptable, so that it is answered.
+        let header: SegmentHeader = self.header(self.snd.nxt - 1, Flags::ACK, 0, now, layer);
+        self.send_without_data(shared, &header, out);
+        self.start_keepalive_timer();
+        Fate::Lives
+    }
+}
