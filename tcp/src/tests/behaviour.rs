@@ -27,8 +27,8 @@ fn keepalive_probes_an_idle_peer_with_an_old_sequence_number() {
     // An answer starts the idle time anew.
     x.gets([". ack 1"]).sends_nothing_for(9_999).after(1).sends([". 0:0(0) ack 1"]);
     // So does anything else that comes.
-    x.gets(["P. 1:11(10) ack 1"]).sends([". 1:1(0) ack 11"]);
-    x.sends_nothing_for(9_999).after(1).sends([". 0:0(0) ack 11"]);
+    x.gets(["P. 1:11(10) ack 1"]).after(40).sends([". 1:1(0) ack 11"]);
+    x.sends_nothing_for(9_959).after(1).sends([". 0:0(0) ack 11"]);
 }
 
 #[test]
@@ -100,6 +100,7 @@ fn a_cork_holds_back_less_than_a_segment_for_200_ms_at_most() {
     let mut x = Exchange::established().options(|o| (o.cork, o.nodelay) = (true, true));
     x.app_writes(1_500)
         .sends([". 1:1001(1000)"])
+        .gets([". ack 1001"])
         .sends_nothing_for(199)
         .after(1)
         .sends(["P. 1001:1501(500)"]);
@@ -180,15 +181,14 @@ fn another_congestion_control_takes_over_the_window() {
 #[test]
 fn statistics_count_what_happened() {
     let mut x = Exchange::established().sack().rtt_ms(40);
-    x.app_writes(5_000).gets(["P. 1:101(100) ack 1"]);
-    x.after(40).gets([". ack 1 sack 1001:4001"]);
+    x.app_writes(5_000).after(40).gets([". ack 1 sack 1001:4001", "P. 1:101(100) ack 1 sack 1001:4001"]);
     let stats = x.stats();
     assert_eq!((stats.flight, stats.sacked, stats.lost, stats.retransmitted), (5_000, 3_000, 1_000, 1_000));
     assert_eq!((stats.retransmitted_segments, stats.recovery), (1, 3));
     assert_eq!((stats.bytes_received, stats.bytes_acked, stats.delivered), (100, 0, 3));
     assert_eq!((stats.mss, stats.path_mtu, stats.sack, stats.timestamps), (1_000, 1_040, true, false));
     assert!(stats.srtt_us >= 40_000 && stats.rtt_min_us == 40_000 && stats.rto_us >= 240_000, "{stats:?}");
-    x.after(40).gets([". ack 5001"]);
+    x.after(40).gets(["101:101(0) ack 5001"]);
     let stats = x.stats();
     assert_eq!((stats.flight, stats.bytes_acked, stats.recovery), (0, 5_000, 0));
     assert_eq!(stats.congestion.name(), x.info().congestion);
