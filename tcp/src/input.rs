@@ -509,6 +509,7 @@ impl Connection {
             bytes_acked: acked,
             bytes_delivered: delivered,
             rtt_us,
+            srtt_us: self.rtt.srtt_us(),
             rtt_min_us: self.rtt.min_us(),
             flight_before,
             is_app_limited: !self.is_cwnd_limited,

@@ -4,6 +4,12 @@ use alloc::string::String;
 
 use crate::state::State;
 use crate::testing::Exchange;
+use hoststack_transport::Algorithm;
+
+/// With the congestion control of RFC 5681: half the flight.
+fn established_newreno() -> Exchange {
+    Exchange::established().options(|options| options.congestion = Algorithm::NewReno)
+}
 
 #[test]
 fn a_timeout_sends_the_first_segment_again_and_backs_off() {
@@ -42,7 +48,7 @@ fn after_a_timeout_the_rest_follows_in_slow_start() {
 
 #[test]
 fn three_duplicates_send_the_first_segment_again() {
-    let mut x = Exchange::established();
+    let mut x = established_newreno();
     x.app_writes(6000);
     assert_eq!(x.sent().len(), 6);
     x.gets([". ack 1", ". ack 1"]).sends_nothing().gets([". ack 1"]).sends([". 1:1001(1000)"]);
@@ -50,6 +56,18 @@ fn three_duplicates_send_the_first_segment_again() {
     x.gets([". ack 6001"]).sends_nothing();
     assert_eq!((x.info().recovery, x.info().cwnd), ("open", 3000));
     assert_eq!(x.engine.counters().fast_retransmits, 1);
+}
+
+#[test]
+fn cubic_is_the_default_and_leaves_seven_tenths_of_the_flight() {
+    let mut x = Exchange::established();
+    assert_eq!(x.info().congestion, "cubic");
+    x.app_writes(6000);
+    assert_eq!(x.sent().len(), 6);
+    x.gets([". ack 1", ". ack 1", ". ack 1"]).sends([". 1:1001(1000)"]);
+    assert_eq!((x.info().recovery, x.info().ssthresh), ("recovery", 4200));
+    x.gets([". ack 6001"]).sends_nothing();
+    assert_eq!((x.info().recovery, x.info().cwnd), ("open", 4200));
 }
 
 #[test]
@@ -88,7 +106,7 @@ fn an_ack_with_data_or_another_window_is_no_duplicate() {
 
 #[test]
 fn sack_finds_the_holes_and_sends_only_them() {
-    let mut x = Exchange::established().sack();
+    let mut x = established_newreno().sack();
     x.app_writes(10_000);
     assert_eq!(x.sent().len(), 10);
     // 1, 4 and 5 are lost.
