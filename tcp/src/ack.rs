@@ -323,6 +323,7 @@ impl Connection {
             bytes_acked: heard.acked,
             bytes_delivered: heard.delivered,
             rtt_us,
+            srtt_us: self.rtt.srtt_us(),
             rtt_min_us: self.rtt.min_us(),
             flight_before: heard.flight_before,
             is_app_limited: !self.is_cwnd_limited,

@@ -123,19 +123,22 @@ pub enum EcnMode {
 /// A congestion control algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
+    /// RFC 9438.
+    Cubic,
     /// RFC 5681 and 6582.
     NewReno,
 }
 
 impl Algorithm {
     /// The default.
-    pub const DEFAULT: Algorithm = Algorithm::NewReno;
+    pub const DEFAULT: Algorithm = Algorithm::Cubic;
     /// All, in the order in which help texts show them.
-    pub const ALL: &[Algorithm] = &[Algorithm::NewReno];
+    pub const ALL: &[Algorithm] = &[Algorithm::Cubic, Algorithm::NewReno];
 
     /// The name that configuration and CLI use.
     pub const fn name(self) -> &'static str {
         match self {
+            Algorithm::Cubic => "cubic",
             Algorithm::NewReno => "newreno",
         }
     }

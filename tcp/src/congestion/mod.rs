@@ -3,8 +3,13 @@
 //! [`CongestionControl`] is told what happened and answers with a window; it never sees a segment. [`Congestion`] is
 //! one of the algorithms, chosen per connection, without a virtual call.
 
+mod cubic;
+mod hystart;
 mod newreno;
+mod validation;
+mod window;
 
+pub use cubic::Cubic;
 pub use newreno::NewReno;
 
 use hoststack_transport::{Algorithm, Instant};
@@ -24,6 +29,8 @@ pub struct AckInfo {
     pub bytes_lost: u32,
     /// The round trip that it measured, by Karn's rule.
     pub rtt_us: Option<u32>,
+    /// Smoothed round trip, once known (SRTT, RFC 6298).
+    pub srtt_us: Option<u32>,
     /// Least round trip of the connection, once known.
     pub rtt_min_us: Option<u32>,
     /// Bytes in flight before it: pipe in recovery, else SND.NXT - SND.UNA.
@@ -114,6 +121,8 @@ pub trait CongestionControl {
 /// One of the algorithms with its state. An algorithm whose state is large keeps it in a box.
 #[derive(Clone, Debug)]
 pub enum Congestion {
+    /// RFC 9438.
+    Cubic(Cubic),
     /// RFC 5681 and 6582.
     NewReno(NewReno),
 }
@@ -122,6 +131,7 @@ impl Congestion {
     /// A connection's state at its start; `mss` is SMSS, options excluded.
     pub fn new(algorithm: Algorithm, mss: u16) -> Congestion {
         match algorithm {
+            Algorithm::Cubic => Congestion::Cubic(Cubic::new(mss)),
             Algorithm::NewReno => Congestion::NewReno(NewReno::new(mss)),
         }
     }
@@ -131,6 +141,7 @@ impl Congestion {
 macro_rules! of_each {
     ($congestion:expr, $algorithm:ident => $call:expr) => {
         match $congestion {
+            Congestion::Cubic($algorithm) => $call,
             Congestion::NewReno($algorithm) => $call,
         }
     };

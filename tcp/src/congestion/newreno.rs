@@ -5,154 +5,98 @@
 
 use hoststack_transport::Instant;
 
-use super::{AckInfo, CongestionControl, CongestionKind, initial_window};
+use super::window::{Ratio, Stage, WINDOW_MAX, Window};
+use super::{AckInfo, CongestionControl, CongestionKind};
 
-/// No window passes this (RFC 7323 §2.3: the largest window there is).
-const WINDOW_MAX: u32 = 1 << 30;
+/// `FlightSize / 2` (RFC 5681 (4)).
+const BETA: Ratio = Ratio(1, 2);
 
 /// RFC 5681 and 6582.
 #[derive(Clone, Debug)]
 pub struct NewReno {
-    /// cwnd.
-    window: u32,
-    /// ssthresh; `u32::MAX` before the first congestion.
-    ssthresh: u32,
+    window: Window,
     /// Bytes acknowledged in congestion avoidance that have not opened the window yet (RFC 3465 §2.1).
     acked: u32,
-    /// cwnd and ssthresh before the latest congestion event or timeout.
+    /// cwnd and ssthresh before the latest congestion event or timeout; cwnd is 0 when there is nothing to go back to.
     before: (u32, u32),
-    /// SMSS.
-    mss: u16,
-    /// The timer expired and nothing new was acknowledged since.
-    is_timed_out: bool,
-    /// In the slow start that follows a timeout.
-    is_restarting: bool,
-    /// [`NewReno::before`] holds something to go back to.
-    can_undo: bool,
 }
 
 impl NewReno {
     /// At the start of a connection; `mss` is SMSS, options excluded.
     pub fn new(mss: u16) -> NewReno {
-        let mss = mss.max(1);
-        NewReno {
-            window: initial_window(mss),
-            ssthresh: u32::MAX,
-            acked: 0,
-            before: (0, 0),
-            mss,
-            is_timed_out: false,
-            is_restarting: false,
-            can_undo: false,
-        }
+        NewReno { window: Window::new(mss), acked: 0, before: (0, 0) }
     }
 
-    fn smss(&self) -> u32 {
-        u32::from(self.mss)
-    }
-
-    /// Remembers what a congestion event is about to change, and lowers ssthresh:
-    /// `max(FlightSize / 2, 2*SMSS)` (RFC 5681 (4)).
-    fn reduce(&mut self, flight: u32) {
-        self.before = (self.window, self.ssthresh);
-        self.can_undo = true;
-        self.ssthresh = (flight / 2).max(2 * self.smss()).min(WINDOW_MAX);
+    /// Remembers what a congestion event is about to change.
+    fn remember(&mut self) {
+        self.before = (self.window.size, self.window.ssthresh);
         self.acked = 0;
     }
 }
 
 impl CongestionControl for NewReno {
+    #[inline]
     fn on_ack(&mut self, ack: &AckInfo) {
-        if ack.bytes_acked == 0 || ack.in_recovery {
+        if self.window.on_ack(ack) != Stage::Avoidance {
             return;
         }
-        self.is_timed_out = false;
-        // RFC 7661 §4.3 in spirit: a window that was not used says nothing about the path, so it does not grow. One
-        // that was used to less than half was not either, whatever limited it.
-        if ack.is_app_limited || ack.flight_before < self.window / 2 {
-            return;
+        // RFC 3465 §2.1: one SMSS per window of acknowledged bytes.
+        self.acked = self.acked.saturating_add(ack.bytes_acked);
+        if self.acked >= self.window.size {
+            self.acked = (self.acked - self.window.size).min(self.window.size);
+            self.window.size = (self.window.size + self.window.smss()).min(WINDOW_MAX);
         }
-        if self.window < self.ssthresh {
-            // RFC 3465 §2.2, §2.3: L is 2*SMSS, but 1*SMSS in the slow start after a timeout.
-            let limit = if self.is_restarting { self.smss() } else { 2 * self.smss() };
-            // Up to ssthresh only: what is above counts as congestion avoidance.
-            let growth = ack.bytes_acked.min(limit).min(self.ssthresh - self.window);
-            self.window += growth;
-        } else {
-            self.is_restarting = false;
-            // RFC 3465 §2.1: one SMSS per window of acknowledged bytes.
-            self.acked = self.acked.saturating_add(ack.bytes_acked);
-            if self.acked >= self.window {
-                self.acked = (self.acked - self.window).min(self.window);
-                self.window += self.smss();
-            }
-        }
-        self.window = self.window.min(WINDOW_MAX);
     }
 
     fn on_congestion_event(&mut self, _now: Instant, flight: u32, kind: CongestionKind) {
+        self.remember();
         // RFC 3168 §6.1.2: a mark is answered as a loss is.
-        let (CongestionKind::Loss | CongestionKind::Ecn) = kind;
-        self.reduce(flight);
-        self.window = self.ssthresh;
-        self.is_restarting = false;
+        self.window.on_congestion(flight, kind, BETA);
+        self.window.size = self.window.ssthresh;
     }
 
     fn on_recovery_exit(&mut self, _now: Instant) {
-        // RFC 6582 §3.2 step 3, option 2; the sender's burst limit stands in for option 1. `min`, because recovery may
-        // have been undone.
-        self.window = self.window.min(self.ssthresh);
+        self.window.on_recovery_exit();
         self.acked = 0;
     }
 
     fn on_rto(&mut self, _now: Instant, flight: u32) {
-        // RFC 5681 §3.1: when the same segment times out again, ssthresh stays as it is.
-        if !self.is_timed_out {
-            self.reduce(flight);
+        if self.window.is_first_timeout() {
+            self.remember();
         }
-        self.window = self.smss();
-        self.is_timed_out = true;
-        self.is_restarting = true;
+        self.window.on_rto(flight, BETA);
     }
 
     fn on_spurious(&mut self, _now: Instant) {
-        if self.can_undo {
-            let (window, ssthresh) = self.before;
-            self.window = self.window.max(window);
-            self.ssthresh = self.ssthresh.max(ssthresh);
+        let (size, ssthresh) = core::mem::take(&mut self.before);
+        if size > 0 {
+            self.window.restore(self.window.size.max(size), self.window.ssthresh.max(ssthresh));
             self.acked = 0;
-            self.is_timed_out = false;
-            self.is_restarting = false;
-            self.can_undo = false;
         }
     }
 
     fn on_idle_restart(&mut self, _now: Instant) {
-        // RFC 5681 §4.1: RW = min(IW, cwnd).
-        self.window = self.window.min(initial_window(self.mss));
+        self.window.on_idle_restart();
         self.acked = 0;
     }
 
     fn on_sent(&mut self, _now: Instant, _bytes: u32, _flight: u32) {}
 
     fn on_mss_change(&mut self, mss: u16) {
-        // The window is in bytes and describes the path, not the segments; it only must hold one.
-        self.mss = mss.max(1);
-        self.window = self.window.max(self.smss());
+        self.window.on_mss_change(mss);
     }
 
     fn take_over(&mut self, window: u32, ssthresh: u32) {
-        self.window = window.clamp(self.smss(), WINDOW_MAX);
-        self.ssthresh = ssthresh.max(2 * self.smss());
+        self.window.take_over(window, ssthresh);
     }
 
     #[inline]
     fn window(&self) -> u32 {
-        self.window
+        self.window.size
     }
 
     fn ssthresh(&self) -> u32 {
-        self.ssthresh
+        self.window.ssthresh
     }
 
     #[inline]
@@ -188,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_start_adds_what_was_acknowledged_but_two_segments_at_most() {
+    fn slow_start_adds_what_was_acknowledged_but_eight_segments_at_most() {
         let mut reno = NewReno::new(1000);
         assert_eq!((reno.window(), reno.ssthresh()), (10_000, u32::MAX));
         let mut seen = [0; 4];
@@ -196,7 +140,7 @@ mod tests {
             ack(&mut reno, bytes);
             *window = reno.window();
         }
-        assert_eq!(seen, [11_000, 13_000, 15_000, 15_010]);
+        assert_eq!(seen, [11_000, 13_000, 21_000, 21_010]);
     }
 
     #[test]
@@ -274,10 +218,15 @@ mod tests {
         let mut reno = NewReno::new(1000);
         let unused = AckInfo { bytes_acked: 1000, flight_before: 4999, ..AckInfo::default() };
         reno.on_ack(&unused);
-        reno.on_ack(&AckInfo { flight_before: 10_000, is_app_limited: true, ..unused });
         assert_eq!(reno.window(), 10_000);
-        reno.on_ack(&AckInfo { flight_before: 5000, ..unused });
-        assert_eq!(reno.window(), 11_000);
+        reno.on_ack(&AckInfo { flight_before: 5000, is_app_limited: true, ..unused });
+        assert_eq!(reno.window(), 11_000, "half of it is enough in slow start");
+        let mut reno = avoiding(4);
+        for _ in 0..100 {
+            let flight_before = reno.window();
+            reno.on_ack(&AckInfo { flight_before, is_app_limited: true, ..unused });
+        }
+        assert_eq!(reno.window(), 4000, "but not in congestion avoidance");
     }
 
     #[test]
@@ -313,6 +262,18 @@ mod tests {
     }
 
     #[test]
+    fn leaving_a_recovery_that_was_undone_leaves_the_window_above_ssthresh() {
+        let mut reno = avoiding(4);
+        for _ in 0..4 {
+            ack(&mut reno, 1000);
+        }
+        reno.on_congestion_event(NOW, 5000, CongestionKind::Loss);
+        reno.on_spurious(NOW);
+        reno.on_recovery_exit(NOW);
+        assert_eq!((reno.window(), reno.ssthresh()), (5000, 4000));
+    }
+
+    #[test]
     fn a_larger_mss_makes_room_for_one_segment() {
         let mut reno = NewReno::new(500);
         reno.on_rto(NOW, 1000);
@@ -341,10 +302,10 @@ mod tests {
                     5 => reno.on_mss_change(n as u16),
                     _ => {
                         ack(&mut reno, n);
-                        prop_assert!(reno.window() - before <= 2 * reno.smss());
+                        prop_assert!(reno.window() - before <= 8 * reno.window.smss());
                     }
                 }
-                prop_assert!(reno.window() >= reno.smss() && reno.window() <= WINDOW_MAX);
+                prop_assert!(reno.window() >= reno.window.smss() && reno.window() <= WINDOW_MAX);
                 prop_assert!(reno.ssthresh() >= 2);
             }
         }

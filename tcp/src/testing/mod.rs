@@ -19,8 +19,8 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
 use hoststack_transport::{
-    AppWorkerId, ConnectFailure, ConnectionId, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Instant,
-    Key, ListenerId, Protocol, Rng, SessionId, SocketOption, SocketOptions, Transmitted, Transport,
+    Algorithm, AppWorkerId, ConnectFailure, ConnectionId, DomainId, Duration, Endpoint, FlowKey, HalfOpenId,
+    Instant, Key, ListenerId, Protocol, Rng, SessionId, SocketOption, SocketOptions, Transmitted, Transport,
     TransportEvent,
 };
 use hoststack_wire::{
@@ -206,6 +206,8 @@ impl Exchange {
         let config = TcpConfig { quick_acks: 0, ..TcpConfig::default() };
         let options = SocketOptions {
             rx_window: 65_535,
+            // Its windows can be told without a table.
+            congestion: Algorithm::NewReno,
             window_scale: false,
             timestamps: true,
             sack: true,

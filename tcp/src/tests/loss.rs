@@ -53,6 +53,18 @@ fn three_duplicates_send_the_first_segment_again() {
 }
 
 #[test]
+fn cubic_is_the_default_and_leaves_seven_tenths_of_the_flight() {
+    let mut x = Exchange::established().options(|o| o.congestion = Default::default());
+    assert_eq!(x.info().congestion, "cubic");
+    x.app_writes(6000);
+    assert_eq!(x.sent().len(), 6);
+    x.gets([". ack 1", ". ack 1", ". ack 1"]).sends([". 1:1001(1000)"]);
+    assert_eq!((x.info().recovery, x.info().ssthresh), ("recovery", 4200));
+    x.gets([". ack 6001"]).sends_nothing();
+    assert_eq!((x.info().recovery, x.info().cwnd), ("open", 4200));
+}
+
+#[test]
 fn the_first_two_duplicates_let_new_segments_out() {
     // RFC 3042.
     let mut x = Exchange::established();

@@ -20,7 +20,7 @@ use crate::half_opens::{HalfOpenAction, HalfOpens};
 use crate::isn::Secrets;
 use crate::seed::HalfOpenUser;
 use crate::testing::{FakeLayer, FakeOutput, Sent};
-use hoststack_transport::SocketOptions;
+use hoststack_transport::{Algorithm, SocketOptions};
 
 /// How bad the link is, and what the two apps do.
 #[derive(Clone, Debug)]
@@ -354,18 +354,25 @@ fn run(world: &World) -> Duration {
 }
 
 fn options() -> impl Strategy<Value = SocketOptions> {
-    (1000u32..400_000, any::<[bool; 4]>(), prop_oneof![Just(None), (100u16..1500).prop_map(Some)]).prop_map(
-        |(rx_window, [nodelay, window_scale, timestamps, sack], mss_max)| SocketOptions {
-            rx_window,
-            nodelay,
-            mss_max,
-            window_scale,
-            timestamps,
-            sack,
-            abort_on_icmp: false,
-            ..SocketOptions::DEFAULT
-        },
+    (
+        1000u32..400_000,
+        prop::sample::select(Algorithm::ALL),
+        any::<[bool; 4]>(),
+        prop_oneof![Just(None), (100u16..1500).prop_map(Some)],
     )
+        .prop_map(|(rx_window, congestion, [nodelay, window_scale, timestamps, sack], mss_max)| {
+            SocketOptions {
+                rx_window,
+                congestion,
+                nodelay,
+                mss_max,
+                window_scale,
+                timestamps,
+                sack,
+                abort_on_icmp: false,
+                ..SocketOptions::DEFAULT
+            }
+        })
 }
 
 fn world() -> impl Strategy<Value = World> {
