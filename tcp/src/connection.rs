@@ -345,7 +345,7 @@ impl Connection {
             timed_at: Instant::FAR,
             timed_end: agreed.iss,
             rx_capacity: agreed.options.rx_window,
-            cc: Congestion::new(agreed.options.congestion, mss),
+            cc: Congestion::new(agreed.options.congestion, mss, u64::from(agreed.iss.0)),
             rtt,
             recovery: None,
             flow,

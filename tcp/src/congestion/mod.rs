@@ -3,11 +3,17 @@
 //! [`CongestionControl`] is told what happened and answers with a window; it never sees a segment. [`Congestion`] is
 //! one of the algorithms, chosen per connection, without a virtual call.
 
+mod bbr;
 mod newreno;
 
+pub use bbr::Bbr;
 pub use newreno::NewReno;
 
+use alloc::boxed::Box;
+
 use hoststack_transport::{Algorithm, Instant};
+
+use crate::rate::{LostRange, RateSample};
 
 /// What one acknowledgment said: all that any of the algorithms wants to know.
 ///
@@ -41,6 +47,19 @@ pub struct AckInfo {
     pub in_recovery: bool,
     /// It carried ECN-Echo (RFC 3168 §6.1).
     pub has_ecn_echo: bool,
+    /// The delivery rate sample; `None` if it delivered nothing.
+    pub rate: Option<RateSample>,
+    /// The window, and nothing else, held the sender back since the acknowledgment before.
+    pub is_cwnd_limited: bool,
+    /// SACK was agreed upon: more than one loss can be seen in a round trip.
+    pub has_sack: bool,
+}
+
+impl AckInfo {
+    /// Bytes in flight after it.
+    pub fn flight_after(&self) -> u32 {
+        self.flight_before.saturating_sub(self.bytes_delivered.saturating_add(self.bytes_lost))
+    }
 }
 
 /// What shows congestion.
@@ -54,11 +73,15 @@ pub enum CongestionKind {
 
 /// A congestion control algorithm for one connection. Windows are in bytes.
 ///
-/// Calls come in this order: for an acknowledgment, `on_ack`, then at most one of `on_congestion_event` (recovery
-/// begins with it), `on_recovery_exit` (it reached the recovery point) and `on_spurious`.
+/// Calls come in this order: for an acknowledgment, `on_lost` for each range, `on_ack`, then at most one of
+/// `on_congestion_event` (recovery begins with it), `on_recovery_exit` (it reached the recovery point) and
+/// `on_spurious`.
 pub trait CongestionControl {
     /// An acknowledgment came: new data, or a duplicate.
     fn on_ack(&mut self, ack: &AckInfo);
+
+    /// A range was found lost, by an acknowledgment or a timer: told for each range that was sent at once.
+    fn on_lost(&mut self, _now: Instant, _lost: &LostRange) {}
 
     /// Congestion, once per window: `flight` is FlightSize, without what limited transmit sent (RFC 5681 §3.2).
     fn on_congestion_event(&mut self, now: Instant, flight: u32, kind: CongestionKind);
@@ -90,6 +113,11 @@ pub trait CongestionControl {
     /// How fast to send, in bytes per second; `None` when the window alone decides.
     fn pacing_rate(&self) -> Option<u64>;
 
+    /// The most bytes to send back to back when paced; `u32::MAX` when the algorithm does not care.
+    fn send_quantum(&self) -> u32 {
+        u32::MAX
+    }
+
     /// The name that configuration and CLI use.
     fn name(&self) -> &'static str;
 }
@@ -99,13 +127,17 @@ pub trait CongestionControl {
 pub enum Congestion {
     /// RFC 5681 and 6582.
     NewReno(NewReno),
+    /// draft-ietf-ccwg-bbr.
+    Bbr(Box<Bbr>),
 }
 
 impl Congestion {
-    /// A connection's state at its start; `mss` is SMSS, options excluded.
-    pub fn new(algorithm: Algorithm, mss: u16) -> Congestion {
+    /// A connection's state at its start; `mss` is SMSS, options excluded. Random choices follow from `seed`, which
+    /// should differ between connections.
+    pub fn new(algorithm: Algorithm, mss: u16, seed: u64) -> Congestion {
         match algorithm {
             Algorithm::NewReno => Congestion::NewReno(NewReno::new(mss)),
+            Algorithm::Bbr => Congestion::Bbr(Box::new(Bbr::new(mss, seed))),
         }
     }
 }
@@ -115,6 +147,7 @@ macro_rules! of_each {
     ($congestion:expr, $algorithm:ident => $call:expr) => {
         match $congestion {
             Congestion::NewReno($algorithm) => $call,
+            Congestion::Bbr($algorithm) => $call,
         }
     };
 }
@@ -123,6 +156,10 @@ impl CongestionControl for Congestion {
     #[inline]
     fn on_ack(&mut self, ack: &AckInfo) {
         of_each!(self, algorithm => algorithm.on_ack(ack));
+    }
+
+    fn on_lost(&mut self, now: Instant, lost: &LostRange) {
+        of_each!(self, algorithm => algorithm.on_lost(now, lost));
     }
 
     fn on_congestion_event(&mut self, now: Instant, flight: u32, kind: CongestionKind) {
@@ -168,6 +205,10 @@ impl CongestionControl for Congestion {
         of_each!(self, algorithm => algorithm.pacing_rate())
     }
 
+    fn send_quantum(&self) -> u32 {
+        of_each!(self, algorithm => algorithm.send_quantum())
+    }
+
     fn name(&self) -> &'static str {
         of_each!(self, algorithm => algorithm.name())
     }
@@ -200,7 +241,7 @@ mod tests {
     fn each_algorithm_is_found_by_its_name_and_has_it() {
         for &algorithm in Algorithm::ALL {
             assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
-            assert_eq!(Congestion::new(algorithm, 1000).name(), algorithm.name());
+            assert_eq!(Congestion::new(algorithm, 1000, 1).name(), algorithm.name());
         }
         assert_eq!(Algorithm::from_name("reno"), None);
     }
