@@ -40,8 +40,10 @@ struct Heard {
     is_duplicate: bool,
     /// When the first and the last were sent of what was sent once and is acknowledged or, if nothing is, SACKed.
     originals: Option<(Instant, Instant)>,
-    /// [`AckInfo::delivered_at_send`] where no estimator knows: nothing else was in flight.
+    /// FlightSize before it.
     flight_before: u32,
+    /// The pipe before it.
+    pipe_before: u32,
 }
 
 impl Heard {
@@ -80,16 +82,17 @@ impl Connection {
             return Err(DropReason::AckTooOld);
         }
         let wnd_before = self.snd.wnd;
-        let flight_before = self.flight_size();
+        let (flight_before, pipe_before) = (self.flight_size(), self.pipe());
         let is_window_new = self.update_window(header);
         let mut fate = Fate::Lives;
         if ack.after(self.snd.una) {
-            fate = self.on_new_ack(id, header, flight_before, shared, now, layer, events);
+            fate = self.on_new_ack(id, header, [flight_before, pipe_before], shared, now, layer, events);
         } else if ack == self.snd.una && (flight_before > 0 || self.recovery.is_some()) && !self.is_probing {
             let is_plain = segment.payload.is_empty() && !header.flags.has_any(Flags::SYN | Flags::FIN);
             let heard = Heard {
                 is_duplicate: is_plain && self.snd.wnd == wnd_before,
                 flight_before,
+                pipe_before,
                 ..Heard::default()
             };
             self.on_old_ack(header, heard, shared, now);
@@ -142,7 +145,7 @@ impl Connection {
         &mut self,
         id: Key,
         header: &SegmentHeader,
-        flight_before: u32,
+        [flight_before, pipe_before]: [u32; 2],
         shared: &mut Shared,
         now: Instant,
         layer: &mut L,
@@ -152,7 +155,7 @@ impl Connection {
         let has_acked_fin = self.is_fin_sent && header.ack == self.snd.nxt;
         let bytes = acked - u32::from(has_acked_fin);
         self.snd.una = header.ack;
-        let mut heard = Heard { acked, flight_before, ..Heard::default() };
+        let mut heard = Heard { acked, flight_before, pipe_before, ..Heard::default() };
         self.hear(header, &mut heard, shared, now);
         let rtt_us = self.measure(header, &heard, now);
         self.retransmits = 0;
@@ -325,8 +328,10 @@ impl Connection {
             rtt_us,
             srtt_us: self.rtt.srtt_us(),
             rtt_min_us: self.rtt.min_us(),
-            flight_before: heard.flight_before,
+            flight_before: heard.pipe_before,
             is_app_limited: !self.is_cwnd_limited,
+            is_cwnd_limited: self.is_cwnd_limited,
+            has_sack,
             delivered: self.delivered,
             delivered_at_send: self.delivered - u64::from(heard.delivered),
             ..AckInfo::default()
@@ -364,18 +369,9 @@ impl Connection {
         // RFC 8985 §6.2: what is lost.
         let mut found = Found::default();
         if has_sack && (recovery.flight.sacked() > 0 || recovery.flight.out() > 0) {
-            let Recovery { rack, flight, .. } = &mut **recovery;
-            found = rack.detect_loss(
-                now,
-                flight,
-                mode != Mode::Open,
-                mss,
-                self.rtt.min_us().unwrap_or(0),
-                self.rtt.srtt_us().unwrap_or(0),
-                self.reordering,
-            );
+            found = self.detect_loss(mode, now);
+            info.bytes_lost = found.bytes;
         }
-        self.note_lost(&mut info, &found);
         if let Some(recovery) = &mut self.recovery
             && let Some(sample) = recovery.rate.sample(now, self.rtt.min_us().unwrap_or(0))
         {
@@ -396,14 +392,21 @@ impl Connection {
         found.wait_us
     }
 
-    /// Tells the rate estimator and congestion control what was lost.
-    fn note_lost(&mut self, info: &mut AckInfo, found: &Found) {
-        if let Some(last) = found.last
-            && let Some(recovery) = &mut self.recovery
-        {
-            info.bytes_lost = found.bytes;
-            info.lost = Some(recovery.rate.on_lost(&last.snapshot, found.bytes));
-        }
+    /// RFC 8985 §6.2 step 5; congestion control is told range by range.
+    fn detect_loss(&mut self, mode: Mode, now: Instant) -> Found {
+        let Some(recovery) = &mut self.recovery else { return Found::default() };
+        let Recovery { rack, flight, rate, .. } = &mut **recovery;
+        let cc = &mut self.cc;
+        rack.detect_loss(
+            now,
+            flight,
+            mode != Mode::Open,
+            self.mss.into(),
+            self.rtt.min_us().unwrap_or(0),
+            self.rtt.srtt_us().unwrap_or(0),
+            self.reordering,
+            |sent, len| cc.on_lost(now, &rate.on_lost(&sent.snapshot, len)),
+        )
     }
 
     /// Open, fast recovery, loss: from one to the other.
@@ -532,27 +535,20 @@ impl Connection {
         let mode = self.mode();
         let mss = u32::from(self.mss);
         let heard = Heard { flight_before: self.flight_size(), ..Heard::default() };
-        let Some(recovery) = &mut self.recovery else { return };
-        let Recovery { rack, flight, .. } = &mut **recovery;
-        let found = rack.detect_loss(
-            now,
-            flight,
-            mode != Mode::Open,
-            mss,
-            self.rtt.min_us().unwrap_or(0),
-            self.rtt.srtt_us().unwrap_or(0),
-            self.reordering,
-        );
+        let pipe_before = self.pipe();
+        let found = self.detect_loss(mode, now);
         if found.bytes > 0 {
-            let mut info = AckInfo {
+            let info = AckInfo {
                 now,
-                flight_before: heard.flight_before,
+                bytes_lost: found.bytes,
+                flight_before: pipe_before,
+                is_cwnd_limited: self.is_cwnd_limited,
+                has_sack: true,
                 delivered: self.delivered,
                 delivered_at_send: self.delivered,
                 in_recovery: mode == Mode::Fast,
                 ..AckInfo::default()
             };
-            self.note_lost(&mut info, &found);
             self.cc.on_ack(&info);
             if mode == Mode::Open {
                 self.enter_fast_recovery(&heard, shared, now);
@@ -582,18 +578,17 @@ impl Connection {
         let (has_sack, reordering) = (self.has_sack, self.reordering);
         let flight_size = self.flight_size();
         let Some(recovery) = &mut self.recovery else { return };
-        let Recovery { flight, rack, .. } = &mut **recovery;
+        let Recovery { flight, rack, rate, .. } = &mut **recovery;
+        let cc = &mut self.cc;
+        let on_lost = |sent: &Sent, len| cc.on_lost(now, &rate.on_lost(&sent.snapshot, len));
         if flight.has_reneged() || is_repeated {
             // RFC 2018 §8: what was SACKed may be gone.
             flight.forget_sacked();
         }
         if is_timeout && has_sack {
-            rack.mark_on_rto(now, flight, mss, rtt_min_us, srtt_us, reordering);
+            rack.mark_on_rto(now, flight, mss, rtt_min_us, srtt_us, reordering, on_lost);
         } else {
-            let _ = flight.mark_lost(nxt, |_, _| true);
-        }
-        if let Some(first) = flight.first().copied() {
-            recovery.rate.on_lost(&first.snapshot, recovery.flight.lost() - recovery.flight.out());
+            flight.mark_lost(nxt, |_, _| true, on_lost);
         }
         recovery.probe = None;
         recovery.must_retransmit = true;

@@ -344,7 +344,7 @@ impl Connection {
             pace_at: Instant::ZERO,
             paced_until: Instant::FAR,
             rx_capacity: agreed.options.rx_window,
-            cc: Congestion::new(agreed.options.congestion, mss),
+            cc: Congestion::new(agreed.options.congestion, mss, u64::from(agreed.iss.0)),
             rtt,
             recovery: None,
             delivered: 0,

@@ -158,7 +158,7 @@ impl Connection {
             return;
         }
         let (window, ssthresh) = (self.cc.window(), self.cc.ssthresh());
-        self.cc = Congestion::new(algorithm, self.mss);
+        self.cc = Congestion::new(algorithm, self.mss, self.iss.0.into());
         self.cc.take_over(window, ssthresh);
     }
 

@@ -7,7 +7,7 @@
 //!
 //! The files follow a segment: [`engine`] (demultiplexing, the `Transport` impl), `input` (RFC 9293 §3.10.7),
 //! `output` (§3.8), `half_opens`, `listener`, `syn_received`, `connection`, `time_wait`; `state` has the one
-//! transition table, `timers` what fires when. `rtt`, `isn`, `congestion`, `recovery` are the algorithms.
+//! transition table, `timers` what fires when. `rtt`, `rate`, `isn`, `congestion`, `recovery` are the algorithms.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;

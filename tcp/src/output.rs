@@ -183,7 +183,7 @@ impl Connection {
     }
 
     /// Bytes in the network: RFC 6675's pipe; without SACK, less what duplicate ACKs speak for.
-    fn pipe(&self) -> u32 {
+    pub(crate) fn pipe(&self) -> u32 {
         match &self.recovery {
             None => self.flight_size(),
             Some(recovery) if self.has_sack => recovery.flight.pipe(),

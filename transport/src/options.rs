@@ -127,19 +127,22 @@ pub enum Algorithm {
     Cubic,
     /// RFC 5681 and 6582.
     NewReno,
+    /// BBR version 3 (draft-ietf-ccwg-bbr).
+    Bbr,
 }
 
 impl Algorithm {
     /// The default.
     pub const DEFAULT: Algorithm = Algorithm::Cubic;
     /// All, in the order in which help texts show them.
-    pub const ALL: &[Algorithm] = &[Algorithm::Cubic, Algorithm::NewReno];
+    pub const ALL: &[Algorithm] = &[Algorithm::Cubic, Algorithm::NewReno, Algorithm::Bbr];
 
     /// The name that configuration and CLI use.
     pub const fn name(self) -> &'static str {
         match self {
             Algorithm::Cubic => "cubic",
             Algorithm::NewReno => "newreno",
+            Algorithm::Bbr => "bbr",
         }
     }
 

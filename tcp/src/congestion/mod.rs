@@ -3,16 +3,22 @@
 //! [`CongestionControl`] is told what happened and answers with a window; it never sees a segment. [`Congestion`] is
 //! one of the algorithms, chosen per connection, without a virtual call.
 
+mod bbr;
 mod cubic;
 mod hystart;
 mod newreno;
 mod validation;
 mod window;
 
+pub use bbr::Bbr;
 pub use cubic::Cubic;
 pub use newreno::NewReno;
 
+use alloc::boxed::Box;
+
 use hoststack_transport::{Algorithm, Instant};
+
+use crate::rate::{LostRange, RateSample};
 
 /// What one acknowledgment said: all that any of the algorithms wants to know.
 ///
@@ -33,18 +39,12 @@ pub struct AckInfo {
     pub srtt_us: Option<u32>,
     /// Least round trip of the connection, once known.
     pub rtt_min_us: Option<u32>,
-    /// Bytes in flight before it: pipe in recovery, else SND.NXT - SND.UNA.
+    /// Bytes in flight before it: the pipe.
     pub flight_before: u32,
     /// Bytes delivered over the connection's life, this acknowledgment included.
     pub delivered: u64,
     /// [`AckInfo::delivered`] when the newest segment it acknowledges was sent: rounds are counted with it.
     pub delivered_at_send: u64,
-    /// Delivery rate over that segment's flight, in bytes per second, when it could be measured.
-    pub delivery_rate: Option<u64>,
-    /// The sample that this acknowledgment gives, for what was sent as several ranges.
-    pub rate: Option<crate::rate::RateSample>,
-    /// What was found lost: its last range, with the sum of the bytes.
-    pub lost: Option<crate::rate::LostRange>,
     /// The sender did not use the window when what is acknowledged here was sent: it had no data, or the peer's
     /// window was smaller.
     pub is_app_limited: bool,
@@ -52,6 +52,19 @@ pub struct AckInfo {
     pub in_recovery: bool,
     /// It carried ECN-Echo (RFC 3168 §6.1).
     pub has_ecn_echo: bool,
+    /// The delivery rate sample; `None` if it delivered nothing.
+    pub rate: Option<RateSample>,
+    /// The window, and nothing else, held the sender back since the acknowledgment before.
+    pub is_cwnd_limited: bool,
+    /// SACK was agreed upon: more than one loss can be seen in a round trip.
+    pub has_sack: bool,
+}
+
+impl AckInfo {
+    /// Bytes in flight after it.
+    pub fn flight_after(&self) -> u32 {
+        self.flight_before.saturating_sub(self.bytes_delivered.saturating_add(self.bytes_lost))
+    }
 }
 
 /// What shows congestion.
@@ -65,11 +78,15 @@ pub enum CongestionKind {
 
 /// A congestion control algorithm for one connection. Windows are in bytes.
 ///
-/// Calls come in this order: for an acknowledgment, `on_ack`, then at most one of `on_congestion_event` (recovery
-/// begins with it), `on_recovery_exit` (it reached the recovery point) and `on_spurious`.
+/// Calls come in this order: for an acknowledgment, `on_lost` for each range, `on_ack`, then at most one of
+/// `on_congestion_event` (recovery begins with it), `on_recovery_exit` (it reached the recovery point) and
+/// `on_spurious`.
 pub trait CongestionControl {
     /// An acknowledgment came: new data, or a duplicate.
     fn on_ack(&mut self, ack: &AckInfo);
+
+    /// A range was found lost, by an acknowledgment or a timer: told for each range that was sent at once.
+    fn on_lost(&mut self, _now: Instant, _lost: &LostRange) {}
 
     /// Congestion, once per window: `flight` is FlightSize, without what limited transmit sent (RFC 5681 §3.2).
     fn on_congestion_event(&mut self, now: Instant, flight: u32, kind: CongestionKind);
@@ -114,6 +131,11 @@ pub trait CongestionControl {
         true
     }
 
+    /// The most bytes to send back to back when paced; `u32::MAX` when the algorithm does not care.
+    fn send_quantum(&self) -> u32 {
+        u32::MAX
+    }
+
     /// The name that configuration and CLI use.
     fn name(&self) -> &'static str;
 }
@@ -125,14 +147,18 @@ pub enum Congestion {
     Cubic(Cubic),
     /// RFC 5681 and 6582.
     NewReno(NewReno),
+    /// draft-ietf-ccwg-bbr.
+    Bbr(Box<Bbr>),
 }
 
 impl Congestion {
-    /// A connection's state at its start; `mss` is SMSS, options excluded.
-    pub fn new(algorithm: Algorithm, mss: u16) -> Congestion {
+    /// A connection's state at its start; `mss` is SMSS, options excluded. Random choices follow from `seed`, which
+    /// should differ between connections.
+    pub fn new(algorithm: Algorithm, mss: u16, seed: u64) -> Congestion {
         match algorithm {
             Algorithm::Cubic => Congestion::Cubic(Cubic::new(mss)),
             Algorithm::NewReno => Congestion::NewReno(NewReno::new(mss)),
+            Algorithm::Bbr => Congestion::Bbr(Box::new(Bbr::new(mss, seed))),
         }
     }
 }
@@ -143,6 +169,7 @@ macro_rules! of_each {
         match $congestion {
             Congestion::Cubic($algorithm) => $call,
             Congestion::NewReno($algorithm) => $call,
+            Congestion::Bbr($algorithm) => $call,
         }
     };
 }
@@ -151,6 +178,10 @@ impl CongestionControl for Congestion {
     #[inline]
     fn on_ack(&mut self, ack: &AckInfo) {
         of_each!(self, algorithm => algorithm.on_ack(ack));
+    }
+
+    fn on_lost(&mut self, now: Instant, lost: &LostRange) {
+        of_each!(self, algorithm => algorithm.on_lost(now, lost));
     }
 
     fn on_congestion_event(&mut self, now: Instant, flight: u32, kind: CongestionKind) {
@@ -208,6 +239,10 @@ impl CongestionControl for Congestion {
         of_each!(self, algorithm => algorithm.uses_prr())
     }
 
+    fn send_quantum(&self) -> u32 {
+        of_each!(self, algorithm => algorithm.send_quantum())
+    }
+
     fn name(&self) -> &'static str {
         of_each!(self, algorithm => algorithm.name())
     }
@@ -240,7 +275,7 @@ mod tests {
     fn each_algorithm_is_found_by_its_name_and_has_it() {
         for &algorithm in Algorithm::ALL {
             assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
-            assert_eq!(Congestion::new(algorithm, 1000).name(), algorithm.name());
+            assert_eq!(Congestion::new(algorithm, 1000, 1).name(), algorithm.name());
         }
         assert_eq!(Algorithm::from_name("reno"), None);
     }

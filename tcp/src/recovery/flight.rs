@@ -293,13 +293,14 @@ impl Flight {
     }
 
     /// Marks ranges lost for which `is_lost` says so, of those that are in the network. Looks at no range above `until`,
-    /// and splits none. Returns the bytes newly lost and the note of the last of them.
+    /// and splits none; `on_lost` sees each and its length. Returns the bytes newly lost.
     pub(crate) fn mark_lost(
         &mut self,
         until: SeqNum,
         mut is_lost: impl FnMut(SeqNum, &Sent) -> bool,
-    ) -> (u32, Option<Sent>) {
-        let (mut bytes, mut last) = (0, None);
+        mut on_lost: impl FnMut(&Sent, u32),
+    ) -> u32 {
+        let mut bytes = 0;
         let mut start = self.una;
         for sent in &mut self.ranges {
             if start.at_or_after(until) {
@@ -316,11 +317,11 @@ impl Flight {
                     sent.is_lost = true;
                 }
                 bytes += len;
-                last = Some(*sent);
+                on_lost(sent, len);
             }
             start = sent.end;
         }
-        (bytes, last)
+        bytes
     }
 
     /// Marks the first `len` bytes lost, whatever range they are in.
@@ -332,7 +333,7 @@ impl Flight {
         {
             self.split(0, until);
         }
-        let _ = self.mark_lost(until, |_, _| true);
+        self.mark_lost(until, |_, _| true, |_, _| ());
     }
 
     /// What was marked lost and not sent again counts as being in the network again: it was not lost.

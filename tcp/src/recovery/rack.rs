@@ -67,8 +67,6 @@ fn is_sent_after(a: Instant, a_end: SeqNum, b: Instant, b_end: SeqNum) -> bool {
 pub(crate) struct Found {
     /// Bytes newly lost.
     pub(crate) bytes: u32,
-    /// The last range of them.
-    pub(crate) last: Option<Sent>,
     /// In how long, in us, more may be lost: the reordering timer (§6.2 step 5).
     pub(crate) wait_us: Option<u64>,
 }
@@ -140,13 +138,14 @@ impl Rack {
         rtt_min_us: u32,
         srtt_us: u32,
         reordering: Reordering,
+        on_lost: impl FnMut(&Sent, u32),
     ) -> Found {
         let window_us =
             self.reordering_window_us(flight, is_recovering, mss, rtt_min_us, srtt_us, reordering);
         let mut wait_us = None;
         // Nothing above what was delivered was sent before it, but for what was sent again.
         let until = if flight.out() > 0 { flight.nxt() } else { self.fack };
-        let (bytes, last) = flight.mark_lost(until, |_, sent| {
+        let is_lost = |_, sent: &Sent| {
             if !is_sent_after(self.sent_at, self.end, sent.sent_at, sent.end) {
                 return false;
             }
@@ -157,8 +156,9 @@ impl Rack {
             }
             wait_us = wait_us.max(Some(due - elapsed));
             false
-        });
-        Found { bytes, last, wait_us }
+        };
+        let bytes = flight.mark_lost(until, is_lost, on_lost);
+        Found { bytes, wait_us }
     }
 
     /// RACK_mark_losses_on_RTO (§6.3): the first range, and what had time enough to arrive; not what was sent since.
@@ -170,14 +170,15 @@ impl Rack {
         rtt_min_us: u32,
         srtt_us: u32,
         reordering: Reordering,
-    ) -> u32 {
+        on_lost: impl FnMut(&Sent, u32),
+    ) {
         let window_us = self.reordering_window_us(flight, true, mss, rtt_min_us, srtt_us, reordering);
         let rtt_us = self.rtt_us.max(srtt_us);
         let first = flight.start(0);
         let nxt = flight.nxt();
-        let (bytes, _) = flight.mark_lost(nxt, |start, sent| {
+        let is_lost = |start, sent: &Sent| {
             start == first || now.micros_since(sent.sent_at) >= u64::from(rtt_us) + window_us
-        });
-        bytes
+        };
+        flight.mark_lost(nxt, is_lost, on_lost);
     }
 }

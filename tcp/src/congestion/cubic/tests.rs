@@ -452,7 +452,7 @@ impl Link {
 
 fn flow(algorithm: Algorithm) -> Flow {
     Flow {
-        congestion: Congestion::new(algorithm, MSS),
+        congestion: Congestion::new(algorithm, MSS, 1),
         sent: 0,
         in_flight: 0,
         recover: 0,

@@ -139,8 +139,13 @@ proptest! {
                     // By whole ranges, which share a time.
                     let is_lost = |sent_at: u64| sent_at + age <= at;
                     let until = model.una + until.min(len);
-                    let (bytes, _) =
-                        flight.mark_lost(until, |_, sent| is_lost(sent.sent_at.as_micros()));
+                    let mut told = 0;
+                    let bytes = flight.mark_lost(
+                        until,
+                        |_, sent| is_lost(sent.sent_at.as_micros()),
+                        |_, len| told += len,
+                    );
+                    prop_assert_eq!(bytes, told);
                     let mut new = 0;
                     let ends: Vec<(SeqNum, SeqNum)> =
                         flight.iter().map(|(start, sent)| (start, sent.end)).collect();
