@@ -13,7 +13,9 @@ pub mod binary;
 #[cfg(feature = "canary")]
 pub mod canary;
 pub mod capture;
+pub mod conformance;
 pub mod content;
+pub mod goodput;
 pub mod matrix;
 pub mod netns;
 pub mod peers;
