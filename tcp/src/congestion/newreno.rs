@@ -72,6 +72,7 @@ impl CongestionControl for NewReno {
         if ack.is_app_limited || ack.flight_before < self.window / 2 {
             return;
         }
+        // RFC 9293 §3.8.2 (MUST-19): slow start, or congestion avoidance.
         if self.window < self.ssthresh {
             // RFC 3465 §2.2, §2.3: L is 2*SMSS, but 1*SMSS in the slow start after a timeout.
             let limit = if self.is_restarting { self.smss() } else { 2 * self.smss() };
@@ -182,6 +183,7 @@ mod tests {
         reno
     }
 
+    // covers: MUST-19
     #[test]
     fn slow_start_adds_what_was_acknowledged_but_two_segments_at_most() {
         let mut reno = NewReno::new(1000);
@@ -194,6 +196,7 @@ mod tests {
         assert_eq!(seen, [11_000, 13_000, 15_000, 15_010]);
     }
 
+    // covers: MUST-19
     #[test]
     fn congestion_avoidance_adds_one_segment_per_window() {
         let mut reno = avoiding(4);
