@@ -26,7 +26,7 @@ errors! {
         /// No such app worker, or it is detaching.
         Detached => "the app worker is detached or detaching: attach one first",
         /// The remote endpoint cannot be connected to.
-        BadEndpoint => "the remote address is unspecified or multicast, or its port is 0: give an address and a port",
+        BadEndpoint => "the remote address is unspecified, multicast or broadcast, or its port is 0: give an address and a port",
         /// Local and remote address are of different families.
         FamilyMismatch => "the local and remote addresses are of different families: give two IPv4 or two IPv6 addresses",
         /// A fifo of no bytes, or above 2^30.

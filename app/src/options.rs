@@ -1,6 +1,6 @@
 //! Options of the operations, with defaults.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use hoststack_session::SessionOptions;
 use hoststack_transport::{DomainId, Duration, Endpoint, SocketOptions, WorkerId};
@@ -14,7 +14,7 @@ pub struct ConnectOptions {
     pub remote: Endpoint,
     /// The routing domain to connect in.
     pub domain: DomainId,
-    /// Local address; `None` = by the route's interface.
+    /// Local address; `None` = by the route's interface (RFC 9293 §3.9.1.1, MUST-43).
     pub local_addr: Option<IpAddr>,
     /// Local port; 0 = chosen by RFC 6056.
     pub local_port: u16,
@@ -57,7 +57,10 @@ impl ConnectOptions {
     /// # Errors
     /// The first thing wrong.
     pub fn validate(&self) -> Result<(), ConnectError> {
-        if self.remote.port == 0 || self.remote.addr.is_unspecified() || self.remote.addr.is_multicast() {
+        // RFC 9293 §3.9.1.1 (MUST-46). A network's own broadcast address is known to main only.
+        let is_broadcast = self.remote.addr == IpAddr::V4(Ipv4Addr::BROADCAST);
+        let is_group = is_broadcast || self.remote.addr.is_multicast();
+        if self.remote.port == 0 || self.remote.addr.is_unspecified() || is_group {
             return Err(ConnectError::BadEndpoint);
         }
         if self.local_addr.is_some_and(|local| local.is_ipv4() != self.remote.addr.is_ipv4()) {

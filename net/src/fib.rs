@@ -156,6 +156,13 @@ impl Fib {
         self.locals.contains_key(&LocalKey { domain, addr })
     }
 
+    /// Whether `addr` is the broadcast address of a network of the domain.
+    pub(crate) fn is_directed_broadcast(&self, domain: u16, addr: IpAddr) -> bool {
+        let IpAddr::V4(addr) = addr else { return false };
+        let mut interfaces = self.interfaces().filter(|interface| interface.config.domain == domain);
+        interfaces.any(|interface| interface.is_directed_broadcast(addr))
+    }
+
     /// Whether `addr` is one of this interface's addresses, which it answers for on its link.
     pub(crate) fn has_address(&self, interface: &InterfaceConfig, addr: IpAddr) -> bool {
         // Several interfaces may have one link-local address: the table knows the first only.
@@ -172,7 +179,8 @@ impl Fib {
         self.lookup(interface.domain, addr) == Some(NextHop { interface: interface.id, addr })
     }
 
-    /// The source address for packets to `dst` (after RFC 6724 §5, rules 2, 5 and 8, and RFC 1122 §3.3.4.3).
+    /// The source address for packets to `dst` (after RFC 6724 §5, rules 2, 5 and 8, and RFC 1122 §3.3.4.3): the one wanted
+    /// (RFC 9293 §3.9.1.1, MUST-43), or the best (MUST-44).
     pub(crate) fn select_source(
         &self,
         domain: u16,
@@ -338,6 +346,7 @@ mod tests {
         assert_eq!(hop(9, "10.0.0.2"), None);
     }
 
+    // covers: MUST-44, MUST-43
     #[test]
     fn source_is_in_the_next_hops_network_of_matching_scope_or_the_one_wanted() {
         let fib = fib();

@@ -34,6 +34,7 @@ impl IpPath {
             },
             icmpv4::Message::TimeExceeded { .. } => (IcmpErrorKind::TimeExceeded, 0),
             icmpv4::Message::ParameterProblem { .. } => (IcmpErrorKind::ParameterProblem, 0),
+            // RFC 9293 §3.9.2.2 (MUST-55): Source Quench is among these.
             icmpv4::Message::EchoReply(_) | icmpv4::Message::Other { .. } => {
                 return Err(DropReason::IcmpIgnored);
             }
@@ -103,7 +104,7 @@ impl IpPath {
         self.read_error(interface.config.domain, kind, mtu, message.quoted())
     }
 
-    /// An error is about a flow when it quotes a segment that we can have sent.
+    /// An error is about a flow when it quotes a segment that we can have sent (RFC 9293 §3.9.2.2, MUST-54).
     fn read_error(
         &self,
         domain: u16,

@@ -344,6 +344,7 @@ impl IpPath {
         let domain = interface.config.domain;
         check_source_v4(interface, header.src)?;
         if !self.fib.is_local(domain, header.dst.into()) {
+            // RFC 9293 §3.9.2.3 (MUST-57): to broadcast and multicast addresses, too, and without a word.
             return Err(self.misaddressed_v4(interface, header.dst));
         }
         if self.fib.is_local(domain, header.src.into()) {
@@ -360,6 +361,7 @@ impl IpPath {
             src: header.src.into(),
             dst: header.dst.into(),
             l3_offset,
+            // RFC 9293 §3.9.2 (MUST-50): behind the options, which nobody reads.
             l4_offset: l3_offset + usize::from(header.header_len),
             l4_len: payload.len(),
             hop_limit: header.ttl,
@@ -390,6 +392,7 @@ impl IpPath {
         // Neighbour discovery and echo may be for groups that we listen to.
         let is_group = header.dst.is_multicast();
         if is_group {
+            // RFC 9293 §3.9.2.3 (MUST-57).
             if header.next_header != IpProtocol::ICMPV6 {
                 return Err(DropReason::DestinationGroup);
             }
@@ -434,7 +437,8 @@ impl IpPath {
     }
 }
 
-/// RFC 1122 §3.2.1.3: which source addresses must not arrive. Our own ones are the caller's check.
+/// RFC 1122 §3.2.1.3, RFC 9293 §3.9.2.3 (MUST-63): which source addresses must not arrive. Our own ones are the caller's
+/// check.
 #[inline]
 fn check_source_v4(interface: &Interface, src: Ipv4Addr) -> Result<(), DropReason> {
     match src.octets()[0] {
@@ -449,8 +453,8 @@ fn check_source_v4(interface: &Interface, src: Ipv4Addr) -> Result<(), DropReaso
     }
 }
 
-/// RFC 4291 §2.5.2, §2.5.3, §2.7; RFC 4942 §2.2 for mapped addresses. The unspecified address may ask for neighbours:
-/// duplicate address detection.
+/// RFC 4291 §2.5.2, §2.5.3, §2.7; RFC 4942 §2.2 for mapped addresses; RFC 9293 §3.9.2.3 (MUST-63). The unspecified
+/// address may ask for neighbours: duplicate address detection.
 #[inline]
 fn check_source_v6(interface: &Interface, src: Ipv6Addr, next: IpProtocol) -> Result<(), DropReason> {
     let first = src.segments()[0];

@@ -124,7 +124,7 @@ impl IpPath {
                     dscp_ecn: ecn & 3,
                     ..ipv4::Header::new(src, dst, IpProtocol::TCP, segment_len)
                 };
-                // Cannot cut because the packet fits the MTU.
+                // RFC 9293 §3.1 (MUST-2). Cannot cut because the packet fits the MTU.
                 let sum = Sum::pseudo_v4(src, dst, IpProtocol::TCP, segment_len as u16);
                 finish_checksum(packet.data_mut(), sum);
                 ip.emit(packet.prepend(ipv4::Header::LEN));
@@ -136,7 +136,7 @@ impl IpPath {
                     flow_label: flow_label(hash),
                     ..ipv6::Header::new(src, dst, IpProtocol::TCP, segment_len)
                 };
-                // Cannot cut because the packet fits the MTU.
+                // RFC 9293 §3.1 (MUST-2). Cannot cut because the packet fits the MTU.
                 let sum = Sum::pseudo_v6(src, dst, IpProtocol::TCP, segment_len as u32);
                 finish_checksum(packet.data_mut(), sum);
                 ip.emit(packet.prepend(ipv6::Header::LEN));

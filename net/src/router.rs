@@ -179,6 +179,11 @@ impl Router {
         self.fib.is_local(domain, addr)
     }
 
+    /// Whether `addr` is the broadcast address of one of the domain's own networks.
+    pub fn is_directed_broadcast(&self, domain: u16, addr: IpAddr) -> bool {
+        self.fib.is_directed_broadcast(domain, addr)
+    }
+
     /// A connection is about to be opened through `next_hop`: an unknown or failed neighbour is asked for, a stale one
     /// checked, both by the next [`Router::poll`], which is due at once. [`NeighborState::Failed`] means that the table
     /// is full of neighbours in use. Interfaces without Ethernet have no neighbours: [`NeighborState::Static`].

@@ -79,6 +79,7 @@ fn open_both(
     (apps, connects)
 }
 
+// covers: MUST-10
 #[test]
 fn both_ends_open_at_once_and_both_are_connected() {
     for workers in [1, 2, 4] {

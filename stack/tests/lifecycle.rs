@@ -330,7 +330,7 @@ fn nothing_can_be_written_after_a_half_close() {
     pair.finish();
 }
 
-// covers: E03
+// covers: E03, SHLD-3
 #[test]
 fn a_close_with_unread_bytes_resets_the_peer() {
     let client = |ctx: &mut Context<'_>, event: &Event| {

@@ -36,6 +36,7 @@ fn bad_connects() -> Vec<(ConnectOptions, ConnectError)> {
         (remote("10.0.0.2:0"), ConnectError::BadEndpoint),
         (remote("0.0.0.0:80"), ConnectError::BadEndpoint),
         (remote("224.0.0.1:80"), ConnectError::BadEndpoint),
+        (remote("255.255.255.255:80"), ConnectError::BadEndpoint),
         (remote("[::]:80"), ConnectError::BadEndpoint),
         (remote("[ff02::1]:80"), ConnectError::BadEndpoint),
         (
@@ -110,6 +111,7 @@ fn every_error_is_a_sentence_that_says_what_to_do() {
     }
 }
 
+// covers: MUST-46
 #[test]
 fn a_bad_connect_is_refused_on_the_spot() {
     let (mut stack, app, log) = one_app();
@@ -164,7 +166,7 @@ fn a_bad_connect_in_a_callback_is_refused_on_the_spot() {
     });
     let app = attach(&mut stack, "app", probe);
     pass(&mut stack, Duration::from_secs(1));
-    assert_eq!(met.value(), 3 * (13 + 4), "on main and on two workers");
+    assert_eq!(met.value(), 3 * (14 + 4), "on main and on two workers");
     assert_eq!(log.outcomes(), []);
     finish(stack, &[&app], &[&log]);
 }
@@ -194,6 +196,7 @@ fn a_bad_listen_is_refused_and_nobody_has_it() {
     finish(stack, &[&app], &[&log]);
 }
 
+// covers: MUST-41
 #[test]
 fn a_listen_twice_on_an_endpoint_is_in_use_until_it_is_unlistened() {
     let (mut stack, app, log) = one_app();

@@ -98,6 +98,20 @@ fn no_route_is_unreachable() {
     }
 }
 
+/// RFC 9293 §3.9.1.1. The address of all stations is refused on the spot (`misuse`); a network's own, main knows.
+// covers: MUST-46
+#[test]
+fn the_broadcast_address_of_our_network_is_unreachable() {
+    let mut stack = stack(1);
+    let (client, log) = client(&mut stack);
+    let began = stack.now();
+    let all: std::net::SocketAddr = "10.0.0.255:80".parse().unwrap();
+    stack.connect(client.app_workers[0], to(all, 1)).unwrap();
+    expect(&mut stack, &log, 1, ConnectFailure::Unreachable);
+    assert_eq!(stack.now(), began, "known at once");
+    finish(stack, &[&client], &[&log]);
+}
+
 fn ethernet_stack(workers: usize) -> SingleThreaded {
     let mac = |last| hoststack_wire::MacAddr([2, 0, 0, 0, 0, last]);
     stack_of(
@@ -313,6 +327,7 @@ fn a_local_address_of_nobody_is_address_not_available() {
     }
 }
 
+// covers: MUST-43
 #[test]
 fn a_local_address_of_ours_is_used() {
     for family in FAMILIES {

@@ -26,18 +26,21 @@ pub struct TcpConfig {
     pub rto_initial: Duration,
     /// Probe the tail of what is in flight when nothing is heard of it (RFC 8985 §7). Default true.
     pub tail_loss_probe: bool,
-    /// SYN retransmissions before an active open gives up by itself. Default 6 (127 s); its deadline mostly ends it first.
+    /// SYN retransmissions before an active open gives up by itself: R2 of RFC 9293 §3.8.3, which wants 3 minutes at least
+    /// (MUST-23). Default 7 (183 s); its deadline mostly ends it first.
     pub syn_retries: u8,
     /// SYN-ACK retransmissions before a SYN-RECEIVED record is dropped. Default 5 (63 s).
+    ///
+    /// Deviates: RFC 9293 §3.8.3 wants 3 minutes for any SYN; a listener under a flood of them cannot wait so long.
     pub syn_ack_retries: u8,
     /// Retransmissions in a row before a connection is given up: R2 of RFC 9293 §3.8.3. Default 12, above 5 minutes
-    /// with the default timers (the RFC wants 100 s at least).
+    /// with the default timers (SHLD-11: 100 s at least).
     pub retransmits_max: u8,
     /// 2 MSL. Default 60 s.
     pub time_wait: Duration,
     /// How long a connection that the app closed waits in FIN-WAIT-2 for the peer's FIN. Default 60 s.
     pub fin_wait_2: Duration,
-    /// How long an acknowledgment may be delayed (RFC 9293 MUST-40: below 0.5 s). Default 40 ms.
+    /// How long an acknowledgment may be delayed (RFC 9293 §3.8.6.3, MUST-40: below 0.5 s). Default 40 ms.
     pub ack_delay: Duration,
     /// Acknowledgments that are not delayed at the start of a connection, while the peer's window grows. Default 16.
     pub quick_acks: u8,
@@ -62,7 +65,7 @@ impl Default for TcpConfig {
             rto_max: Duration::from_secs(60),
             rto_initial: Duration::from_secs(1),
             tail_loss_probe: true,
-            syn_retries: 6,
+            syn_retries: 7,
             syn_ack_retries: 5,
             retransmits_max: 12,
             time_wait: Duration::from_secs(60),

@@ -372,6 +372,7 @@ impl Engine {
         backlog: u32,
         options: SocketOptions,
     ) -> Result<(), ListenError> {
+        // RFC 9293 §3.9.1.1 (MUST-41, MUST-42): a table of its own; no connection is in the way, and none is changed.
         self.listeners.insert(Listener { id: listener, domain, local, backlog, syn_received: 0, options })
     }
 
@@ -481,7 +482,7 @@ impl Engine {
     }
 
     /// Sends the acknowledgments that nothing carried. Call it at the end of a step, after the transmit stage, so that
-    /// an app's immediate answer carries them.
+    /// an app's immediate answer carries them: one for all segments of a step (RFC 9293 §3.10.7.4: MUST-58, MUST-59).
     pub fn flush_acks<L: SessionLayer, O: Output>(&mut self, now: Instant, layer: &mut L, out: &mut O) {
         if self.shared.acks.is_empty() {
             return;

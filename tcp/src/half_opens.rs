@@ -123,6 +123,7 @@ impl HalfOpen {
     /// The SYN, sent now.
     fn syn(&mut self, now: Instant) -> Syn {
         let options = Options {
+            // RFC 9293 §3.7.1 (MUST-14, SHLD-5, MAY-3): in every SYN.
             mss: Some(self.local_mss),
             window_scale: self.options.window_scale.then(|| rx_scale(&self.options)),
             sack_permitted: self.options.sack,
@@ -253,7 +254,7 @@ impl HalfOpens {
     fn send_syn(&mut self, now: Instant, id: HalfOpenId, actions: &mut Vec<HalfOpenAction>) {
         let Some(half_open) = self.pool.get_mut(id.0) else { return };
         let syn = half_open.syn(now);
-        // RFC 6298 §5.5: doubled with each.
+        // RFC 6298 §5.5: doubled with each. RFC 9293 §3.8.3 (MUST-22): as for data.
         let back_off = self.config.rto_initial * (1 << (half_open.attempts - 1).min(16));
         half_open.retransmit_at = now + back_off.min(self.config.rto_max);
         self.counters.syns += 1;
@@ -293,12 +294,12 @@ impl HalfOpens {
             return;
         }
         let flags = segment.header.flags;
-        // Third, RST: with an acceptable ACK (the worker checked) it refuses the open.
+        // Second, RST: with an acceptable ACK (the worker checked) it refuses the open.
         if flags.has(Flags::RST) {
             debug_assert_eq!(State::SynSent.after(StateEvent::RcvRst), State::Closed);
             return self.fail(id, ConnectFailure::Refused, actions);
         }
-        // Fifth: SYN, with or without ACK.
+        // Fourth: SYN, with or without ACK: SYNs may cross (RFC 9293 §3.5, MUST-10).
         let (event, state) = if flags.has(Flags::ACK) {
             (StateEvent::RcvSynAck, SeedState::Established)
         } else {
@@ -327,6 +328,7 @@ impl HalfOpens {
             half_open.local_mss = half_open.local_mss.min(mss);
             return;
         }
+        // RFC 9293 §3.9.2.2 (MUST-56, SHLD-25): the connect goes on, and its failure will have a cause.
         half_open.soft_error = Some(error.error);
         if half_open.options.abort_on_icmp {
             self.fail(error.half_open, ConnectFailure::Unreachable, actions);
@@ -393,7 +395,7 @@ impl HalfOpens {
         } else if half_open.deadline <= now && !canary::has(Bug::DeadlineIgnored)
             || half_open.attempts > self.config.syn_retries
         {
-            // RFC 9293 §3.9.2.2: the soft error is what the time-out is blamed on.
+            // RFC 9293 §3.8.3 (MUST-22): the app is told. §3.9.1.8 (MUST-47): the soft error is what it is blamed on.
             let cause = match half_open.soft_error {
                 Some(_) => ConnectFailure::Unreachable,
                 None => ConnectFailure::TimedOut,

@@ -23,7 +23,7 @@ impl IsnGenerator {
     }
 
     /// The ISS of an incarnation of `flow` that starts now: `M + F(flow, key)`, where M counts 4 us
-    /// (RFC 6528 §3, RFC 9293 §3.4.1).
+    /// (RFC 6528 §3, RFC 9293 §3.4.1: MUST-8, SHLD-1).
     pub fn isn(&self, now: Instant, flow: &FlowKey) -> SeqNum {
         let clock = (now.as_micros() / 4) as u32; // modulo 2^32 is what a sequence number is
         SeqNum((hash(self.key, flow) as u32).wrapping_add(clock))
@@ -68,6 +68,8 @@ pub const fn timestamp_clock(now: Instant, offset: u32) -> u32 {
     (now.as_millis() as u32).wrapping_add(offset)
 }
 
+/// RFC 9293 §3.4.1 (MUST-9): a pseudo-random function with a secret key.
+///
 /// A flow as bytes of one fixed form per address family, hashed; SipHash tells the two forms apart by their lengths.
 fn hash(key: [u64; 2], flow: &FlowKey) -> u64 {
     let rest = u64::from(flow.local.port)
@@ -135,6 +137,7 @@ mod tests {
         others
     }
 
+    // covers: MUST-8
     #[test]
     fn the_isn_of_a_flow_rises_by_one_every_4_us_and_wraps() {
         let secrets = Secrets::new(&mut Rng::from_seed(1));
@@ -143,6 +146,7 @@ mod tests {
         assert_eq!(at(4 << 32), at(0));
     }
 
+    // covers: MUST-9, SHLD-1
     #[test]
     fn every_part_of_a_flow_and_the_key_count() {
         let secrets = Secrets::new(&mut Rng::from_seed(1));

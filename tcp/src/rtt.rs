@@ -59,7 +59,8 @@ impl RttEstimator {
         }
     }
 
-    /// Takes a measurement of a segment that was sent once, or was told apart by timestamps (RFC 6298 §3).
+    /// Takes a measurement of a segment that was sent once, or was told apart by timestamps (RFC 6298 §3; RFC 9293 §3.8.1,
+    /// MUST-18).
     pub fn sample(&mut self, rtt_us: u32) {
         // Zero means "no sample" in `srtt_x8`, and nothing returns in less than a microsecond.
         let rtt_us = rtt_us.clamp(1, SAMPLE_MAX_US);
@@ -107,7 +108,7 @@ impl RttEstimator {
         rto.min(limits.max_us)
     }
 
-    /// The retransmission timer expired: doubles the timeout (RFC 6298 (5.5)).
+    /// The retransmission timer expired: doubles the timeout (RFC 6298 (5.5); RFC 9293 §3.8.2, MUST-19).
     pub fn back_off(&mut self) {
         self.back_offs = (self.back_offs + 1).min(BACK_OFFS_MAX);
     }
@@ -188,6 +189,7 @@ mod tests {
         assert_eq!((rtt.srtt_us(), rtt.min_us(), rtt.latest_us()), (None, None, None));
     }
 
+    // covers: MUST-18
     #[test]
     fn samples_give_the_values_worked_out_by_hand_from_rfc_6298() {
         let rtt = after(&[100_000]);
@@ -216,6 +218,7 @@ mod tests {
         assert_eq!(after(&[u32::MAX]).base_rto_us(&RtoLimits { max_us: u32::MAX, ..limits }), 3 << 28);
     }
 
+    // covers: MUST-19
     #[test]
     fn back_off_starts_from_what_was_measured_and_ends_with_a_new_acknowledgment() {
         let mut rtt = after(&[100_000]);

@@ -66,7 +66,7 @@ pub enum IcmpError {
 pub enum SeedState {
     /// The SYN-ACK came.
     Established,
-    /// A bare SYN came: both ends opened at once (RFC 9293 §3.5, figure 8).
+    /// A bare SYN came: both ends opened at once (RFC 9293 §3.5, figure 7).
     SynReceived,
 }
 

@@ -73,7 +73,7 @@ impl SynReceived {
         use SynReceivedVerdict::*;
         let flags = header.flags;
         if flags.has(Flags::SYN) && !flags.has_any(Flags::ACK | Flags::RST) && header.seq == self.irs {
-            // Deviates: §3.10.7.4 answers this duplicate with an ACK, which a peer in SYN-SENT could not use.
+            // Deviates: RFC 9293 §3.10.7.4 answers a duplicate of the SYN with an ACK, which a peer in SYN-SENT could not use.
             return SynAckAgain;
         }
         if self.timestamps && !flags.has_any(Flags::RST | Flags::SYN) {
@@ -89,7 +89,9 @@ impl SynReceived {
         // First, the sequence number.
         let (nxt, wnd) = (self.rcv_nxt(), u32::from(self.wnd));
         let last = header.seq + len.saturating_sub(1);
-        let is_acceptable = header.seq.is_within(nxt, wnd.max(1)) || (len > 0 && last.is_within(nxt, wnd));
+        // Of a reset its own number counts, not where its text ends (RFC 5961 §3.2).
+        let reaches_in = len > 0 && !flags.has(Flags::RST) && last.is_within(nxt, wnd);
+        let is_acceptable = header.seq.is_within(nxt, wnd.max(1)) || reaches_in;
         if !is_acceptable {
             return if flags.has(Flags::RST) {
                 Drop(DropReason::ResetOutOfWindow)
@@ -97,7 +99,7 @@ impl SynReceived {
                 unacceptable(len, DropReason::OutOfWindow)
             };
         }
-        // Second, RST.
+        // Second, RST (MUST-11): this record is a passive open's, a `Connection` in SYN-RECEIVED an active one's.
         if flags.has(Flags::RST) {
             return if header.seq == nxt {
                 BackToListen(DropReason::SynReceivedReset)
@@ -105,15 +107,20 @@ impl SynReceived {
                 Ack(DropReason::ResetChallenged)
             };
         }
-        // Fourth, SYN: "If the connection was initiated with a passive OPEN, then return this connection to the LISTEN
-        // state and return."
+        // Fourth, SYN (MUST-11): "If the connection was initiated with a passive OPEN, then return this connection to the
+        // LISTEN state and return." Not for the sake of an old SYN whose text reaches into the window.
         if flags.has(Flags::SYN) {
+            if header.seq.before(nxt) {
+                return Ack(DropReason::OutOfWindow);
+            }
             return BackToListen(DropReason::SynReceivedSyn);
         }
         // Fifth, ACK.
         if !flags.has(Flags::ACK) {
             return Drop(DropReason::NoAck);
         }
+        // Deviates: RFC 5961 §5 has an ACK far out of range answered with an ACK, before RFC 9293's rule for this state. A
+        // reset is what a peer needs that never opened this connection.
         if header.ack != self.iss + 1 {
             return Reset(DropReason::SynReceivedBadAck);
         }
@@ -148,6 +155,7 @@ impl SynReceived {
         let theirs = &syn.options;
         let timestamps = theirs.timestamps.is_some() && options.timestamps;
         SynReceived {
+            // RFC 9293 §3.9.1.1 (MUST-45): the local address that the SYN came to, whatever address is listened on.
             flow,
             listener,
             iss,
@@ -193,6 +201,7 @@ impl SynReceived {
             wnd: self.wnd,
             urgent: 0,
             options: Options {
+                // RFC 9293 §3.7.1 (MUST-14, SHLD-5, MAY-3): in every SYN.
                 mss: Some(self.local_mss),
                 window_scale: self.scales.map(|(_, ours)| ours),
                 sack_permitted: self.sack,

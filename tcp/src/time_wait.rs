@@ -94,13 +94,15 @@ impl TimeWait {
 
     pub(crate) fn judge(&self, header: &SegmentHeader, payload_len: usize) -> TimeWaitVerdict {
         let flags = header.flags;
+        // Deviates: RFC 9293 §3.10.7.4 (second) ends TIME-WAIT upon a reset: that is TIME-WAIT assassination, which RFC 1337
+        // §3 (fix 1) prevents by ignoring it.
         if flags.has(Flags::RST) {
             return TimeWaitVerdict::IgnoreReset;
         }
         if flags.has(Flags::SYN) && !flags.has(Flags::ACK) && self.may_reopen(header) {
             return TimeWaitVerdict::Reuse;
         }
-        // The retransmitted FIN ends at RCV.NXT.
+        // The retransmitted FIN ends at RCV.NXT; only that starts 2 MSL anew (RFC 9293 §3.6.1, MUST-13).
         let len = payload_len as u32 + u32::from(flags.has(Flags::FIN));
         if flags.has(Flags::FIN) && header.seq + len == self.rcv_nxt {
             return TimeWaitVerdict::AckAndRestart;
@@ -114,7 +116,7 @@ impl TimeWait {
         TimeWaitVerdict::Ack
     }
 
-    /// RFC 6191 §2: by the timestamps where both incarnations have them, by the sequence number otherwise.
+    /// RFC 9293 §3.6.1 (MAY-2, SHLD-4), RFC 6191 §2: by the timestamps where both incarnations have them, by the sequence number otherwise.
     fn may_reopen(&self, header: &SegmentHeader) -> bool {
         let seq_is_new = header.seq.after(self.rcv_nxt);
         match header.options.timestamps {

@@ -5,7 +5,8 @@ use std::io::Write;
 
 use hoststack_tests::binary::workspace_root;
 use hoststack_tests::tidy::{
-    assert_clean, canary, documents, graph, metadata, policy, project_file, project_files, races, rust,
+    assert_clean, canary, documents, graph, metadata, policy, project_file, project_files, races, rfc9293,
+    rust,
 };
 
 #[test]
@@ -126,6 +127,19 @@ fn nothing_names_the_workshop() {
 fn every_race_of_the_list_has_its_test_or_its_reason() {
     let complaints = races::complaints(&project_files(), &project_file(races::PAGE).text, races::IDS);
     assert_clean("docs/races.md", &complaints);
+}
+
+#[test]
+fn every_requirement_of_rfc_9293_has_its_code_and_its_test_or_its_reason() {
+    assert_clean("the list of requirements", &rfc9293::gaps(rfc9293::REQUIREMENTS));
+    let found = rfc9293::find(&project_files(), rfc9293::REQUIREMENTS, rfc9293::REASONS);
+    let (page, path) = (found.page(), workspace_root().join(rfc9293::PAGE));
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::write(&path, &page).expect("the page can be written");
+    }
+    assert_clean("RFC 9293", found.complaints());
+    let was = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(page == was, "{} is old: UPDATE_SNAPSHOTS=1 writes it anew", rfc9293::PAGE);
 }
 
 #[test]

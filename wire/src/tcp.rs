@@ -289,12 +289,14 @@ impl Options {
             let timestamps = Timestamps { val: u32_at::<4, _>(list), ecr: u32_at::<8, _>(list) };
             return Ok(Options { timestamps: Some(timestamps), ..Options::default() });
         }
+        // RFC 9293 §3.1 (MUST-5): on whatever segment.
         Options::parse_slow(list)
     }
 
     fn parse_slow(mut list: &[u8]) -> Result<Options, ParseError> {
         let mut options = Options::default();
         loop {
+            // RFC 9293 §3.1 (MUST-4), §3.2 (MUST-64): End of List and No-Operation are one byte, wherever they stand.
             let (option_kind, rest) = match *list {
                 [] | [kind::END, ..] => return Ok(options),
                 [kind::NOP, ref rest @ ..] => {
@@ -304,7 +306,7 @@ impl Options {
                 [option_kind, ref rest @ ..] => (option_kind, rest),
             };
             let (&len, rest) = rest.split_first().ok_or(ParseError::BadOption)?;
-            // The length counts the kind and itself.
+            // The length counts the kind and itself; an impossible one is an error (RFC 9293 §3.1, MUST-7).
             let value_len = usize::from(len).checked_sub(2).ok_or(ParseError::BadOption)?;
             let (value, rest) = rest.split_at_checked(value_len).ok_or(ParseError::BadOption)?;
             options.take_option(option_kind, value)?;
@@ -335,6 +337,7 @@ impl Options {
             (kind::MSS | kind::WINDOW_SCALE | kind::SACK_PERMITTED | kind::TIMESTAMPS, _) => {
                 return Err(ParseError::BadOption);
             }
+            // RFC 9293 §3.1 (MUST-6): what is not known is skipped.
             _ => {}
         }
         Ok(())
@@ -371,7 +374,8 @@ impl Options {
         self.len() == 0
     }
 
-    /// Writes the list as Linux lays it out, each option ending on a multiple of 4, and returns its length.
+    /// Writes the list as Linux lays it out, each option ending on a multiple of 4, and returns its length. RFC 9293 §3.1:
+    /// each has its length (MUST-68); there is no End of List, so nothing comes after it (MUST-69).
     #[inline]
     fn emit(&self, into: &mut [u8]) -> usize {
         let mut at = 0;

@@ -180,6 +180,7 @@ proptest! {
         prop_assert_eq!(Segment::parse(&bytes), Ok(Segment { header: header_of(&theirs), payload: &payload }));
     }
 
+    // covers: MUST-2
     #[test]
     fn checksums_are_etherparses(
         header in any_header(),
@@ -268,7 +269,7 @@ fn every_cut_of_a_header_is_truncated_and_every_cut_of_a_payload_is_a_shorter_pa
 
 #[test]
 fn illegal_option_lengths_are_refused_and_unknown_options_skipped() {
-    // covers: MUST-5 MUST-6 MUST-7
+    // covers: MUST-4, MUST-5, MUST-6, MUST-7, MUST-64
     let bad: [&[u8]; 12] = [
         &[2],
         &[2, 0, 0, 0],
@@ -299,6 +300,7 @@ fn illegal_option_lengths_are_refused_and_unknown_options_skipped() {
     assert_eq!(Options::parse(&[3, 3, 200]).unwrap().window_scale, Some(14));
 }
 
+// covers: MUST-68, MUST-69
 #[test]
 fn options_lie_as_linux_lays_them() {
     let all = Options {

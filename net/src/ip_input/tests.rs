@@ -41,6 +41,28 @@ fn segment_is_found_in_either_family_and_on_either_link() {
     }
 }
 
+// covers: MUST-50
+#[test]
+fn ip_options_are_skipped_unread() {
+    let plain = v4_with(|_| {});
+    // Record Route with room for one address, No-Operations, an option that nobody has defined, End of List.
+    for list in [&[7u8, 7, 4, 0, 0, 0, 0, 1][..], &[1; 4], &[0x9e, 6, 1, 2, 3, 4, 0, 0], &[0; 40]] {
+        let mut bytes = plain[..20].to_vec();
+        bytes.extend(list);
+        bytes.extend(&plain[20..]);
+        bytes[0] = 0x40 | (5 + list.len() / 4) as u8;
+        let total = bytes.len() as u16;
+        bytes[2..4].copy_from_slice(&total.to_be_bytes());
+        bytes[10..12].fill(0);
+        let sum = hoststack_wire::checksum(&bytes[..20 + list.len()]);
+        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+        let mut bench = Bench::new();
+        assert_eq!(bench.drops(RAW, &bytes), None, "{list:?}");
+        let segment = bench.out.segments.pop().unwrap();
+        assert_eq!(bytes[segment.l4_offset as usize..], plain[20..], "{list:?}");
+    }
+}
+
 #[test]
 fn ecn_bits_are_passed_up() {
     let mut bench = Bench::new();
@@ -48,6 +70,7 @@ fn ecn_bits_are_passed_up() {
     assert_eq!(bench.out.segments[0].ecn, 3);
 }
 
+// covers: MUST-57, MUST-63
 #[test]
 fn ipv4_headers_that_must_not_be_are_dropped_with_their_reason() {
     let good = v4_with(|_| {});
@@ -88,6 +111,7 @@ fn ipv4_headers_that_must_not_be_are_dropped_with_their_reason() {
     assert_eq!(Bench::new().drops(InterfaceId(77), &good), Some(DropReason::InterfaceUnknown));
 }
 
+// covers: MUST-57, MUST-63
 #[test]
 fn ipv6_headers_that_must_not_be_are_dropped_with_their_reason() {
     let good = tcp_packet("2001:db8::2", 80, "2001:db8::1", 4000, b"hello");
@@ -198,6 +222,7 @@ fn segments_are_steered_and_handed_over_to_the_worker_that_sends_on_the_flow() {
     assert_eq!(u64::from(owned[1] + owned[2] + owned[3]), benches[0].path.counters().handovers);
 }
 
+// covers: MUST-54
 #[test]
 fn icmp_error_is_steered_by_the_flow_that_it_quotes() {
     const WORKERS: u8 = 4;
@@ -264,6 +289,7 @@ fn icmp_errors_of_both_families_are_told_apart() {
     }
 }
 
+// covers: MUST-55
 #[test]
 fn icmp_that_concerns_no_flow_of_ours_is_dropped() {
     let foreign = tcp_packet("10.0.0.77", 4000, "203.0.113.9", 80, b"");
@@ -282,6 +308,11 @@ fn icmp_that_concerns_no_flow_of_ours_is_dropped() {
         (ip_packet("10.0.0.2", "10.0.0.1", IpProtocol::ICMPV4, &[8, 0, 0]), DropReason::IcmpMalformed),
         (
             icmp_v4("10.0.0.2", "10.0.0.1", &icmpv4::Message::Other { kind: 5, code: 1 }),
+            DropReason::IcmpIgnored,
+        ),
+        // Source Quench.
+        (
+            icmp_v4("10.0.0.2", "10.0.0.1", &icmpv4::Message::Other { kind: 4, code: 0 }),
             DropReason::IcmpIgnored,
         ),
     ] {

@@ -5,6 +5,7 @@ use hoststack_wire::ethernet::multicast_mac;
 use hoststack_wire::icmpv6::Message;
 use hoststack_wire::{Segment, arp, solicited_node_multicast, tcp};
 
+// covers: MUST-2
 #[test]
 fn segment_goes_out_whole_in_either_family_and_on_either_link() {
     for (interface, src, dst) in [

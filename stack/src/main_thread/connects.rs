@@ -116,6 +116,10 @@ impl Main {
             // A domain does not talk to itself: its interfaces lead elsewhere (a loopback device is its own domain).
             return Err(ConnectFailure::Unreachable);
         }
+        if self.router.is_directed_broadcast(domain, remote.addr) {
+            // RFC 9293 §3.9.1.1 (MUST-46): nobody has that address.
+            return Err(ConnectFailure::Unreachable);
+        }
         // A wave of connects to a neighbour that is not known yet waits here, not as packets in a bounded queue: none of
         // them pays a retransmission time for it.
         let known = self.router.need(now.as_micros(), next_hop, &mut self.router_actions);
@@ -125,6 +129,7 @@ impl Main {
             self.router_acts(worker_hint);
             return Ok(());
         }
+        // RFC 9293 §3.9.1.1 (MUST-43, MUST-44): before the first SYN.
         let source = self
             .router
             .select_source(domain, remote.addr, session.local_addr)

@@ -63,6 +63,7 @@ impl Main {
             return Err(ListenError::AddressNotAvailable);
         }
         let place = (domain, local.addr, local.port);
+        // RFC 9293 §3.9.1.1 (MUST-41): what listens there stays as it is.
         if self.endpoints.contains_key(&place) {
             return Err(ListenError::InUse);
         }

@@ -131,6 +131,7 @@ mod tests {
         reno
     }
 
+    // covers: MUST-19
     #[test]
     fn slow_start_adds_what_was_acknowledged_but_eight_segments_at_most() {
         let mut reno = NewReno::new(1000);
@@ -143,6 +144,7 @@ mod tests {
         assert_eq!(seen, [11_000, 13_000, 21_000, 21_010]);
     }
 
+    // covers: MUST-19
     #[test]
     fn congestion_avoidance_adds_one_segment_per_window() {
         let mut reno = avoiding(4);

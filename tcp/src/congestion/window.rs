@@ -121,6 +121,7 @@ impl Window {
             self.size = self.size.min((self.size / 2).max(initial_window(self.mss)));
         }
         let may_grow = measured.validation.may_grow(ack, self.size);
+        // RFC 9293 §3.8.2 (MUST-19): slow start, or congestion avoidance.
         if self.size >= self.ssthresh {
             self.is_restarting = false;
             // RFC 9438 §5.8: never "if the flow is currently limited by the application". In slow start half a window

@@ -98,6 +98,8 @@ impl Engine {
             return has_ack;
         }
         // Fourth, SYN.
+        // Deviates: RFC 9293 §3.10.7.3 goes on to the text of a SYN-ACK. Only its header goes to main: the text is not
+        // acknowledged, and the peer sends it again.
         if !flags.has(Flags::SYN) {
             self.shared.drops.count(DropReason::SynSentNoSyn);
             return false;
@@ -218,6 +220,9 @@ impl Engine {
         let mut verdict = record.judge(&segment.header, segment.payload.len());
         if verdict == TimeWaitVerdict::Reuse {
             if self.listeners.lookup(flow.domain, flow.local).is_some() {
+                // RFC 9293 §3.6.1 (MAY-2), RFC 6191 (SHLD-4).
+                // Deviates: RFC 9293 §3.6.1 (2) returns to TIME-WAIT when the SYN turns out to be an old duplicate. What is newer
+                // than all that the old incarnation sent, by timestamp or sequence number, is none; its record is gone.
                 self.shared.counters.time_wait_reused_in += 1;
                 self.time_waits.remove(key);
                 self.remove_flow(flow, FlowTarget::TimeWait(key));
@@ -288,10 +293,12 @@ impl Engine {
         if let Some(last) = iss_after
             && !iss.after(last)
         {
-            // RFC 9293 §3.10.7.4 (MAY-2): "larger than the largest sequence number used on the previous incarnation".
+            // RFC 9293 §3.6.1 (MAY-2): larger than the largest sequence number of the previous incarnation.
             iss = last + 65_537;
         }
         let local_mss = local_mss(flow, out.path_mtu(flow), listener.options.mss_max);
+        // Deviates: RFC 9293 §3.10.7.2 (third) queues text and FIN that come with a SYN. Here they are neither kept nor
+        // acknowledged, so that a SYN costs one record of fixed size: the peer sends them again.
         let mut record = SynReceived::new(
             now,
             *flow,
@@ -354,6 +361,7 @@ impl Engine {
         let _ = (&out, &events);
         let hash = mix(hash, flow.domain);
         let target = self.find_flow(hash, &flow).map(|(_, target)| target);
+        // RFC 9293 §3.9.2.2 (MUST-54): to the connection that it is about.
         let in_flight = match target {
             Some(FlowTarget::HalfOpen(key)) => {
                 let Some(&HalfOpenFlow { id, iss, .. }) = self.half_opens.get(key) else { return false };

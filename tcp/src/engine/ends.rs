@@ -28,6 +28,7 @@ impl Engine {
     ) {
         let Some(connection) = self.take_connection(key) else { return };
         self.remove_flow(&connection.flow, FlowTarget::Connection(key));
+        // RFC 9293 §3.6 (MUST-12): the reason tells a reset from a normal end.
         events.push(TransportEvent::Closed { session: connection.session, reason });
         if connection.is_active_open {
             events.push(TransportEvent::FlowGone { flow: connection.flow });
@@ -55,6 +56,7 @@ impl Engine {
                 self.forget_time_wait(key, &oldest, events);
             }
         }
+        // RFC 9293 §3.6.1 (MUST-13): for 2 MSL.
         let record = self
             .time_waits
             .insert(TimeWait::of(&connection, &self.shared.secrets), now + self.shared.config.time_wait);

@@ -30,6 +30,7 @@ fn fin_waits_for_the_data_before_it() {
     x.gets([". ack 2001"]).sends(["F. 2001:2001(0)"]).is_in(State::FinWait1);
 }
 
+// covers: MUST-13
 #[test]
 fn half_closed_we_still_receive_and_after_the_peer_s_fin_wait() {
     let mut x = Exchange::fin_wait_2();
@@ -52,6 +53,7 @@ fn the_peer_half_closes_and_we_still_send() {
     x.gets([". 2:2(0) ack 102"]).is_in(State::Listen);
 }
 
+// covers: MUST-13
 #[test]
 fn fins_that_cross_end_in_time_wait_at_both_ends() {
     let mut x = Exchange::fin_wait_1();
@@ -82,6 +84,7 @@ fn a_fin_before_its_data_is_taken_when_the_gap_fills() {
     x.is_in(State::CloseWait);
 }
 
+// covers: SHLD-3, MAY-1
 #[test]
 fn closing_with_unread_data_resets() {
     let mut x = Exchange::established();
@@ -92,6 +95,7 @@ fn closing_with_unread_data_resets() {
         .is_in(State::Listen);
 }
 
+// covers: SHLD-3, MAY-1
 #[test]
 fn data_for_an_app_that_closed_is_answered_with_a_reset() {
     let mut x = Exchange::established();
@@ -129,6 +133,7 @@ fn an_active_open_says_when_its_flow_may_be_used_again() {
     x.gets(["R 1:1(0)"]).tells(["Closed: reset by the peer", "FlowGone"]);
 }
 
+// covers: MUST-13
 #[test]
 fn time_wait_acknowledges_the_fin_again_and_starts_anew() {
     let mut x = Exchange::time_wait();
@@ -142,7 +147,7 @@ fn time_wait_ignores_resets() {
     x.gets(["R 2:2(0)"]).sends_nothing().is_in(State::TimeWait).dropped(DropReason::TimeWaitReset, 1);
 }
 
-// covers: T07
+// covers: T07, MAY-2, SHLD-4
 #[test]
 fn time_wait_gives_way_to_a_syn_that_cannot_be_old() {
     // By sequence number.
@@ -173,6 +178,7 @@ fn time_wait_gives_way_to_our_own_open_with_a_later_isn() {
 }
 
 /// RFC 6191 §4: the clock must have ticked since the last timestamp, or the peer cannot tell the incarnations apart.
+// covers: SHLD-4
 #[test]
 fn time_wait_is_kept_from_our_own_open_until_the_timestamp_clock_has_ticked() {
     let mut x = Exchange::connected().timestamps();

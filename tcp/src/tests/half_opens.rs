@@ -8,6 +8,7 @@ use crate::state::State;
 use crate::testing::Exchange;
 use hoststack_transport::SocketOptions;
 
+// covers: MUST-14, MAY-3
 #[test]
 fn syn_carries_every_option_that_is_wanted() {
     let mut x = Exchange::closed().options(|options| *options = SocketOptions::default());
@@ -22,6 +23,7 @@ fn syn_carries_every_option_that_is_wanted() {
     assert_eq!(x.sent(), ["S 0:0(0) win 65535 <mss 1460>"]);
 }
 
+// covers: MUST-22
 #[test]
 fn syn_is_sent_again_with_back_off_until_the_deadline() {
     let mut x = Exchange::syn_sent();
@@ -33,6 +35,7 @@ fn syn_is_sent_again_with_back_off_until_the_deadline() {
     assert_eq!((x.deleted, x.half_opens.len(), x.counts().flows), (1, 0, 0));
 }
 
+// covers: MUST-22
 #[test]
 fn syn_gives_up_by_itself_when_the_deadline_is_far() {
     let mut x = Exchange::closed().config(|config| config.syn_retries = 2);
@@ -96,6 +99,7 @@ fn a_syn_is_not_sent_again_once_an_answer_is_on_its_way_to_main() {
     x.gets(["S. 0:0(0) ack 1 win 5000 <mss 700>"]).after(1000).main_catches_up().sends([". 1:1(0) ack 1"]);
 }
 
+// covers: MUST-56, SHLD-25
 #[test]
 fn an_unreachable_is_remembered_as_the_cause_and_aborts_by_option() {
     let mut x = Exchange::syn_sent();
@@ -108,6 +112,7 @@ fn an_unreachable_is_remembered_as_the_cause_and_aborts_by_option() {
     assert_eq!(x.outcomes, [Err(ConnectFailure::Unreachable)]);
 }
 
+// covers: MUST-10
 #[test]
 fn syns_that_cross_establish_with_one_syn_ack_each() {
     let mut x = Exchange::syn_sent();

@@ -36,6 +36,7 @@ fn timestamps_are_echoed_and_go_on_from_syn_ack_to_data() {
     assert_eq!(x.out.sent.front().and_then(|sent| sent.header.options.timestamps), None);
 }
 
+// covers: MUST-67, MUST-14
 #[test]
 fn the_announced_mss_follows_the_mtu_and_the_option() {
     let announces = |mtu, max| {
@@ -49,6 +50,7 @@ fn the_announced_mss_follows_the_mtu_and_the_option() {
     assert_eq!(announces(20, None), Some(64));
 }
 
+// covers: MUST-15
 #[test]
 fn without_an_mss_option_segments_carry_536_bytes() {
     Exchange::established()
@@ -59,6 +61,7 @@ fn without_an_mss_option_segments_carry_536_bytes() {
         .sends(["P. 537:1001(464)"]);
 }
 
+// covers: MUST-16
 #[test]
 fn timestamps_take_12_bytes_of_each_segment() {
     Exchange::established().mss(1000).timestamps().app_writes(988).sends(["P. 1:989(988)"]);

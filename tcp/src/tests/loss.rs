@@ -5,6 +5,7 @@ use alloc::string::String;
 use crate::state::State;
 use crate::testing::Exchange;
 
+// covers: MUST-19
 #[test]
 fn a_timeout_sends_the_first_segment_again_and_backs_off() {
     let mut x = Exchange::established();
@@ -18,7 +19,7 @@ fn a_timeout_sends_the_first_segment_again_and_backs_off() {
     assert_eq!(x.engine.counters().rtos, 4);
 }
 
-// covers: T06
+// covers: T06, MUST-20
 #[test]
 fn r2_ends_the_connection() {
     let mut x = Exchange::established().config(|config| config.retransmits_max = 2);
@@ -27,6 +28,7 @@ fn r2_ends_the_connection() {
     assert_eq!(x.counts().flows, 0);
 }
 
+// covers: MUST-19
 #[test]
 fn after_a_timeout_the_rest_follows_in_slow_start() {
     let mut x = Exchange::established();
@@ -361,6 +363,7 @@ fn a_fin_in_flight_is_sent_again_with_the_data_before_it() {
     x.gets([". ack 1502"]).is_in(State::FinWait2);
 }
 
+// covers: MUST-18
 #[test]
 fn karn_a_retransmitted_segment_is_not_measured_without_timestamps() {
     let mut x = Exchange::established();

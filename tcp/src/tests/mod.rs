@@ -7,6 +7,8 @@ mod half_opens;
 mod handshake;
 mod loss;
 mod receiving;
+mod rfc9293;
 mod sending;
 mod states;
+mod states_model;
 mod two_ends;

@@ -4,6 +4,7 @@ use crate::drop_reason::DropReason;
 use crate::state::State;
 use crate::testing::{Exchange, PEER_TSVAL};
 
+// covers: SHLD-18, SHLD-19, MUST-40
 #[test]
 fn every_second_full_segment_is_acknowledged_and_a_single_one_after_40_ms() {
     let mut x = Exchange::established();
@@ -13,6 +14,7 @@ fn every_second_full_segment_is_acknowledged_and_a_single_one_after_40_ms() {
     assert_eq!(x.engine.counters().delayed_acks, 1);
 }
 
+// covers: MUST-58, MUST-59
 #[test]
 fn a_burst_gets_one_acknowledgment() {
     let mut x = Exchange::established();
@@ -20,6 +22,7 @@ fn a_burst_gets_one_acknowledgment() {
     x.sends([". ack 4001"]).tells(["Received"]);
 }
 
+// covers: MUST-58
 #[test]
 fn data_of_the_app_carries_the_acknowledgment() {
     let mut x = Exchange::established();
@@ -33,6 +36,7 @@ fn the_first_segments_are_acknowledged_without_delay() {
     x.gets(["21:31(10) ack 1"]).sends_nothing();
 }
 
+// covers: SHLD-31, MAY-13
 #[test]
 fn out_of_order_data_is_acknowledged_one_for_one_with_sack_newest_first() {
     let mut x = Exchange::established().sack();
@@ -81,6 +85,7 @@ fn data_beyond_the_window_is_cut() {
     x.gets(["1501:1502(1) ack 1"]).sends([". ack 1501 win 0"]).dropped(DropReason::BeyondWindow, 2);
 }
 
+// covers: MUST-39
 #[test]
 fn reading_reopens_the_window_by_worthwhile_steps_only() {
     let mut x = Exchange::established().options(|options| options.rx_window = 10_000);
@@ -97,6 +102,7 @@ fn reading_reopens_the_window_by_worthwhile_steps_only() {
 }
 
 /// The peer does not scale windows: what the field cannot say does not make an update due (RFC 9293 §3.8.6.2.2).
+// covers: MUST-39
 #[test]
 fn a_window_that_cannot_grow_is_not_updated() {
     let mut x = Exchange::established().options(|options| options.rx_window = 1_000_000);
@@ -105,6 +111,7 @@ fn a_window_that_cannot_grow_is_not_updated() {
     x.app_reads(1000).sends_nothing();
 }
 
+// covers: SHLD-14
 #[test]
 fn the_right_edge_never_moves_back() {
     let mut x = Exchange::established().options(|options| options.rx_window = 10_000);
@@ -144,6 +151,7 @@ fn paws_drops_what_is_older_than_ts_recent() {
 }
 
 /// A forged segment in the window cannot move TS.Recent without an acceptable ACK (RFC 5961 §5 on RFC 7323 §4.3).
+// covers: MAY-12
 #[test]
 fn ts_recent_is_not_taken_from_a_segment_whose_ack_is_not_acceptable() {
     let mut x = Exchange::established().timestamps();

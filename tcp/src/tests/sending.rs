@@ -7,6 +7,7 @@ use crate::seed::IcmpError;
 use crate::state::State;
 use crate::testing::Exchange;
 
+// covers: MUST-61, SHLD-28
 #[test]
 fn data_is_cut_into_full_segments_and_the_last_is_pushed() {
     let mut x = Exchange::established();
@@ -14,6 +15,7 @@ fn data_is_cut_into_full_segments_and_the_last_is_pushed() {
     x.gets([". ack 2001"]).sends(["P. 2001:2501(500) ack 1"]).tells(["Acknowledged"]);
 }
 
+// covers: SHLD-7, MUST-17, MAY-16
 #[test]
 fn nagle_holds_a_small_segment_while_another_is_in_flight() {
     let mut x = Exchange::established();
@@ -23,6 +25,7 @@ fn nagle_holds_a_small_segment_while_another_is_in_flight() {
     x.app_writes(10).app_writes(10).sends(["P. 1:11(10)", "P. 11:21(10)"]);
 }
 
+// covers: MUST-19
 #[test]
 fn the_initial_window_is_ten_segments() {
     let mut x = Exchange::established();
@@ -33,6 +36,7 @@ fn the_initial_window_is_ten_segments() {
     assert_eq!(x.sent().len(), 4);
 }
 
+// covers: MUST-38
 #[test]
 fn the_peer_s_window_bounds_what_is_in_flight() {
     let mut x = Exchange::established().window(2500);
@@ -42,6 +46,7 @@ fn the_peer_s_window_bounds_what_is_in_flight() {
     x.gets([". ack 2001 win 3000"]).sends([". 2001:3001(1000)", ". 3001:4001(1000)", "P. 4001:5001(1000)"]);
 }
 
+// covers: MUST-38, MUST-60
 #[test]
 fn half_of_the_largest_window_is_not_silly() {
     let mut x = Exchange::established().window(800);
@@ -51,6 +56,7 @@ fn half_of_the_largest_window_is_not_silly() {
     x.after(1).sends([". 1201:1600(399)"]);
 }
 
+// covers: MUST-36, MUST-37, SHLD-30
 #[test]
 fn a_closed_window_is_probed_with_back_off_as_long_as_the_peer_answers() {
     let mut x = Exchange::established().window(0).config(|config| {
@@ -96,9 +102,9 @@ fn a_fin_waits_for_a_closed_window_and_is_its_own_probe() {
     x.after(200).sends(["F. 1:1(0)"]).is_in(State::FinWait1).gets([". ack 2 win 0"]).is_in(State::FinWait2);
 }
 
+// covers: MUST-34, MUST-35, SHLD-17, MAY-7
 #[test]
 fn a_window_that_shrinks_is_survived() {
-    // RFC 9293 SHLD-15 (MUST-34): be robust against shrinking windows.
     let mut x = Exchange::established().config(|config| config.retransmits_max = 2);
     x.app_writes(3000);
     assert_eq!(x.sent().len(), 3);
@@ -167,6 +173,7 @@ fn sequence_numbers_wrap_in_both_directions() {
     x.tells(["Acknowledged", "Received", "Acknowledged", "Received", "PeerClosed", "Closed: finished"]);
 }
 
+// covers: MUST-54
 #[test]
 fn too_big_a_packet_makes_segments_smaller_and_sends_them_again() {
     let mut x = Exchange::established().mss(1460);
@@ -180,6 +187,7 @@ fn too_big_a_packet_makes_segments_smaller_and_sends_them_again() {
     x.gets_icmp(90_000, IcmpError::PacketTooBig { mtu: 552 }).dropped(DropReason::IcmpOutOfWindow, 1);
 }
 
+// covers: MUST-56, MUST-47, SHLD-25
 #[test]
 fn an_unreachable_does_not_end_a_connection_but_names_the_cause() {
     let mut x = Exchange::established().config(|config| config.retransmits_max = 1);

@@ -440,6 +440,7 @@ fn over_a_good_link_streams_arrive_fast() {
     assert!(took < Duration::from_millis(500), "{took:?}");
 }
 
+// covers: MUST-10
 #[test]
 fn syns_that_cross_make_one_connection() {
     run(&World { is_simultaneous: true, ..calm() });

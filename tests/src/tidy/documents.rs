@@ -17,6 +17,7 @@ pub const REQUIRED: &[&str] = &[
     "docs/TESTING.md",
     "docs/GLOSSARY.md",
     "docs/dependencies.md",
+    "docs/rfc9293.md",
 ];
 
 /// The two commands that README promises.

@@ -2,13 +2,14 @@
 //!
 //! Each rule returns what breaks it, one sentence each, so that a failing test lists all of it at once. `suite/tidy.rs`
 //! applies them to the workspace; the tables that a change of design must touch are here: [`graph::GRAPH`],
-//! [`rust::UNSAFE`], [`rust::LIFTED`], [`races::IDS`].
+//! [`rust::UNSAFE`], [`rust::LIFTED`], [`races::IDS`], and `rfc9293/requirements.txt` with `reasons.txt`.
 
 pub mod canary;
 pub mod documents;
 pub mod graph;
 pub mod policy;
 pub mod races;
+pub mod rfc9293;
 pub mod rust;
 pub mod source;
 

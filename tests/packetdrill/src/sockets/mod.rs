@@ -25,7 +25,7 @@ use options::Settings;
 use ready::Interests;
 use stream::Stream;
 
-/// Longer than the stack itself tries (127 s): its own timers end a connect.
+/// Longer than the stack itself tries (183 s): its own timers end a connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Ports for sockets that are bound to none.
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
