@@ -101,7 +101,7 @@ impl Connection {
             self.on_window(wnd_before);
         }
         if self.purpose == Purpose::Persist || self.snd.wnd == 0 {
-            // RFC 9293 §3.8.6.1 (MUST-37): as long as the peer answers, the connection stays.
+            // RFC 9293 §3.8.6.1 (MUST-37), §3.8.6 (SHLD-17): as long as the peer answers, the connection stays.
             self.retransmits = 0;
         }
         if fate == Fate::Lives && self.has_to_send(layer.tx_len(self.session)) {
@@ -284,7 +284,7 @@ impl Connection {
         self.delivered += u64::from(heard.delivered);
     }
 
-    /// A round trip, if this ACK measured one (Karn's rule, RFC 6298 §3).
+    /// A round trip, if this ACK measured one: Karn's algorithm, and timestamps (RFC 9293 §3.8.1, MUST-18).
     fn measure(&mut self, header: &SegmentHeader, heard: &Heard, now: Instant) -> Option<u32> {
         let since = |at: Instant| u32::try_from(now.micros_since(at)).unwrap_or(u32::MAX);
         let rtt_us = match heard.originals {
@@ -565,7 +565,8 @@ impl Connection {
     }
 
     /// The retransmission timer fired, or what is in flight is known to be lost for another reason: it is sent again
-    /// from SND.UNA on, as cwnd allows (RFC 6298 (5.4), RFC 8985 §6.3).
+    /// from SND.UNA on, as cwnd allows (RFC 6298 (5.4), RFC 8985 §6.3), whether a window that shrank has it or not
+    /// (RFC 9293 §3.8.6: SHLD-16, MAY-7).
     pub(crate) fn enter_loss(&mut self, is_timeout: bool, shared: &mut Shared, now: Instant) {
         let (una, nxt, mss, is_repeated) =
             (self.snd.una, self.snd.nxt, u32::from(self.mss), self.retransmits > 1);

@@ -381,7 +381,7 @@ impl Connection {
         self.rcv.edge.since(self.rcv.nxt)
     }
 
-    /// SEG.WND of a segment that is no SYN, in bytes.
+    /// SEG.WND of a segment that is no SYN, in bytes: unsigned (RFC 9293 §3.1, MUST-1), and 32 bits wide (REC-1).
     #[inline]
     pub(crate) fn scaled_wnd(&self, header: &SegmentHeader) -> u32 {
         u32::from(header.wnd) << self.snd_scale
@@ -455,7 +455,8 @@ impl Connection {
     }
 
     /// An ICMP error quotes one of our segments; whether it is one that is in flight. None ends a connection
-    /// (RFC 5927 §4.1 treats hard errors as soft ones), but the cause of a time-out is remembered.
+    /// (RFC 9293 §3.9.2.2, MUST-56; RFC 5927 §5.2 has hard errors taken as soft ones, too), but the cause of a time-out is
+    /// remembered for the app (MUST-47, SHLD-25).
     pub(crate) fn on_icmp_error<L: SessionLayer>(
         &mut self,
         now: Instant,

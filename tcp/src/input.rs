@@ -29,6 +29,8 @@ struct Text<'a> {
     data: &'a [u8],
     /// The FIN is inside the window.
     fin: bool,
+    /// Something was outside the window: the peer must hear where it is.
+    is_cut: bool,
 }
 
 impl Connection {
@@ -115,7 +117,8 @@ impl Connection {
         Verdict::Goes
     }
 
-    /// The acceptability test (RFC 9293 §3.4, table 6), and what of the text is in the window.
+    /// The acceptability test (RFC 9293 §3.10.7.4, table 6), and what of the text is in the window. A reset may carry data
+    /// (§3.5.3, SHLD-2).
     fn check_sequence<'a>(
         &mut self,
         id: Key,
@@ -126,6 +129,9 @@ impl Connection {
         let header = &segment.header;
         let (mut seq, mut data) = (header.seq, segment.payload);
         let mut fin = header.flags.has(Flags::FIN);
+        if header.flags.has(Flags::RST) {
+            return self.check_bare_sequence(id, shared, now, segment);
+        }
         if header.flags.has(Flags::SYN) {
             // A SYN takes a sequence number. That of the peer's crossing SYN-ACK was received with its SYN.
             if !self.is_crossing_syn_ack(header) {
@@ -136,20 +142,22 @@ impl Connection {
         let wnd = self.rcv_wnd();
         if seq == self.rcv.nxt && wnd > 0 && data.len() as u32 <= wnd {
             // The common case: in order and inside. A FIN may be one beyond: nothing need be stored for it.
-            return Some(Text { seq, data, fin });
+            return Some(Text { seq, data, fin, is_cut: false });
         }
         let len = data.len() as u32 + u32::from(fin);
         if len == 0 || wnd == 0 {
-            // An empty segment may stand at the right edge, where a peer that filled the window stands. Into a closed
-            // window, "special allowance should be made to accept valid ACKs" and a FIN; the text is refused.
-            let is_at_edge = seq == self.rcv.edge && !header.flags.has(Flags::RST);
+            // RFC 9293 §3.4 (MUST-66): into a closed window "special allowance should be made to accept valid ACKs" and
+            // resets; the text is refused.
+            // Deviates: RFC 9293 §3.10.7.4 (table 6) takes no FIN into a closed window, and no empty segment at the right edge
+            // of an open one. A peer that filled the window stands at the edge: its ACK counts. A FIN needs no room.
+            let is_at_edge = seq == self.rcv.edge;
             if seq.is_within(self.rcv.nxt, wnd) || is_at_edge || seq == self.rcv.nxt {
-                if !data.is_empty() {
+                let is_cut = !data.is_empty();
+                if is_cut {
                     shared.drops.count(DropReason::BeyondWindow);
-                    self.program_ack(id, shared);
                     fin = false;
                 }
-                return Some(Text { seq, data: &[], fin });
+                return Some(Text { seq, data: &[], fin, is_cut });
             }
             self.on_unacceptable(id, segment, shared, now);
             return None;
@@ -163,24 +171,26 @@ impl Connection {
             }
         }
         // "tailor the segment to the window"
+        let mut is_cut = false;
         if seq.before(self.rcv.nxt) {
             let old = self.rcv.nxt.since(seq);
             shared.drops.count(DropReason::DuplicateData);
             data = data.get(old as usize..).unwrap_or(&[]);
             seq = self.rcv.nxt;
-            self.program_ack(id, shared);
+            is_cut = true;
         }
         let room = self.rcv.edge.since(seq) as usize;
         if data.len() > room {
             shared.drops.count(DropReason::BeyondWindow);
             data = &data[..room];
             fin = false;
-            self.program_ack(id, shared);
+            is_cut = true;
         }
-        Some(Text { seq, data, fin })
+        Some(Text { seq, data, fin, is_cut })
     }
 
-    /// The test of a SYN on a synchronized connection: RFC 5961 §4 answers it wherever it stands.
+    /// The test of a SYN on a synchronized connection, which RFC 5961 §4 answers wherever it stands, and of a reset, of which
+    /// its own number counts, not where its text ends (RFC 5961 §3.2).
     fn check_bare_sequence<'a>(
         &mut self,
         id: Key,
@@ -194,7 +204,7 @@ impl Connection {
             self.on_unacceptable(id, segment, shared, now);
             return None;
         }
-        Some(Text { seq: segment.header.seq, data: &[], fin: false })
+        Some(Text { seq: segment.header.seq, data: &[], fin: false, is_cut: false })
     }
 
     /// "If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is
@@ -227,7 +237,7 @@ impl Connection {
         }
     }
 
-    /// The peer's SYN-ACK in a simultaneous open: its SYN came before, its ACK is what is new (RFC 9293 §3.5, figure 8).
+    /// The peer's SYN-ACK in a simultaneous open: its SYN came before, its ACK is what is new (RFC 9293 §3.5, figure 7).
     fn is_crossing_syn_ack(&self, header: &SegmentHeader) -> bool {
         self.state == State::SynReceived
             && header.flags.has(Flags::SYN | Flags::ACK)
@@ -309,7 +319,11 @@ impl Connection {
         out: &mut O,
         events: &mut Vec<TransportEvent>,
     ) -> Fate {
+        if text.is_cut {
+            self.program_ack(id, shared);
+        }
         if text.data.is_empty() && !text.fin {
+            // RFC 5961 §5 (RFC 9293 §3.10.7.4, MAY-12).
             return Fate::Lives;
         }
         if !self.state.can_receive() {
@@ -332,7 +346,7 @@ impl Connection {
         }
         if !text.data.is_empty() {
             if self.is_app_closed {
-                // RFC 9293 §3.6.1 (SHLD-3): data for an app that cannot read any more is answered with a reset.
+                // RFC 9293 §3.6.1 (MAY-1, SHLD-3): data for an app that cannot read any more is answered with a reset.
                 shared.drops.count(DropReason::DataAfterClose);
                 self.send_reset(shared, now, out);
                 self.enter(id, StateEvent::Abort);
@@ -367,6 +381,7 @@ impl Connection {
             }
         }
         self.peer_segment = self.peer_segment.max(u16::try_from(data.len()).unwrap_or(u16::MAX));
+        // RFC 9293 §3.10.7.4 (SHLD-31): what is beyond a gap is kept.
         let stored = layer.rx_store(self.session, offset, data);
         if stored.refused > 0 {
             shared.drops.count(DropReason::ReceiveFull);
@@ -383,7 +398,9 @@ impl Connection {
             }
         }
         if offset > 0 {
-            // RFC 5681 §4.2: out-of-order data SHOULD be acknowledged immediately, one for one.
+            // RFC 5681 §4.2, RFC 9293 §3.10.7.4 (MAY-13): out-of-order data SHOULD be acknowledged immediately.
+            // Deviates: RFC 9293 §3.10.7.4 (MUST-59) sends no ACK before all queued segments are processed. What is beyond a
+            // gap is acknowledged one for one, for the sender counts duplicates.
             self.note_out_of_order(text.seq, layer);
             if out.room() > 0 {
                 self.send_ack(shared, now, layer, out);
@@ -403,6 +420,7 @@ impl Connection {
             // RFC 9293 §3.8.6.3 (SHLD-19): every second full segment at least.
             self.program_ack(id, shared);
         } else if self.ack_at == Instant::FAR {
+            // RFC 9293 §3.8.6.3 (SHLD-18, MUST-40).
             self.ack_at = now + shared.config.ack_delay;
         }
     }

@@ -20,7 +20,8 @@ pub(crate) const MSS_LEAST: u16 = 64;
 /// What the timestamps option takes, padded (RFC 7323 appendix A).
 pub(crate) const TIMESTAMPS_LEN: u16 = 12;
 
-/// The MSS to announce on a path of `mtu`: without IP and TCP options (RFC 6691 §2, RFC 9293 §3.7.1).
+/// The MSS to announce on a path of `mtu`: without IP and TCP options (RFC 6691 §2, RFC 9293 §3.7.1: MUST-67). Nothing
+/// is reassembled here, so that MMS_R is the MTU's.
 pub(crate) fn local_mss(flow: &FlowKey, mtu: u16, max: Option<u16>) -> u16 {
     let fixed = match flow.remote.addr {
         IpAddr::V4(_) => 40,
@@ -242,12 +243,13 @@ impl Connection {
     }
 
     /// The new data that the peer's window, silly window avoidance and Nagle allow: length, and whether the FIN ends
-    /// it (RFC 9293 §3.7.4, §3.8.6.2.1).
+    /// it (RFC 9293 §3.7.4, SHLD-7; §3.8.6.2.1, MUST-38).
     fn next_new(&self, data_end: SeqNum, is_corked: bool) -> Result<(u32, bool), Limit> {
         if self.is_fin_sent {
             return Err(Limit::Nothing);
         }
         let unsent = distance(self.snd.nxt, data_end);
+        // RFC 9293 §3.8.6 (SHLD-15): none, if the window shrank below what was sent.
         let usable = distance(self.snd.nxt, self.snd.una + self.snd.wnd);
         let len = unsent.min(usable).min(u32::from(self.mss));
         if len == 0 {
@@ -262,12 +264,14 @@ impl Connection {
             return Err(Limit::Cork);
         }
         let fin = is_rest && self.is_fin_wanted && usable > len;
+        // RFC 9293 §3.7.4 (MUST-17): the app may switch Nagle off.
         let is_quiet = self.is_nodelay || self.snd.nxt == self.snd.una;
-        // (1) A full segment; (2) all there is, which we always push, if Nagle agrees; a FIN makes it worth sending.
+        // (1) A full segment (SHLD-28); (2) all there is, which we always push, if Nagle agrees; a FIN makes it worth sending.
         if len == u32::from(self.mss) || (is_rest && (is_quiet || self.is_fin_wanted)) {
             return Ok((len, fin));
         }
         if is_rest {
+            // MAY-16; not for ever (§3.9.1.2, MUST-60): until what is in flight is acknowledged.
             return Err(Limit::Nagle);
         }
         // (3) The window is small but at least half of the largest one seen. Otherwise the persist timer overrides.
@@ -404,7 +408,7 @@ impl Connection {
             flags = flags | Flags::FIN;
         }
         if len > 0 && seq + len == data_end {
-            // RFC 9293 §3.9.1.2: the last segment of what the app queued is pushed.
+            // RFC 9293 §3.9.1.2 (MUST-61, SHLD-27): the last segment of what the app queued is pushed, and no other.
             flags = flags | Flags::PSH;
         }
         let header = self.header(seq, flags, len, now, layer);
@@ -438,6 +442,7 @@ impl Connection {
             wnd,
             urgent: 0,
             options: Options {
+                // RFC 9293 §3.2 (MUST-65): no MSS.
                 timestamps: self.timestamps(now),
                 sack: self.sack_blocks(payload_len, layer),
                 ..Options::default()
@@ -483,8 +488,8 @@ impl Connection {
         blocks
     }
 
-    /// The window field for `room` bytes of room: the right edge never moves back (RFC 9293 SHLD-14), and forward only by
-    /// a worthwhile step (§3.8.6.2.2, MUST-39).
+    /// The window field for `room` bytes of room: the right edge never moves back (RFC 9293 §3.8.6, SHLD-14), and forward
+    /// only by a worthwhile step (§3.8.6.2.2, MUST-39). It may stay zero without end (MAY-8).
     fn announce_window(&mut self, room: u32) -> u16 {
         let held = self.rcv_wnd();
         let wnd = if room < held.saturating_add(self.window_step()) { held } else { room };
@@ -576,6 +581,7 @@ impl Connection {
             wnd: u16::try_from(self.rcv_wnd()).unwrap_or(u16::MAX),
             urgent: 0,
             options: Options {
+                // RFC 9293 §3.7.1 (MUST-14, SHLD-5, MAY-3): in every SYN.
                 mss: Some(local_mss),
                 window_scale: self.has_scaling.then_some(self.rcv_scale),
                 sack_permitted: self.has_sack,
@@ -612,6 +618,7 @@ impl Connection {
                 self.purpose = Purpose::Persist;
                 self.restart_timer(now, shared);
             }
+            // RFC 9293 §3.8.6.1 (SHLD-29): the first probe after one timeout.
         } else if self.flight_size() > 0 {
             // RFC 6298 (5.1): started if it is not running. RFC 8985 §7.2: a probe is for the newest data.
             if !matches!(self.purpose, Purpose::Retransmit | Purpose::Reordering | Purpose::TailProbe)
@@ -747,6 +754,7 @@ impl Connection {
             Purpose::Retransmit | Purpose::Persist => {}
         }
         self.retransmits += 1;
+        // RFC 6298 (5.5); of probes RFC 9293 §3.8.6.1 (SHLD-30).
         self.rtt.back_off();
         if self.state == State::SynReceived {
             shared.counters.rtos += 1;
@@ -794,7 +802,7 @@ impl Connection {
     }
 
     /// Something waits for the peer's window, which is closed or silly: send what little may be sent, one byte or the
-    /// FIN at least (RFC 9293 §3.8.6.1, MUST-35 to 37).
+    /// FIN at least (RFC 9293 §3.8.6, MUST-35; §3.8.6.1, MUST-36).
     fn probe<L: SessionLayer, O: Output>(
         &mut self,
         id: Key,
@@ -845,7 +853,7 @@ impl Connection {
     }
 }
 
-/// From `from` to `to`; zero if `to` is not after it.
+/// From `from` to `to`; zero if `to` is not after it: a usable window may be negative (RFC 9293 §3.8.6, MUST-34).
 #[inline]
 fn distance(from: SeqNum, to: SeqNum) -> u32 {
     if to.after(from) { to.since(from) } else { 0 }
