@@ -36,6 +36,8 @@ pub enum Call {
         flags: i32,
         /// How many bytes were taken already, while the call waits for room; 0 at first.
         done: usize,
+        /// Where to, for those calls that say it.
+        to: Destination,
     },
     /// `fcntl(fd, command, argument)`.
     Fcntl(i32, i32, i32),
@@ -45,8 +47,8 @@ pub enum Call {
     Close(i32),
     /// `shutdown(fd, how)`.
     Shutdown(i32, i32),
-    /// `getsockopt(fd, level, name)`; answered with [`Out::Bytes`].
-    GetOption(i32, i32, i32),
+    /// `getsockopt(fd, level, name)` with room for this many bytes; answered with [`Out::Bytes`].
+    GetOption(i32, i32, i32, usize),
     /// `setsockopt(fd, level, name, value)`.
     SetOption(i32, i32, i32, Vec<u8>),
     /// `poll` of descriptors with their events, timeout in ms; answered with [`Out::Revents`].
@@ -61,8 +63,10 @@ pub enum Call {
     Pipe,
     /// `splice(from, to, len, flags)`.
     Splice(i32, i32, usize, u32),
-    /// `struct tcp_info` of a connection, this many bytes; answered with [`Out::Bytes`].
-    TcpInfo(i32, usize),
+    /// Shell commands; answered with the status, and what they print as [`Out::Text`].
+    System(String),
+    /// Runs the clock until a call that waits is answered, at most this many microseconds.
+    Await(u64),
     /// A packet for the stack.
     NetSend(Vec<u8>),
     /// The next packet that the stack sent; answered with [`Out::Packet`], whose packet is empty when none comes.
@@ -75,6 +79,29 @@ pub enum Call {
     Free,
 }
 
+/// The address that `sendto` and `sendmsg` may name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Destination {
+    /// None.
+    #[default]
+    None,
+    /// One of AF_UNSPEC.
+    Unspecified,
+    /// This one.
+    Address(SocketAddr),
+}
+
+/// A control message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Of `cmsg_level`.
+    pub level: i32,
+    /// Of `cmsg_type`.
+    pub kind: i32,
+    /// What follows the header.
+    pub data: Vec<u8>,
+}
+
 /// What comes back besides the number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Out {
@@ -83,6 +110,8 @@ pub enum Out {
     None,
     /// Bytes read, or an option's value.
     Bytes(Vec<u8>),
+    /// Bytes read, control messages, `msg_flags`.
+    Message(Vec<u8>, Vec<Control>, i32),
     /// The peer of an accepted connection.
     Address(SocketAddr),
     /// `revents`, one for each that was asked for.

@@ -8,6 +8,8 @@ use hoststack::net::{Device, DeviceCounters, DeviceQueue, Packet, PacketPool};
 use hoststack_wire::{IpProtocol, MacAddr, checksum, icmpv6, ipv4, ipv6, tcp};
 use parking_lot::Mutex;
 
+use crate::watch::Watch;
+
 /// What both ends of the device share.
 #[derive(Default)]
 pub(crate) struct Line {
@@ -15,6 +17,8 @@ pub(crate) struct Line {
     to_stack: VecDeque<Vec<u8>>,
     /// Packets that the stack sent, with the microsecond.
     from_stack: VecDeque<Sent>,
+    /// A packet whose lengths or checksums were wrong.
+    wrong: Option<String>,
     notify: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
@@ -29,13 +33,18 @@ pub(crate) struct Sent {
 
 /// packetdrill's end.
 #[derive(Clone, Default)]
-pub(crate) struct FarEnd(Arc<Mutex<Line>>);
+pub(crate) struct FarEnd {
+    line: Arc<Mutex<Line>>,
+    /// What is learnt of connections from their packets.
+    pub(crate) watch: Arc<Mutex<Watch>>,
+}
 
 impl FarEnd {
     /// Gives the stack a packet.
-    pub(crate) fn send(&self, packet: Vec<u8>) {
+    pub(crate) fn send(&self, packet: Vec<u8>, now_us: u64) {
+        self.watch.lock().on_receive(&packet, now_us);
         let notify = {
-            let mut line = self.0.lock();
+            let mut line = self.line.lock();
             line.to_stack.push_back(packet);
             line.notify.clone()
         };
@@ -47,17 +56,27 @@ impl FarEnd {
 
     /// The next packet that the stack sent.
     pub(crate) fn take(&self) -> Option<Sent> {
-        self.0.lock().from_stack.pop_front()
+        self.line.lock().from_stack.pop_front()
+    }
+
+    /// What was wrong with a packet that the stack sent, whether it is taken or not.
+    pub(crate) fn wrong(&self) -> Option<String> {
+        self.line.lock().wrong.clone()
+    }
+
+    /// Packets that nobody took.
+    pub(crate) fn left(&self) -> Vec<Vec<u8>> {
+        self.line.lock().from_stack.drain(..).map(|sent| sent.packet).collect()
     }
 
     /// The stack's end.
     pub(crate) fn device(&self, mtu: usize) -> impl Device + use<> {
-        RawIp { line: self.0.clone(), mtu }
+        RawIp { end: self.clone(), mtu }
     }
 }
 
 struct RawIp {
-    line: Arc<Mutex<Line>>,
+    end: FarEnd,
     mtu: usize,
 }
 
@@ -78,7 +97,7 @@ impl Device for RawIp {
         // Each shares the line: with one worker, which is what there is, there is one.
         Ok((0..count)
             .map(|_| {
-                let queue = Queue { line: self.line.clone(), counters: DeviceCounters::default() };
+                let queue = Queue { end: self.end.clone(), counters: DeviceCounters::default() };
                 Box::new(queue) as Box<dyn DeviceQueue>
             })
             .collect())
@@ -86,13 +105,13 @@ impl Device for RawIp {
 }
 
 struct Queue {
-    line: Arc<Mutex<Line>>,
+    end: FarEnd,
     counters: DeviceCounters,
 }
 
 impl DeviceQueue for Queue {
     fn receive(&mut self, _now_us: u64, _pool: &mut PacketPool, into: &mut Vec<Packet>, max: usize) -> usize {
-        let mut line = self.line.lock();
+        let mut line = self.end.line.lock();
         let count = max.min(line.to_stack.len());
         for bytes in line.to_stack.drain(..count) {
             self.counters.rx_packets += 1;
@@ -105,11 +124,17 @@ impl DeviceQueue for Queue {
 
     fn transmit(&mut self, now_us: u64, pool: &mut PacketPool, packets: &mut Vec<Packet>) -> usize {
         let count = packets.len();
-        let mut line = self.line.lock();
+        let mut line = self.end.line.lock();
         for packet in packets.iter() {
             self.counters.tx_packets += 1;
             self.counters.tx_bytes += packet.len() as u64;
-            line.from_stack.push_back(Sent { at_us: now_us, packet: packet.data().to_vec() });
+            let mut packet = packet.data().to_vec();
+            // As the stack made it: only then it is changed.
+            if let Err(error) = verify(&packet) {
+                line.wrong.get_or_insert(error);
+            }
+            self.end.watch.lock().on_send(&mut packet, now_us);
+            line.from_stack.push_back(Sent { at_us: now_us, packet });
         }
         drop(line);
         pool.give_all(packets);
@@ -117,11 +142,11 @@ impl DeviceQueue for Queue {
     }
 
     fn next_deadline_us(&self) -> Option<u64> {
-        (!self.line.lock().to_stack.is_empty()).then_some(0)
+        (!self.end.line.lock().to_stack.is_empty()).then_some(0)
     }
 
     fn set_notify(&mut self, notify: Arc<dyn Fn() + Send + Sync>) {
-        self.line.lock().notify = Some(notify);
+        self.end.line.lock().notify = Some(notify);
     }
 
     fn counters(&self) -> DeviceCounters {

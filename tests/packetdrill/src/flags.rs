@@ -16,7 +16,9 @@ pub const USAGE: &str = "\
   rcvbuf=BYTES           receive buffer of sockets that do not set SO_RCVBUF
                          (default: what needs window scale 8 in profile linux, 6 in freebsd)
   sndbuf=BYTES           send buffer of sockets that do not set SO_SNDBUF (default 87040)
-  seed=N                 of sequence numbers and ports (default 1)";
+  seed=N                 of sequence numbers and ports (default 1)
+  psh=buffers|exact      PSH of data where Linux's send buffers end (default in profile linux), or as the stack sets it
+  left=ignore|report     whether packets that no script line took end a script that passed (default ignore)";
 
 /// Whose habits the stack follows where the RFCs leave a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,10 @@ pub struct Flags {
     pub sndbuf: u32,
     /// Seed of all chance in the stack.
     pub seed: u64,
+    /// Whether PSH is left as the stack sets it; `None`: by profile.
+    pub exact_push: Option<bool>,
+    /// Whether packets that nobody took are an error.
+    pub reports_left: bool,
 }
 
 impl Default for Flags {
@@ -65,6 +71,8 @@ impl Default for Flags {
             rcvbuf: None,
             sndbuf: 87_040,
             seed: 1,
+            exact_push: None,
+            reports_left: false,
         }
     }
 }
@@ -91,6 +99,11 @@ impl Flags {
             Profile::FreeBsd => 6,
         };
         self.rcvbuf.unwrap_or(u32::from(u16::MAX) << scale)
+    }
+
+    /// Whether PSH stays as the stack sets it: FreeBSD sets it as RFC 9293 says.
+    pub fn keeps_push(&self) -> bool {
+        self.exact_push.unwrap_or(self.profile == Profile::FreeBsd)
     }
 
     fn set(&mut self, name: &str, value: &str) -> Option<()> {
@@ -126,10 +139,17 @@ impl Flags {
             "rcvbuf" => self.rcvbuf = Some(buffer(value)?),
             "sndbuf" => self.sndbuf = buffer(value)?,
             "seed" => self.seed = value.parse().ok()?,
+            "psh" => self.exact_push = Some(one_of(value, ["buffers", "exact"])?),
+            "left" => self.reports_left = one_of(value, ["ignore", "report"])?,
             _ => return None,
         }
         Some(())
     }
+}
+
+/// Which of two words it is: whether the second.
+fn one_of(value: &str, words: [&str; 2]) -> Option<bool> {
+    words.iter().position(|word| *word == value).map(|position| position == 1)
 }
 
 /// A buffer's size: what the stack's fifos can have.
@@ -152,10 +172,10 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_named() {
-        for bad in ["mtu=0", "mtu", "colour=red", "profile=plan9", "local=home", "cap=0", "rcvbuf=0"] {
+        for bad in ["mtu=0", "mtu", "colour=red", "profile=plan9", "local=home", "cap=0", "rcvbuf=0", "psh=often"] {
             assert!(Flags::parse(bad).unwrap_err().starts_with(bad), "{bad}");
         }
-        for name in ["profile", "mtu", "mss", "local", "remote", "cap", "rcvbuf", "sndbuf", "seed"] {
+        for name in ["profile", "mtu", "mss", "local", "remote", "cap", "rcvbuf", "sndbuf", "seed", "psh", "left"] {
             assert!(USAGE.contains(&format!("  {name}=")), "{name} is explained");
         }
     }

@@ -4,9 +4,11 @@ use std::ffi::{c_int, c_void};
 
 use libc::{iovec, msghdr, sockaddr, socklen_t};
 
-use super::{call, fail, finish};
-use crate::call::{Call, Out};
+use super::{addr, call, fail, finish};
+use crate::call::{Call, Control, Destination, Out};
 
+/// Set in the flags of a [`Call::Read`] whose caller takes control messages; no `MSG_*` has this bit.
+pub(crate) const WANTS_CONTROL: c_int = 1 << 24;
 /// Most pieces of a vector (UIO_MAXIOV).
 const PIECES_MAX: usize = 1024;
 
@@ -44,7 +46,13 @@ fn pieces<'a>(vector: *const iovec, count: usize) -> Result<&'a [iovec], c_int> 
 fn receive(userdata: *mut c_void, fd: c_int, pieces: &[iovec], flags: c_int) -> isize {
     let len = pieces.iter().map(|piece| piece.iov_len).sum();
     let answer = call(userdata, Call::Read { fd, len, flags });
-    if let Out::Bytes(bytes) = &answer.out {
+    scatter(&answer.out, pieces);
+    finish(answer)
+}
+
+/// Copies what was read into the pieces of a vector.
+fn scatter(out: &Out, pieces: &[iovec]) {
+    if let Out::Bytes(bytes) | Out::Message(bytes, ..) = out {
         let mut rest = bytes.as_slice();
         for piece in pieces {
             let (now, later) = rest.split_at(rest.len().min(piece.iov_len));
@@ -56,16 +64,48 @@ fn receive(userdata: *mut c_void, fd: c_int, pieces: &[iovec], flags: c_int) -> 
             rest = later;
         }
     }
-    finish(answer)
 }
 
-fn transmit(userdata: *mut c_void, fd: c_int, pieces: &[iovec], flags: c_int) -> isize {
+/// Writes control messages where `recvmsg` was given room for them, and how long they are.
+fn give_control(message: &mut msghdr, control: &[Control]) {
+    let header = control_header_len();
+    let mut written = 0;
+    for Control { level, kind, data } in control {
+        let len = header + data.len();
+        if message.msg_control.is_null() || written + len > message.msg_controllen {
+            message.msg_flags |= libc::MSG_CTRUNC;
+            break;
+        }
+        let mut bytes = len.to_ne_bytes().to_vec();
+        bytes.extend(level.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(data);
+        // SAFETY: not null, and there is room for `len` bytes behind what was written.
+        unsafe { bytes.as_ptr().copy_to_nonoverlapping(message.msg_control.cast::<u8>().add(written), len) };
+        // The next header is aligned like the first (cmsg(3)).
+        written += len.next_multiple_of(size_of::<usize>());
+    }
+    message.msg_controllen = written;
+}
+
+/// `CMSG_LEN(0)`: the length and two ints, without padding where this is built.
+const fn control_header_len() -> usize {
+    size_of::<usize>() + 2 * size_of::<c_int>()
+}
+
+fn transmit(
+    userdata: *mut c_void,
+    fd: c_int,
+    pieces: &[iovec],
+    flags: c_int,
+    to: Destination,
+) -> isize {
     let mut data = Vec::new();
     for piece in pieces {
         // No piece lies at null, so there is always a copy.
         data.extend(read(piece.iov_base.cast(), piece.iov_len).unwrap_or_default());
     }
-    finish(call(userdata, Call::Write { fd, data, flags, done: 0 }))
+    finish(call(userdata, Call::Write { fd, data, flags, done: 0, to }))
 }
 
 fn one(buffer: *const c_void, len: usize) -> iovec {
@@ -137,14 +177,23 @@ pub(super) extern "C" fn recvmsg(
     let message = unsafe { &mut *message };
     match pieces(message.msg_iov, message.msg_iovlen) {
         Ok(pieces) => {
-            let count = receive(userdata, fd, pieces, flags);
-            if count >= 0 {
-                // No address, no control messages: the stack has none.
+            let len = pieces.iter().map(|piece| piece.iov_len).sum();
+            let answer = call(userdata, Call::Read { fd, len, flags: flags | WANTS_CONTROL });
+            scatter(&answer.out, pieces);
+            if answer.result >= 0 {
+                // A stream has no sender to name.
                 message.msg_namelen = 0;
-                message.msg_controllen = 0;
                 message.msg_flags = 0;
+                let control: &[Control] = match &answer.out {
+                    Out::Message(_, control, flags) => {
+                        message.msg_flags = *flags;
+                        control
+                    }
+                    _ => &[],
+                };
+                give_control(message, control);
             }
-            count
+            finish(answer)
         }
         Err(errno) => fail(errno) as isize,
     }
@@ -160,7 +209,15 @@ pub(super) extern "C" fn send(
     if buffer.is_null() && len > 0 {
         return fail(libc::EFAULT) as isize;
     }
-    transmit(userdata, fd, &[one(buffer, len)], flags)
+    transmit(userdata, fd, &[one(buffer, len)], flags, Destination::None)
+}
+
+/// Where a call sends to.
+fn destination(to: *const sockaddr, len: socklen_t) -> Result<Destination, c_int> {
+    if to.is_null() || len == 0 {
+        return Ok(Destination::None);
+    }
+    Ok(addr::read(to, len)?.map_or(Destination::Unspecified, Destination::Address))
 }
 
 pub(super) extern "C" fn write(userdata: *mut c_void, fd: c_int, buffer: *const c_void, len: usize) -> isize {
@@ -174,7 +231,7 @@ pub(super) extern "C" fn writev(
     count: c_int,
 ) -> isize {
     match usize::try_from(count).map_err(|_| libc::EINVAL).and_then(|count| pieces(vector, count)) {
-        Ok(pieces) => transmit(userdata, fd, pieces, 0),
+        Ok(pieces) => transmit(userdata, fd, pieces, 0, Destination::None),
         Err(errno) => fail(errno) as isize,
     }
 }
@@ -185,11 +242,16 @@ pub(super) extern "C" fn sendto(
     buffer: *const c_void,
     len: usize,
     flags: c_int,
-    _to: *const sockaddr,
-    _to_len: socklen_t,
+    to: *const sockaddr,
+    to_len: socklen_t,
 ) -> isize {
-    // A stream has its address, except with MSG_FASTOPEN, which is refused.
-    send(userdata, fd, buffer, len, flags)
+    if buffer.is_null() && len > 0 {
+        return fail(libc::EFAULT) as isize;
+    }
+    match destination(to, to_len) {
+        Ok(to) => transmit(userdata, fd, &[one(buffer, len)], flags, to),
+        Err(errno) => fail(errno) as isize,
+    }
 }
 
 pub(super) extern "C" fn sendmsg(
@@ -204,7 +266,10 @@ pub(super) extern "C" fn sendmsg(
     // SAFETY: not null, so a message header, unchanged for the length of the call.
     let message = unsafe { &*message };
     match pieces(message.msg_iov, message.msg_iovlen) {
-        Ok(pieces) => transmit(userdata, fd, pieces, flags),
+        Ok(pieces) => match destination(message.msg_name.cast(), message.msg_namelen) {
+            Ok(to) => transmit(userdata, fd, pieces, flags, to),
+            Err(errno) => fail(errno) as isize,
+        },
         Err(errno) => fail(errno) as isize,
     }
 }

@@ -190,7 +190,9 @@ extern "C" fn getsockopt(
     if value.is_null() || len.is_null() {
         return fail(libc::EFAULT);
     }
-    let answer = call(userdata, Call::GetOption(fd, level, name));
+    // SAFETY: not null, so the room in `value`, says the caller.
+    let room = unsafe { *len } as usize;
+    let answer = call(userdata, Call::GetOption(fd, level, name, room));
     if let Out::Bytes(bytes) = &answer.out {
         // SAFETY: neither is null, and `len` says how much room `value` has.
         unsafe {

@@ -1,17 +1,18 @@
 //! Symbols of libc that packetdrill's own process calls: with this file as `LD_PRELOAD` it calls ours.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-use libc::{clock_t, socklen_t, tms};
+use libc::{clock_t, pthread_cond_t, pthread_mutex_t, socklen_t, timespec, tms};
 
 use crate::call::{Call, Out};
-use crate::commands::{Verdict, judge};
+use crate::shell::{NOT_FOUND, is_for_host};
 
-/// The status of a process that exits with 127: "not found", as a shell says it.
-const NOT_FOUND: c_int = 127 << 8;
+/// How far the clock runs while packetdrill waits for a blocked call: as long as it would wait.
+const AWAIT_US: u64 = 1_000_000;
 
 /// Nothing is locked: the clock is virtual, so no page fault is too slow, and the limit for it is often low.
 #[unsafe(no_mangle)]
@@ -30,7 +31,7 @@ extern "C" fn times(into: *mut tms) -> clock_t {
     TICKS.fetch_add(1, Relaxed)
 }
 
-/// Answers the shell commands of scripts: see [`crate::commands`].
+/// Answers the shell commands of scripts: see [`crate::shell`]. Without a stack to ask, the host's shell runs them.
 #[unsafe(no_mangle)]
 extern "C" fn system(command: *const c_char) -> c_int {
     if command.is_null() {
@@ -38,18 +39,43 @@ extern "C" fn system(command: *const c_char) -> c_int {
         return 1;
     }
     // SAFETY: not null, so a C string, says the caller.
-    let command = unsafe { CStr::from_ptr(command) }.to_string_lossy();
-    match judge(&command) {
-        Verdict::Ignore => 0,
-        Verdict::Run => {
-            let status = Command::new("/bin/sh").args(["-c", &command]).env_remove("LD_PRELOAD").status();
-            status.map_or(NOT_FOUND, ExitStatusExt::into_raw)
+    let command = unsafe { CStr::from_ptr(command) }.to_string_lossy().into_owned();
+    let handle = super::latest().clone();
+    match handle {
+        Some(handle) if !is_for_host(&command) => {
+            let answer = handle.call(Call::System(command));
+            if let Out::Text(text) = answer.out {
+                let _ = std::io::stdout().write_all(text.as_bytes());
+            }
+            // A process's status holds its exit code above eight bits. Cannot cut: codes are below 256.
+            (answer.result as c_int) << 8
         }
-        Verdict::Refuse => {
-            eprintln!("hoststack for packetdrill: this command is not answered: {command}");
-            NOT_FOUND
+        _ => {
+            let status = Command::new("/bin/sh").args(["-c", &command]).env_remove("LD_PRELOAD").status();
+            status.map_or(NOT_FOUND << 8, ExitStatusExt::into_raw)
         }
     }
+}
+
+/// packetdrill's wait for a blocked call: nothing moves the clock meanwhile but this.
+#[unsafe(no_mangle)]
+extern "C" fn pthread_cond_timedwait(
+    condition: *mut pthread_cond_t,
+    mutex: *mut pthread_mutex_t,
+    until: *const timespec,
+) -> c_int {
+    if let Some(handle) = super::latest().clone() {
+        handle.call(Call::Await(AWAIT_US));
+    }
+    type Wait =
+        unsafe extern "C" fn(*mut pthread_cond_t, *mut pthread_mutex_t, *const timespec) -> c_int;
+    // SAFETY: a C string; the symbol is looked for behind this library, so it is libc's.
+    let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_cond_timedwait".as_ptr()) };
+    if real.is_null() {
+        return libc::ENOSYS;
+    }
+    // SAFETY: libc's function of this name has this type; the arguments are the caller's.
+    unsafe { std::mem::transmute::<*mut c_void, Wait>(real)(condition, mutex, until) }
 }
 
 /// Code blocks of scripts ask the host for TCP_INFO, TCP_CC_INFO and SO_MEMINFO of descriptors that are place holders:
@@ -62,26 +88,18 @@ extern "C" fn getsockopt(
     value: *mut c_void,
     len: *mut socklen_t,
 ) -> c_int {
-    let handle = super::latest().clone();
-    if let Some(handle) = handle
+    let is_ours = matches!(
+        (level, name),
+        (libc::IPPROTO_TCP, libc::TCP_INFO | libc::TCP_CC_INFO) | (libc::SOL_SOCKET, libc::SO_MEMINFO)
+    );
+    if is_ours
         && !value.is_null()
         && !len.is_null()
+        && let Some(handle) = super::latest().clone()
     {
         // SAFETY: not null, so the room in `value`, says the caller.
         let room = unsafe { *len } as usize;
-        let known = match (level, name) {
-            (libc::IPPROTO_TCP, libc::TCP_INFO) => Some(room),
-            // The algorithm has nothing to tell.
-            (libc::IPPROTO_TCP, libc::TCP_CC_INFO) => Some(0),
-            (libc::SOL_SOCKET, libc::SO_MEMINFO) => Some(room),
-            _ => None,
-        };
-        if let Some(room) = known
-            && let Out::Bytes(mut bytes) = handle.call(Call::TcpInfo(fd, room)).out
-        {
-            if name == libc::SO_MEMINFO {
-                bytes.fill(0);
-            }
+        if let Out::Bytes(bytes) = handle.call(Call::GetOption(fd, level, name, room)).out {
             // SAFETY: no more bytes than there is room for.
             unsafe {
                 bytes.as_ptr().copy_to_nonoverlapping(value.cast(), bytes.len());
