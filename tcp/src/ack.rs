@@ -442,7 +442,7 @@ impl Connection {
                 }
                 if is_repaired {
                     // RFC 8985 §7.4.2: a loss that the probe repaired is congestion all the same.
-                    self.cc.on_congestion_event(now, heard.flight_before, CongestionKind::Loss);
+                    self.cc.on_congestion_event(now, self.used_window(heard.flight_before), CongestionKind::Loss);
                     self.cc.on_recovery_exit(now);
                     shared.counters.tail_losses_repaired += 1;
                 }
@@ -499,6 +499,12 @@ impl Connection {
         }
     }
 
+    /// FlightSize, as far as the window let it out: around a hole that takes several round trips to fill, what is SACKed
+    /// beyond it counts for FlightSize, but was not in the network at one time.
+    pub(crate) fn used_window(&self, flight: u32) -> u32 {
+        flight.min(self.cc.window())
+    }
+
     fn enter_fast_recovery(&mut self, heard: &Heard, shared: &mut Shared, now: Instant) {
         let (una, nxt, mss) = (self.snd.una, self.snd.nxt, u32::from(self.mss));
         let Some(recovery) = &mut self.recovery else { return };
@@ -512,7 +518,7 @@ impl Connection {
         }
         let sacked_before = recovery.flight.sacked() - heard.newly_sacked.min(recovery.flight.sacked());
         recovery.prr = Prr::begin(nxt.since(una), sacked_before, heard.acked);
-        self.cc.on_congestion_event(now, heard.flight_before, CongestionKind::Loss);
+        self.cc.on_congestion_event(now, self.used_window(heard.flight_before), CongestionKind::Loss);
         shared.counters.fast_retransmits += 1;
     }
 

@@ -764,7 +764,7 @@ impl Connection {
             self.probe(id, shared, now, layer, out);
         } else {
             shared.counters.rtos += 1;
-            self.cc.on_rto(now, self.flight_size());
+            self.cc.on_rto(now, self.used_window(self.flight_size()));
             self.enter_loss(true, shared, now);
             if self.transmit(id, shared, now, 1, layer, out) == Transmitted::More {
                 layer.program_tx(self.session);
