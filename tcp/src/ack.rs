@@ -112,10 +112,12 @@ impl Connection {
 
     /// SND.WND, unless the segment is older than the one that set it.
     fn update_window(&mut self, header: &SegmentHeader) -> bool {
-        if header.ack.before(self.snd.una)
-            || !(self.snd.wl1.before(header.seq)
-                || (self.snd.wl1 == header.seq && self.snd.wl2.at_or_before(header.ack)))
-        {
+        // Deviates: RFC 9293 §3.10.7.4 goes by SEG.SEQ first. A segment that was sent again with a newer ACK moves SND.UNA,
+        // and the old window counted from there would reach beyond what was offered.
+        let is_newer = self.snd.wl2.before(header.ack)
+            || self.snd.wl1.before(header.seq)
+            || (self.snd.wl1 == header.seq && self.snd.wl2 == header.ack);
+        if header.ack.before(self.snd.una) || !is_newer {
             return false;
         }
         if !header.flags.has(Flags::SYN) {
@@ -442,7 +444,11 @@ impl Connection {
                 }
                 if is_repaired {
                     // RFC 8985 §7.4.2: a loss that the probe repaired is congestion all the same.
-                    self.cc.on_congestion_event(now, self.used_window(heard.flight_before), CongestionKind::Loss);
+                    self.cc.on_congestion_event(
+                        now,
+                        self.used_window(heard.flight_before),
+                        CongestionKind::Loss,
+                    );
                     self.cc.on_recovery_exit(now);
                     shared.counters.tail_losses_repaired += 1;
                 }
