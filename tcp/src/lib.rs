@@ -6,7 +6,7 @@
 //! A [`ConnectionSeed`] carries a connection from the first to the second.
 //!
 //! The files follow a segment: [`engine`] (demultiplexing, the `Transport` impl), `input` (RFC 9293 §3.10.7),
-//! `output` (§3.8), `half_opens`, `listener`, `syn_received`, `connection`, `time_wait`; `state` has the one
+//! `output` (§3.8), `half_opens`, `listener`, `syn_received` (with `fast_open` and `syn_cookies`), `connection`, `time_wait`; `state` has the one
 //! transition table, `timers` what fires when. `rtt`, `isn`, `congestion`, `recovery` are the algorithms.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -20,6 +20,7 @@ mod connection;
 pub mod describe;
 pub mod drop_reason;
 pub mod engine;
+mod fast_open;
 pub mod half_opens;
 mod input;
 pub mod isn;
@@ -29,6 +30,7 @@ pub mod recovery;
 pub mod rtt;
 pub mod seed;
 pub mod state;
+mod syn_cookies;
 mod syn_received;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -37,7 +39,7 @@ mod tests;
 mod time_wait;
 mod timers;
 
-pub use config::TcpConfig;
+pub use config::{SynCookies, TcpConfig};
 pub use describe::{ConnectionInfo, Counters, EngineCounts, HalfOpenInfo};
 pub use drop_reason::{DropCounters, DropReason};
 pub use engine::{Disposition, Engine, EstablishError, FlowTaken, ListenError, Output};

@@ -27,7 +27,7 @@ impl Engine {
         events: &mut Vec<TransportEvent>,
     ) {
         let Some(connection) = self.take_connection(key) else { return };
-        self.remove_flow(&connection.flow, FlowTarget::Connection(key));
+        self.remove_connection_flow(&connection.flow, key);
         events.push(TransportEvent::Closed { session: connection.session, reason });
         if connection.is_active_open {
             events.push(TransportEvent::FlowGone { flow: connection.flow });
@@ -94,7 +94,9 @@ impl Engine {
         let record = self.syn_received.remove(key)?;
         if let Some(listener) = self.listeners.get_mut(record.listener) {
             listener.syn_received -= 1;
+            listener.fast_opens -= u32::from(record.connection.is_some());
         }
+        self.passive.fast_opens -= usize::from(record.connection.is_some());
         Some(record)
     }
 }

@@ -2,10 +2,12 @@
 
 mod chaos;
 mod closing;
+mod fast_open;
 mod half_opens;
 mod handshake;
 mod loss;
 mod receiving;
 mod sending;
 mod states;
+mod syn_cookies;
 mod two_ends;
