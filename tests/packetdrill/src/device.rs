@@ -8,7 +8,7 @@ use hoststack::net::{Device, DeviceCounters, DeviceQueue, Packet, PacketPool};
 use hoststack_wire::{IpProtocol, MacAddr, checksum, icmpv6, ipv4, ipv6, tcp};
 use parking_lot::Mutex;
 
-use crate::watch::Watch;
+use crate::watch::{Data, Watch, set_push};
 
 /// What both ends of the device share.
 #[derive(Default)]
@@ -29,6 +29,8 @@ pub(crate) struct Sent {
     pub(crate) at_us: u64,
     /// From the IP header on.
     pub(crate) packet: Vec<u8>,
+    /// What it carries, until it is known whether that has PSH.
+    data: Option<Data>,
 }
 
 /// packetdrill's end.
@@ -51,6 +53,20 @@ impl FarEnd {
         // Outside the lock: it may look at the queue.
         if let Some(notify) = notify {
             notify();
+        }
+    }
+
+    /// What was sent until now was sent at once: tells which of it has PSH.
+    pub(crate) fn end_burst(&self) {
+        let mut line = self.line.lock();
+        let mut watch = self.watch.lock();
+        if !watch.moves_push {
+            return;
+        }
+        let mut burst: Vec<&mut Sent> = line.from_stack.iter_mut().filter(|sent| sent.data.is_some()).collect();
+        let data: Vec<Data> = burst.iter_mut().filter_map(|sent| sent.data.take()).collect();
+        for (sent, is_push) in burst.into_iter().zip(watch.push(&data)) {
+            set_push(&mut sent.packet, is_push);
         }
     }
 
@@ -128,13 +144,13 @@ impl DeviceQueue for Queue {
         for packet in packets.iter() {
             self.counters.tx_packets += 1;
             self.counters.tx_bytes += packet.len() as u64;
-            let mut packet = packet.data().to_vec();
+            let packet = packet.data().to_vec();
             // As the stack made it: only then it is changed.
             if let Err(error) = verify(&packet) {
                 line.wrong.get_or_insert(error);
             }
-            self.end.watch.lock().on_send(&mut packet, now_us);
-            line.from_stack.push_back(Sent { at_us: now_us, packet });
+            let data = self.end.watch.lock().on_send(&packet, now_us);
+            line.from_stack.push_back(Sent { at_us: now_us, packet, data });
         }
         drop(line);
         pool.give_all(packets);

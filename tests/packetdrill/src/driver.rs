@@ -10,19 +10,19 @@ use std::thread::{Builder as ThreadBuilder, JoinHandle};
 
 use hoststack::app::{
     AppId, AppWorker, AppWorkerId, Application, AttachOptions, CloseReason, ConnectFailure, ConnectId,
-    Context, DetachPolicy, Duration, Endpoint, Instant, ListenError, ListenerId, MainContext, SessionHandle,
-    WorkerId,
+    Context, DetachPolicy, Endpoint, Instant, ListenError, ListenerId, MainContext, SessionHandle, WorkerId,
 };
 use hoststack::net::Cidr;
-use hoststack::tcp::TcpConfig;
-use hoststack::{InterfaceSpec, Query, SessionLimits, SingleThreaded, Stack, StackConfig};
+use hoststack::{EndHow, InterfaceSpec, Query, SessionLimits, SingleThreaded, Stack, StackConfig};
+use hoststack_wire::{ipv4, ipv6};
 use parking_lot::Mutex;
 
-use crate::call::{Answer, Call, Out};
-use crate::device::{FarEnd, verify};
-use crate::flags::{Flags, Profile};
+use crate::call::{Answer, Call, Destination, Out};
+use crate::device::FarEnd;
+use crate::flags::Flags;
+use crate::settings::Settings;
+use crate::shell::{self, Row, World};
 use crate::sockets::{Attempt, Sockets};
-use crate::tcp_info::encode;
 
 /// The clock at the start: not zero, so that "before" exists.
 const EPOCH_US: u64 = 1_000_000;
@@ -82,40 +82,90 @@ struct Waiting {
 }
 
 /// What a worker is told to do with the sockets.
-struct Try {
-    call: Call,
-    expired: bool,
-    result: Sender<(Call, Attempt)>,
+enum Task {
+    /// Try a call.
+    Try { call: Call, expired: bool, result: Sender<(Call, Attempt)> },
+    /// List the sockets that are open.
+    Rows(Sender<Vec<(Row, Option<SessionHandle>)>>),
+}
+
+/// The stack, once something needs it: only then the settings of the script's init command are known.
+struct Running {
+    stack: SingleThreaded,
+    app: AppId,
+    app_worker: AppWorkerId,
 }
 
 struct Driver {
     flags: Flags,
-    stack: SingleThreaded,
-    app: AppId,
-    app_worker: AppWorkerId,
+    /// The time while there is no stack.
+    before: Instant,
+    running: Option<Running>,
     far_end: FarEnd,
     sockets: Arc<Mutex<Sockets>>,
+    settings: Settings,
+    /// Peers that scripts named before there was a stack: they are routed to the device.
+    remotes: Vec<IpAddr>,
     waiting: Vec<Waiting>,
 }
 
 impl Driver {
     fn new(flags: Flags) -> Result<Driver, String> {
         let far_end = FarEnd::default();
-        let interface = interface(&flags, &far_end)?;
-        let builder = Stack::builder().config(config(&flags)).interface(interface);
+        {
+            let mut watch = far_end.watch.lock();
+            watch.moves_push = !flags.keeps_push();
+            // Headers of IPv4 and TCP; cannot cut: an MTU is at most 65535.
+            watch.mss_v4 = (flags.mtu - 40) as u32;
+        }
+        let sockets = Arc::new(Mutex::new(Sockets::new(flags.clone(), far_end.watch.clone())));
+        let settings = Settings::new(flags.profile);
+        let mut driver = Driver {
+            before: Instant::from_micros(EPOCH_US),
+            running: None,
+            far_end,
+            sockets,
+            settings,
+            remotes: Vec::new(),
+            waiting: Vec::new(),
+            flags,
+        };
+        // What cannot be built is to be known before the script runs: with its first settings it is thrown away.
+        driver.build()?;
+        driver.running = None;
+        Ok(driver)
+    }
+
+    /// Builds the stack with the settings as they are now.
+    fn build(&mut self) -> Result<(), String> {
+        let ours = self.sockets.lock().ours.clone();
+        let interface = interface(&self.flags, &self.far_end, &ours, &self.remotes)?;
+        let builder = Stack::builder().config(config(&self.flags, &self.settings)).interface(interface);
         let mut stack = Stack::single_threaded(builder).map_err(|error| error.to_string())?;
-        stack.use_virtual_time_from(Instant::from_micros(EPOCH_US));
-        let sockets = Arc::new(Mutex::new(Sockets::new(flags.clone())));
-        let app = SocketApp { sockets: sockets.clone() };
+        stack.use_virtual_time_from(self.before);
+        let app = SocketApp { sockets: self.sockets.clone() };
         let attached = stack
             .attach(app, AttachOptions::named("sockets"))
             .map_err(|error| format!("attaching the sockets: {error}"))?;
         let app_worker = attached.app_workers[0];
-        Ok(Driver { flags, stack, app: attached.app, app_worker, far_end, sockets, waiting: Vec::new() })
+        self.running = Some(Running { stack, app: attached.app, app_worker });
+        Ok(())
+    }
+
+    fn running(&mut self) -> &mut Running {
+        if self.running.is_none() {
+            self.build().expect("cannot fail because it was built once before");
+        }
+        self.running.as_mut().expect("cannot fail because it was just built")
+    }
+
+    fn now(&self) -> Instant {
+        self.running.as_ref().map_or(self.before, |running| running.stack.now())
     }
 
     fn run(mut self, inbox: &Receiver<Request>) {
         while let Ok((call, answer)) = inbox.recv() {
+            self.far_end.end_burst();
             match call {
                 Call::Free => {
                     let _ = answer.send(self.free());
@@ -123,16 +173,17 @@ impl Driver {
                 }
                 Call::Clock => {
                     // 1 us a call: packetdrill spins on this until its moment has come.
-                    self.run_to(self.stack.now().plus_micros(1));
-                    let now = self.stack.now().as_micros();
-                    let _ = answer.send(Answer::with(0, Out::Time(now)));
+                    self.run_to(self.now().plus_micros(1));
+                    let _ = answer.send(Answer::with(0, Out::Time(self.now().as_micros())));
                 }
                 Call::Sleep(us) => {
-                    self.run_to(self.stack.now().plus_micros(us));
+                    self.run_to(self.now().plus_micros(us));
                     let _ = answer.send(Answer::number(0));
                 }
                 Call::NetSend(packet) => {
-                    self.far_end.send(packet);
+                    self.learn(&packet);
+                    self.running();
+                    self.far_end.send(packet, self.now().as_micros());
                     self.settle();
                     let _ = answer.send(Answer::number(0));
                 }
@@ -140,16 +191,69 @@ impl Driver {
                     let received = self.receive();
                     let _ = answer.send(received);
                 }
-                Call::TcpInfo(fd, room) => {
-                    let _ = answer.send(self.tcp_info(fd, room));
+                Call::System(text) => {
+                    let (status, output) = shell::run(&mut self, &text);
+                    self.sockets.lock().settings = self.settings.clone();
+                    self.settle();
+                    let _ = answer.send(Answer::with(status.into(), Out::Text(output)));
+                }
+                Call::Await(us) => {
+                    self.await_waiting(us);
+                    let _ = answer.send(Answer::number(0));
                 }
                 call => {
-                    self.begin(call, answer);
-                    self.settle();
+                    self.learn_from(&call);
+                    let is_early = self.running.is_none();
+                    let early = if is_early { self.sockets.lock().without_stack(&call) } else { None };
+                    match early {
+                        Some(done) => _ = answer.send(done),
+                        None => {
+                            self.begin(call, answer);
+                            self.settle();
+                        }
+                    }
                 }
             }
         }
         // packetdrill ends without freeing when a script fails; the process goes with it.
+    }
+
+    /// Before there is a stack, a script's first packet tells both addresses, which `--so_flags` may not.
+    fn learn(&mut self, packet: &[u8]) {
+        let ends: Option<(IpAddr, IpAddr)> = match packet.first().map(|byte| byte >> 4) {
+            Some(4) => ipv4::Header::parse(packet).ok().map(|(header, _)| (header.dst.into(), header.src.into())),
+            Some(6) => ipv6::Header::parse(packet).ok().map(|(header, _)| (header.dst.into(), header.src.into())),
+            _ => None,
+        };
+        if let Some((local, remote)) = ends {
+            self.learn_ends(Some(local), Some(remote));
+        }
+    }
+
+    fn learn_from(&mut self, call: &Call) {
+        match call {
+            Call::Bind(_, addr) => self.learn_ends(Some(addr.ip().to_canonical()), None),
+            Call::Connect(_, Some(addr)) => self.learn_ends(None, Some(addr.ip().to_canonical())),
+            Call::Write { to: Destination::Address(addr), .. } => {
+                self.learn_ends(None, Some(addr.ip().to_canonical()));
+            }
+            _ => {}
+        }
+    }
+
+    fn learn_ends(&mut self, local: Option<IpAddr>, remote: Option<IpAddr>) {
+        if self.running.is_some() {
+            return;
+        }
+        let mut sockets = self.sockets.lock();
+        if let Some(local) = local
+            && !local.is_unspecified()
+            && !self.flags.names(local)
+            && !sockets.ours.contains(&local)
+        {
+            sockets.ours.insert(0, local);
+        }
+        self.remotes.extend(remote.filter(|remote| !remote.is_unspecified()));
     }
 
     // ---- Time ----
@@ -157,11 +261,12 @@ impl Driver {
     /// Lets everything happen that can happen now: the stack's work, and calls that can be answered by it. Returns
     /// the next deadline of either.
     fn settle(&mut self) -> Option<Instant> {
-        let _ = self.stack.settle();
+        let Some(running) = &mut self.running else { return None };
+        let _ = running.stack.settle();
         // Room in a send buffer is announced by nobody: calls that wait are looked at once in any case.
         self.retry();
         loop {
-            let step = self.stack.settle();
+            let step = self.running().stack.settle();
             if !self.sockets.lock().take_changed() && !self.is_any_expired() {
                 let waiting = self.waiting.iter().filter_map(|waiting| waiting.until);
                 return step.next_deadline.into_iter().chain(waiting).min();
@@ -171,7 +276,7 @@ impl Driver {
     }
 
     fn is_any_expired(&self) -> bool {
-        self.waiting.iter().any(|waiting| waiting.until.is_some_and(|until| until <= self.stack.now()))
+        self.waiting.iter().any(|waiting| waiting.until.is_some_and(|until| until <= self.now()))
     }
 
     /// Moves the clock on, from deadline to deadline.
@@ -182,28 +287,43 @@ impl Driver {
     /// Moves the clock to the next deadline, or to `target` if that is earlier, and lets happen what is due then.
     /// Whether there is anything left to do until `target`.
     fn hop(&mut self, target: Instant) -> bool {
-        let now = self.stack.now();
+        let now = self.now();
         // A deadline that has passed and is still there would hold the clock for ever.
-        let next = self.settle().map_or(target, |deadline| deadline.max(now.plus_micros(1))).min(target);
-        self.stack.advance(next.since(now));
+        let deadline = self.settle();
+        self.far_end.end_burst();
+        let next = deadline.map_or(target, |deadline| deadline.max(now.plus_micros(1))).min(target);
+        match &mut self.running {
+            Some(running) => running.stack.advance(next.since(now)),
+            None => self.before = next.max(now),
+        }
         self.settle();
         next < target
     }
 
     fn receive(&mut self) -> Answer {
-        let cap = self.stack.now().plus_micros(self.flags.cap_us);
+        let cap = self.now().plus_micros(self.flags.cap_us);
         loop {
             let deadline = self.settle();
-            if let Some(sent) = self.far_end.take() {
-                return match verify(&sent.packet) {
-                    Ok(()) => Answer::with(0, Out::Packet(sent.packet, sent.at_us)),
-                    Err(error) => Answer { result: -1, out: Out::Text(error), ..Answer::default() },
-                };
+            if let Some(error) = self.far_end.wrong() {
+                return Answer { result: -1, out: Out::Text(error), ..Answer::default() };
             }
-            if deadline.is_none_or(|deadline| deadline > cap) || self.stack.now() >= cap {
-                return Answer::with(0, Out::Packet(Vec::new(), self.stack.now().as_micros()));
+            self.far_end.end_burst();
+            if let Some(sent) = self.far_end.take() {
+                return Answer::with(0, Out::Packet(sent.packet, sent.at_us));
+            }
+            if deadline.is_none_or(|deadline| deadline > cap) || self.now() >= cap {
+                return Answer::with(0, Out::Packet(Vec::new(), self.now().as_micros()));
             }
             self.hop(cap);
+        }
+    }
+
+    /// Runs the clock until one of the calls that wait is answered.
+    fn await_waiting(&mut self, us: u64) {
+        let count = self.waiting.len();
+        let until = self.now().plus_micros(us);
+        while count > 0 && self.waiting.len() == count && self.now() < until {
+            self.hop(until);
         }
     }
 
@@ -214,8 +334,8 @@ impl Driver {
         match self.attempt(call, false) {
             (_, Attempt::Done(done)) => _ = answer.send(done),
             (call, Attempt::Wait(timeout)) => {
-                let until = timeout.map(|timeout| self.stack.now() + timeout);
-                self.waiting.push(Waiting { call, since: self.stack.now(), until, answer });
+                let until = timeout.map(|timeout| self.now() + timeout);
+                self.waiting.push(Waiting { call, since: self.now(), until, answer });
             }
         }
     }
@@ -223,7 +343,7 @@ impl Driver {
     /// Tries the calls that wait again, in the order in which they were made.
     fn retry(&mut self) {
         for Waiting { call, since, until, answer } in std::mem::take(&mut self.waiting) {
-            let now = self.stack.now();
+            let now = self.now();
             match self.attempt(call, until.is_some_and(|until| until <= now)) {
                 (_, Attempt::Done(done)) => {
                     // What waited for no time at all did not sleep, as far as packetdrill can tell.
@@ -238,30 +358,30 @@ impl Driver {
     /// Has the app worker try a call: only inside a callback are there sessions to work on.
     fn attempt(&mut self, call: Call, expired: bool) -> (Call, Attempt) {
         let (result, tried) = channel();
-        let message = Box::new(Try { call, expired, result });
-        self.stack
-            .notify(self.app_worker, WorkerId(0), message)
+        self.inside(Task::Try { call, expired, result }, &tried)
+    }
+
+    /// Has the app worker do something, and waits for what comes of it.
+    fn inside<T>(&mut self, task: Task, result: &Receiver<T>) -> T {
+        let Running { stack, app_worker, .. } = self.running();
+        stack
+            .notify(*app_worker, WorkerId(0), Box::new(task))
             .expect("cannot fail because the stack is stopped by nobody but free()");
         loop {
-            let step = self.stack.step();
-            if let Ok(tried) = tried.try_recv() {
-                return tried;
+            let step = stack.step();
+            if let Ok(result) = result.try_recv() {
+                return result;
             }
             assert!(step.worked, "a message for the sockets is delivered while there is something to do");
         }
     }
 
-    fn tcp_info(&mut self, fd: i32, room: usize) -> Answer {
-        let session = match self.sockets.lock().session(fd) {
-            Ok(session) => session,
-            Err(errno) => return Answer::error(errno),
-        };
-        let asked = self.stack.inspect(Query::Sessions { limit: usize::MAX, verbose: true });
-        let sessions = asked.map(|answer| answer.sessions).unwrap_or_default();
-        let info =
-            sessions.iter().find(|info| session.is_some_and(|session| info.handle == session.as_u64()));
-        let variables = info.map_or("", |info| info.transport.as_str());
-        Answer::with(0, Out::Bytes(encode(variables, room)))
+    fn rows_with_sessions(&mut self) -> Vec<(Row, Option<SessionHandle>)> {
+        if self.running.is_none() {
+            return Vec::new();
+        }
+        let (result, rows) = channel();
+        self.inside(Task::Rows(result), &rows)
     }
 
     // ---- The end ----
@@ -270,47 +390,132 @@ impl Driver {
     fn free(&mut self) -> Answer {
         self.waiting.clear();
         self.settle();
-        let detached = self.stack.detach(self.app, DetachPolicy::Reset);
+        let failed = |why: String| Answer { result: -1, out: Out::Text(why), ..Answer::default() };
+        if let Some(error) = self.far_end.wrong() {
+            return failed(error);
+        }
+        let unseen = self.far_end.left();
+        if self.flags.reports_left && !unseen.is_empty() {
+            return failed(format!("{} packets were sent that the script does not name", unseen.len()));
+        }
+        let Some(Running { stack, app, .. }) = &mut self.running else {
+            self.sockets.lock().forget_descriptors();
+            return Answer::number(0);
+        };
+        let detached = stack.detach(*app, DetachPolicy::Reset);
         self.sockets.lock().forget_descriptors();
-        self.run_to(self.stack.now().plus_micros(END_US));
-        let left = match (detached, self.stack.inspect(Query::Summary)) {
+        self.run_to(self.now().plus_micros(END_US));
+        let left = match (detached, self.running().stack.inspect(Query::Summary)) {
             (Ok(_), Ok(answer)) if answer.leaks.is_clean() && answer.time_wait == 0 => {
                 return Answer::number(0);
             }
             (Ok(_), Ok(answer)) => format!("{:?}, {} in TIME-WAIT", answer.leaks, answer.time_wait),
             (detached, inspected) => format!("{:?} {:?}", detached.err(), inspected.err()),
         };
-        Answer {
-            result: -1,
-            out: Out::Text(format!("the stack holds something at the end: {left}")),
-            ..Answer::default()
-        }
+        failed(format!("the stack holds something at the end: {left}"))
     }
 }
 
-/// The stack's limits and habits.
-fn config(flags: &Flags) -> StackConfig {
-    let linux = TcpConfig { connections_max: 4096, half_opens_max: 4096, ..TcpConfig::default() };
-    let tcp = match flags.profile {
-        Profile::Linux => linux,
-        Profile::FreeBsd => {
-            TcpConfig { rto_min: Duration::from_millis(230), quick_acks: 0, syn_ack_retries: 3, ..linux }
+impl World for Driver {
+    fn settings(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    fn rows(&mut self) -> Vec<Row> {
+        self.rows_with_sessions().into_iter().map(|(row, _)| row).collect()
+    }
+
+    fn counters(&mut self) -> Vec<(String, u64)> {
+        let Some(running) = &mut self.running else { return Vec::new() };
+        let workers = running.stack.inspect(Query::Summary).map(|answer| answer.workers).unwrap_or_default();
+        let tcp = workers.iter().flat_map(|worker| worker.tcp.iter().cloned());
+        let drops = workers.iter().flat_map(|worker| worker.drops.iter());
+        let all = tcp.chain(drops.map(|drop| (drop.reason.clone(), drop.count)));
+        all.map(|(name, count)| (linux_name(&name).map_or(name, str::to_owned), count)).collect()
+    }
+
+    fn drop_connections(&mut self, test: &dyn Fn(&Row) -> bool) -> usize {
+        let sessions: Vec<SessionHandle> = self
+            .rows_with_sessions()
+            .into_iter()
+            .filter(|(row, _)| test(row))
+            .filter_map(|(_, session)| session)
+            .collect();
+        for session in &sessions {
+            let _ = self.running().stack.end_session(*session, EndHow::Reset);
         }
-    };
+        sessions.len()
+    }
+
+    fn flush_metrics(&mut self) {
+        self.far_end.watch.lock().forget_cookies();
+    }
+}
+
+/// The name that `nstat` has for a counter or a drop reason of the stack.
+fn linux_name(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "segments_in" => "TcpInSegs",
+        "segments_out" => "TcpOutSegs",
+        "retransmitted_segments" => "TcpRetransSegs",
+        "resets_out" => "TcpOutRsts",
+        "resets_in" => "TcpEstabResets",
+        "active_opens" => "TcpActiveOpens",
+        "passive_opens" => "TcpPassiveOpens",
+        "rtos" => "TcpExtTCPTimeouts",
+        "tail_probes" => "TcpExtTCPLossProbes",
+        "dsacks_in" => "TcpExtTCPDSACKRecv",
+        "challenge_acks_out" => "TcpExtTCPChallengeACK",
+        "delayed_acks" => "TcpExtDelayedACKs",
+        "fast_opens_in" => "TcpExtTCPFastOpenPassive",
+        "fast_opens_out" => "TcpExtTCPFastOpenActive",
+        "icmp-out-of-window" => "TcpExtOutOfWindowIcmps",
+        "paws" => "TcpExtPAWSEstab",
+        _ => return None,
+    })
+}
+
+/// The stack's limits and habits.
+fn config(flags: &Flags, settings: &Settings) -> StackConfig {
     // A script is small: limits of its size are taken in no time.
     let sessions = SessionLimits { sessions: 4096, chunks: 1 << 16, ..SessionLimits::default() };
+    let tcp = settings.tcp();
     StackConfig { workers: 1, tcp, sessions, pin: false, seed: Some(flags.seed), ..StackConfig::default() }
 }
 
-fn interface(flags: &Flags, far_end: &FarEnd) -> Result<InterfaceSpec, String> {
+fn interface(
+    flags: &Flags,
+    far_end: &FarEnd,
+    ours: &[IpAddr],
+    remotes: &[IpAddr],
+) -> Result<InterfaceSpec, String> {
     let cidr = |addr: IpAddr, prefix: u8| -> Result<Cidr, String> {
         format!("{addr}/{prefix}").parse().map_err(|error| format!("{addr}/{prefix}: {error}"))
     };
-    Ok(InterfaceSpec::new(far_end.device(flags.mtu))
-        .address(cidr(flags.local_v4.into(), 16)?)
-        .address(cidr(flags.local_v6.into(), 64)?)
-        .route(network(flags.remote_v4.into())?, None)
-        .route(network(flags.remote_v6.into())?, None))
+    let mut spec = InterfaceSpec::new(far_end.device(flags.mtu));
+    for addr in ours {
+        spec = spec.address(cidr(*addr, if addr.is_ipv4() { 16 } else { 64 })?);
+    }
+    let mut routes: Vec<Cidr> = Vec::new();
+    let named = [flags.remote_v4.into(), flags.remote_v6.into()];
+    for remote in named.iter().chain(remotes) {
+        let route = network(*remote)?;
+        // What is on the interface's own network needs no route.
+        let is_near = ours.iter().any(|addr| addr.is_ipv4() == remote.is_ipv4() && near(*addr, *remote));
+        if !routes.contains(&route) && !is_near {
+            routes.push(route);
+        }
+    }
+    Ok(routes.into_iter().fold(spec, |spec, route| spec.route(route, None)))
+}
+
+/// Whether two addresses share the network that the interface has.
+fn near(a: IpAddr, b: IpAddr) -> bool {
+    match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => a.octets()[..2] == b.octets()[..2],
+        (IpAddr::V6(a), IpAddr::V6(b)) => a.segments()[..4] == b.segments()[..4],
+        _ => false,
+    }
 }
 
 /// The /24 or /64 of an address.
@@ -388,10 +593,14 @@ impl AppWorker for SocketWorker {
     }
 
     fn notified(&mut self, ctx: &mut Context<'_>, message: Box<dyn std::any::Any + Send>) {
-        let Ok(message) = message.downcast::<Try>() else { return };
-        let Try { mut call, expired, result } = *message;
-        let attempt = self.sockets.lock().attempt(ctx, &mut call, expired);
-        // The driver waits for it, unless it ended.
-        let _ = result.send((call, attempt));
+        let Ok(message) = message.downcast::<Task>() else { return };
+        // The driver waits for the result, unless it ended.
+        match *message {
+            Task::Try { mut call, expired, result } => {
+                let attempt = self.sockets.lock().attempt(ctx, &mut call, expired);
+                let _ = result.send((call, attempt));
+            }
+            Task::Rows(result) => _ = result.send(self.sockets.lock().rows(ctx)),
+        }
     }
 }

@@ -15,7 +15,7 @@ pub const USAGE: &str = "\
   cap=SECONDS            how far an empty netdev_receive runs the clock before it gives up (default 300)
   rcvbuf=BYTES           receive buffer of sockets that do not set SO_RCVBUF
                          (default: what needs window scale 8 in profile linux, 6 in freebsd)
-  sndbuf=BYTES           send buffer of sockets that do not set SO_SNDBUF (default 87040)
+  sndbuf=BYTES           send buffer of sockets that do not set SO_SNDBUF (default 87040, 32768 in freebsd)
   seed=N                 of sequence numbers and ports (default 1)
   psh=buffers|exact      PSH of data where Linux's send buffers end (default in profile linux), or as the stack sets it
   left=ignore|report     whether packets that no script line took end a script that passed (default ignore)";
@@ -48,8 +48,8 @@ pub struct Flags {
     pub cap_us: u64,
     /// Receive buffer of sockets that do not set it, in bytes; `None`: by profile.
     pub rcvbuf: Option<u32>,
-    /// Send buffer of sockets that do not set it, in bytes.
-    pub sndbuf: u32,
+    /// Send buffer of sockets that do not set it, in bytes; `None`: by profile.
+    pub sndbuf: Option<u32>,
     /// Seed of all chance in the stack.
     pub seed: u64,
     /// Whether PSH is left as the stack sets it; `None`: by profile.
@@ -69,7 +69,7 @@ impl Default for Flags {
             remote_v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
             cap_us: 300_000_000,
             rcvbuf: None,
-            sndbuf: 87_040,
+            sndbuf: None,
             seed: 1,
             exact_push: None,
             reports_left: false,
@@ -99,6 +99,18 @@ impl Flags {
             Profile::FreeBsd => 6,
         };
         self.rcvbuf.unwrap_or(u32::from(u16::MAX) << scale)
+    }
+
+    /// The send buffer of sockets that do not set it.
+    pub fn default_sndbuf(&self) -> u32 {
+        // Linux's 16 KiB grow as the window does; scripts write more at once.
+        let by_profile = if self.profile == Profile::Linux { 87_040 } else { 32_768 };
+        self.sndbuf.unwrap_or(by_profile)
+    }
+
+    /// Whether an address is one of ours already.
+    pub fn names(&self, addr: std::net::IpAddr) -> bool {
+        addr == self.local_v4 || addr == self.local_v6
     }
 
     /// Whether PSH stays as the stack sets it: FreeBSD sets it as RFC 9293 says.
@@ -137,7 +149,7 @@ impl Flags {
                 self.cap_us = seconds * 1_000_000;
             }
             "rcvbuf" => self.rcvbuf = Some(buffer(value)?),
-            "sndbuf" => self.sndbuf = buffer(value)?,
+            "sndbuf" => self.sndbuf = Some(buffer(value)?),
             "seed" => self.seed = value.parse().ok()?,
             "psh" => self.exact_push = Some(one_of(value, ["buffers", "exact"])?),
             "left" => self.reports_left = one_of(value, ["ignore", "report"])?,

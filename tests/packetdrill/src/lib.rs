@@ -10,10 +10,12 @@
 //! event satisfies it completes it there, by proxy, and names the moment. [`device`] carries the packets.
 
 pub mod call;
-pub mod commands;
 pub mod device;
 pub mod driver;
 pub mod ffi;
 pub mod flags;
+pub mod settings;
+pub mod shell;
 mod sockets;
 mod tcp_info;
+mod watch;

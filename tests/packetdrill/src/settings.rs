@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use hoststack::app::{Algorithm, Duration, EcnMode, Keepalive, SocketOptions};
-use hoststack::tcp::TcpConfig;
+use hoststack::tcp::{SynCookies, TcpConfig};
+use hoststack_wire::OptionProfile;
 
 use crate::flags::Profile;
 
@@ -194,6 +195,20 @@ impl Settings {
         }
     }
 
+    /// The keys of fast open cookies, newest first: four words in hexadecimal each (`tcp_fastopen_key`).
+    fn fast_open_keys(&self) -> [Option<[u8; 16]>; 2] {
+        let mut keys = self.value("net.ipv4.tcp_fastopen_key").unwrap_or("").split(',').map(|text| {
+            let mut key = [0; 16];
+            let mut words = text.trim().split('-');
+            for part in key.chunks_exact_mut(4) {
+                let word = u32::from_str_radix(words.next()?, 16).ok()?;
+                part.copy_from_slice(&word.to_le_bytes());
+            }
+            words.next().is_none().then_some(key)
+        });
+        [keys.next().flatten(), keys.next().flatten()]
+    }
+
     /// One of the three numbers of `tcp_rmem` or `tcp_wmem`, if a script has set them.
     pub fn memory(&self, name: &str, which: usize) -> Option<u32> {
         let value = self.set.get(&format!("net.ipv4.{name}"))?;
@@ -262,7 +277,25 @@ impl Settings {
 
     /// The stack's limits and timers.
     pub fn tcp(&self) -> TcpConfig {
-        let base = TcpConfig { connections_max: 4096, half_opens_max: 4096, ..TcpConfig::default() };
+        let [fast_open_key, fast_open_key_previous] = self.fast_open_keys();
+        let syn_cookies = match self.text("tcp_syncookies", "syncookies").and_then(parse) {
+            Some(0) => SynCookies::Never,
+            Some(2) => SynCookies::Always,
+            _ => SynCookies::UnderPressure,
+        };
+        let option_profile = match self.profile {
+            Profile::Linux => OptionProfile::Linux,
+            Profile::FreeBsd => OptionProfile::FreeBsd,
+        };
+        let base = TcpConfig {
+            connections_max: 4096,
+            half_opens_max: 4096,
+            fast_open_key,
+            fast_open_key_previous,
+            syn_cookies,
+            option_profile,
+            ..TcpConfig::default()
+        };
         let count = |value: Option<u64>, default: u8| value.and_then(|n| n.try_into().ok()).unwrap_or(default);
         let ms = |value: Option<u64>, default: Duration| value.map_or(default, Duration::from_millis);
         match self.profile {

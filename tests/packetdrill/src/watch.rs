@@ -1,10 +1,12 @@
 //! What the adapter learns of a connection by watching its packets: counts and times for `TCP_INFO`, and PSH.
 //!
 //! **PSH.** RFC 9293 (§3.9.1.2, MUST-61) asks for PSH on the last segment of what was queued. Linux sets it where its
-//! send buffers end, and scripts that were written on Linux expect it there: at the end of each write, and inside a
-//! long write after each half of the peer's window. Which segments end there depends on how bytes fell into buffers,
-//! which is no behaviour of a TCP. So in profile `linux` PSH of outgoing data is put where Linux's buffers would have
-//! it, computed from the script's writes ([`Flow::wrote`]); `psh=exact` leaves it as the stack set it.
+//! send buffers end, and scripts that were written on Linux expect it there: at the end of each write, inside a long
+//! write after each half of the peer's window, and at the end of each group of segments that was cut from one buffer
+//! at once (its segmentation offload). Which segments end there depends on how bytes fell into buffers, which is no
+//! behaviour of a TCP. So in profile `linux` PSH of outgoing data is put where Linux would have it, computed from the
+//! script's writes ([`Watch::wrote`]) and from what was sent together ([`Watch::push`]); `psh=exact` leaves it as the
+//! stack set it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +29,8 @@ pub(crate) struct Watch {
     pub(crate) moves_push: bool,
     /// What an MTU leaves for an IPv4 segment's payload.
     pub(crate) mss_v4: u32,
+    /// Peers that gave a fast open cookie, with their MSS.
+    cookies: BTreeMap<IpAddr, u32>,
 }
 
 /// One connection. Offsets count the bytes of a stream from 0; they wrap like sequence numbers.
@@ -42,9 +46,18 @@ pub(crate) struct Flow {
     buffer_start: u32,
     /// Nothing may join the last buffer (MSG_EOR).
     is_closed: bool,
-    /// Offsets at which PSH is due.
+    /// Offsets at which PSH is due, and at which buffers end.
     pushes: BTreeSet<u32>,
+    ends: BTreeSet<u32>,
+    /// Selectively acknowledged bytes, as the last acknowledgment told.
+    sacked: u32,
+    /// Smoothed and least round trip, in microseconds; 0 before the first.
+    srtt_us: u64,
+    rtt_min_us: u64,
+    syn_sent_us: u64,
     pushed: u32,
+    /// Segments of the group that is being sent, and how many it will have.
+    group: (u32, u32),
     /// The peer's shift, its largest window, its MSS, and whether timestamps are in use.
     scale: Option<u8>,
     our_scale: bool,
@@ -70,10 +83,25 @@ pub(crate) struct Flow {
     pub(crate) segment_in_max: u32,
     /// The peer's window now.
     pub(crate) window: u32,
+    limits: Limits,
+    limits_since_us: u64,
+    /// The script waits for room in the send buffer.
+    pub(crate) is_full: bool,
     /// When each end of sent data was sent first, for time stamps: offset, microsecond.
     pub(crate) first_sent: BTreeMap<u32, u64>,
     /// When what was acknowledged was: offset, microsecond.
     pub(crate) acked_at: BTreeMap<u32, u64>,
+}
+
+/// How long a connection had data to send, and what kept it from sending (tcpi_busy_time and its kin).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Something was not acknowledged.
+    pub(crate) busy_us: u64,
+    /// The peer's window was full.
+    pub(crate) window_us: u64,
+    /// All was sent, and the script waited for room.
+    pub(crate) buffer_us: u64,
 }
 
 /// A TCP packet's ends and header, and where the TCP header starts.
@@ -114,7 +142,37 @@ fn look(packet: &[u8]) -> Option<Seen> {
     })
 }
 
+/// Whether the options of a segment have a fast open cookie (RFC 7413 §4.1.1, and the experimental kind before it).
+fn has_cookie(segment: &[u8]) -> bool {
+    let header_len = segment.get(12).map_or(0, |byte| usize::from(byte >> 4) * 4);
+    let mut options = segment.get(20..header_len).unwrap_or(&[]);
+    while let [kind, rest @ ..] = options {
+        match (kind, rest) {
+            (0, _) => return false,
+            (1, _) => options = rest,
+            (34, [len, ..]) if *len > 2 => return true,
+            (254, [len, 0xf9, 0x89, ..]) if *len > 4 => return true,
+            (_, [len, ..]) if *len >= 2 => options = options.get(usize::from(*len)..).unwrap_or(&[]),
+            _ => return false,
+        }
+    }
+    false
+}
+
 impl Watch {
+    /// How many bytes fit into a SYN to a peer, if it gave a cookie; `any`: even if not.
+    pub(crate) fn early_room(&self, local_is_v4: bool, remote: IpAddr, any: bool) -> Option<usize> {
+        let most = if local_is_v4 { self.mss_v4 } else { self.mss_v4.saturating_sub(20) };
+        let mss = self.cookies.get(&remote).copied().or(any.then_some(most))?;
+        // Linux leaves room for all options that there can be.
+        Some(mss.min(most).saturating_sub(40) as usize)
+    }
+
+    /// Forgets all cookies.
+    pub(crate) fn forget_cookies(&mut self) {
+        self.cookies.clear();
+    }
+
     pub(crate) fn flow(&self, ends: &Ends) -> Option<&Flow> {
         self.flows.get(ends)
     }
@@ -124,19 +182,30 @@ impl Watch {
         self.flows.entry(ends).or_default()
     }
 
-    /// The script wrote `count` bytes in one go.
-    pub(crate) fn wrote(&mut self, ends: Ends, count: usize, more: bool, eor: bool) {
+    /// The script wrote `count` bytes in one go; `is_full`: and would have written more.
+    pub(crate) fn wrote(
+        &mut self,
+        ends: Ends,
+        now_us: u64,
+        count: usize,
+        more: bool,
+        eor: bool,
+        is_full: bool,
+    ) -> u32 {
         let mss_v4 = self.mss_v4;
         let flow = self.flow_mut(ends);
+        flow.pass_time(now_us);
+        flow.is_full = is_full;
         let limit = if ends.0.is_ipv4() { mss_v4 } else { mss_v4.saturating_sub(20) };
         // Cannot cut: a write is at most 1 GiB.
         flow.wrote(count as u32, limit, more, eor);
+        flow.written
     }
 
     /// A packet of the peer goes to the stack.
     pub(crate) fn on_receive(&mut self, packet: &[u8], now_us: u64) {
         let Some(seen) = look(packet) else { return };
-        let Seen { src, dst, header, payload, .. } = seen;
+        let Seen { src, dst, header, payload, at } = seen;
         if header.flags.has(Flags::SYN) && !header.flags.has(Flags::ACK) {
             // A new connection, unless it is the SYN of one that we are opening.
             let is_ours = self.flow(&(dst, src)).is_some_and(|flow| flow.iss.is_some() && flow.irs.is_none());
@@ -144,30 +213,68 @@ impl Watch {
                 self.flows.insert((dst, src), Flow::default());
             }
         }
+        if header.flags.has(Flags::SYN) && header.flags.has(Flags::ACK) && has_cookie(&packet[at..]) {
+            self.cookies.insert(src.ip(), header.options.mss.map_or(MSS_DEFAULT, u32::from));
+        }
         self.flow_mut((dst, src)).on_receive(&header, payload, now_us);
     }
 
-    /// A packet of the stack goes to the peer: sets PSH.
-    pub(crate) fn on_send(&mut self, packet: &mut [u8], now_us: u64) {
-        let Some(seen) = look(packet) else { return };
-        let Seen { src, dst, header, payload, at } = seen;
-        let moves_push = self.moves_push;
+    /// A packet of the stack goes to the peer.
+    pub(crate) fn on_send(&mut self, packet: &[u8], now_us: u64) -> Option<Data> {
+        let Seen { src, dst, header, payload, .. } = look(packet)?;
         if header.flags.has(Flags::SYN) && !header.flags.has(Flags::ACK) {
             let known = self.flow(&(src, dst)).and_then(|flow| flow.iss);
             if known.is_some_and(|iss| iss != header.seq) {
                 self.flows.insert((src, dst), Flow::default());
             }
         }
-        let is_push = self.flow_mut((src, dst)).on_send(&header, payload, now_us);
-        // What the script did not write through us is not ours to judge.
-        if !moves_push || payload == 0 || is_push == header.flags.has(Flags::PSH) {
-            return;
-        }
-        let segment = &mut packet[at..];
-        // PSH is bit 3 of the fourteenth byte (RFC 9293 §3.1).
-        segment[13] ^= 0x08;
-        tcp::set_checksum(src.ip(), dst.ip(), segment);
+        let (end, is_new) = self.flow_mut((src, dst)).on_send(&header, payload, now_us)?;
+        Some(Data { ends: (src, dst), end, len: payload, is_new })
     }
+
+    /// Which of the segments that were sent at once, of whatever connections, have PSH.
+    pub(crate) fn push(&mut self, sent: &[Data]) -> Vec<bool> {
+        let mut pushed = vec![false; sent.len()];
+        if !self.moves_push {
+            return pushed;
+        }
+        for (number, data) in sent.iter().enumerate() {
+            let mss_v4 = self.mss_v4;
+            let limit = if data.ends.0.is_ipv4() { mss_v4 } else { mss_v4.saturating_sub(20) };
+            let Some(flow) = self.flows.get_mut(&data.ends) else { continue };
+            let rest = sent[number + 1..].iter().find(|other| other.ends == data.ends && other.is_new);
+            if data.is_new {
+                // Cannot cut: a group is at most some dozens of segments.
+                let left = sent[number + 1..].iter().filter(|other| other.ends == data.ends && other.is_new);
+                flow.group(data, rest.is_some(), left.count() as u32, limit);
+            }
+            pushed[number] = flow.pushes.contains(&data.end);
+        }
+        pushed
+    }
+}
+
+/// A segment with data that was sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Data {
+    ends: Ends,
+    /// Where it ends in its stream.
+    end: u32,
+    len: u32,
+    /// For the first time.
+    is_new: bool,
+}
+
+/// Sets or clears PSH of a packet with TCP data.
+pub(crate) fn set_push(packet: &mut [u8], is_push: bool) {
+    let Some(Seen { src, dst, header, at, .. }) = look(packet) else { return };
+    if is_push == header.flags.has(Flags::PSH) {
+        return;
+    }
+    let segment = &mut packet[at..];
+    // PSH is bit 3 of the fourteenth byte (RFC 9293 §3.1).
+    segment[13] ^= 0x08;
+    tcp::set_checksum(src.ip(), dst.ip(), segment);
 }
 
 /// `a` is before `b`, for offsets that wrap.
@@ -218,6 +325,9 @@ impl Flow {
                 self.pushes.insert(self.written);
                 self.pushed = self.written;
             }
+            if is_full {
+                self.ends.insert(self.written);
+            }
             if is_end {
                 break;
             }
@@ -228,9 +338,11 @@ impl Flow {
 
     fn on_receive(&mut self, header: &SegmentHeader, payload: u32, now_us: u64) {
         let flags = header.flags;
+        self.pass_time(now_us);
         self.segments_in += 1;
         let mut window = u32::from(header.wnd);
         if flags.has(Flags::SYN) {
+            self.last_data_received_us = now_us;
             self.irs = Some(header.seq);
             self.received = 0;
             self.peer_mss = header.options.mss;
@@ -260,31 +372,86 @@ impl Flow {
             }
         }
         if flags.has(Flags::ACK) && let Some(iss) = self.iss {
+            if self.last_ack_received_us == 0 {
+                self.on_round_trip(now_us.saturating_sub(self.syn_sent_us));
+            }
             self.last_ack_received_us = now_us;
+            let blocks = header.options.sack.as_slice();
+            let beyond = blocks.iter().filter(|(start, _)| is_before(header.ack.0, start.0));
+            self.sacked = beyond.map(|(start, end)| end.0.wrapping_sub(start.0)).sum();
             let acked = header.ack.0.wrapping_sub(iss.0).wrapping_sub(1);
             if is_before(self.acked, acked) && !is_before(self.sent, acked) {
+                if let Some((_, sent_us)) = self.first_sent.range(..=acked).next_back() {
+                    let sent_us = *sent_us;
+                    self.on_round_trip(now_us.saturating_sub(sent_us));
+                }
                 self.acked = acked;
                 self.acked_at.insert(acked, now_us);
             }
         }
     }
 
-    /// Takes note of a segment that is sent; whether it ends where PSH is due.
-    fn on_send(&mut self, header: &SegmentHeader, payload: u32, now_us: u64) -> bool {
+    fn on_round_trip(&mut self, us: u64) {
+        let us = us.max(1);
+        self.rtt_min_us = if self.rtt_min_us == 0 { us } else { self.rtt_min_us.min(us) };
+        self.srtt_us = if self.srtt_us == 0 { us } else { (7 * self.srtt_us + us) / 8 };
+    }
+
+    /// Segments that Linux hands down in one buffer, when that many more follow: half a congestion window, and no more
+    /// than a millisecond's worth at the rate at which it would pace (`tcp_tso_autosize`).
+    fn group_len(&self, more: u32, mss: u32) -> u32 {
+        let flight = self.sent.wrapping_sub(self.acked).saturating_sub(self.sacked).div_ceil(mss);
+        let half = (flight / 2).max(1);
+        let paced = match self.srtt_us {
+            0 => u32::MAX,
+            srtt_us => {
+                let rate = u64::from(flight.max(1)) * u64::from(mss) * 2_000_000 / srtt_us;
+                // For short round trips Linux adds more than ever fits.
+                let bonus = if self.rtt_min_us >> 9 < 32 { 65_536 >> (self.rtt_min_us >> 9) } else { 0 };
+                u32::try_from((rate >> 10) + bonus).unwrap_or(u32::MAX) / mss
+            }
+        };
+        half.min(paced.max(2)).min(more + 1)
+    }
+
+    /// Counts a new segment into its group, and marks the end of the group if it is one of several segments.
+    fn group(&mut self, data: &Data, is_followed: bool, more: u32, limit: u32) {
+        let mss = self.mss(limit);
+        if self.group.0 == 0 {
+            self.group = (0, self.group_len(more, mss));
+        }
+        self.group.0 += 1;
+        let is_over = !is_followed
+            || self.group.0 >= self.group.1
+            || data.len < mss
+            || self.ends.contains(&data.end)
+            || self.pushes.contains(&data.end);
+        if is_over {
+            if self.group.0 > 1 {
+                self.pushes.insert(data.end);
+            }
+            self.group = (0, 0);
+        }
+    }
+
+    /// Takes note of a segment that is sent: where its data end, and whether they are new.
+    fn on_send(&mut self, header: &SegmentHeader, payload: u32, now_us: u64) -> Option<(u32, bool)> {
         let flags = header.flags;
         if flags.has(Flags::RST) {
-            return false;
+            return None;
         }
+        self.pass_time(now_us);
         self.segments_out += 1;
         if flags.has(Flags::SYN) {
             self.iss = Some(header.seq);
+            self.syn_sent_us = now_us;
             self.our_scale = header.options.window_scale.is_some();
             self.our_mss = header.options.mss;
             if !flags.has(Flags::ACK) {
                 self.has_timestamps = header.options.timestamps.is_some();
             }
         }
-        let Some(iss) = self.iss.filter(|_| payload > 0) else { return false };
+        let iss = self.iss.filter(|_| payload > 0)?;
         // The SYN takes the number before offset 0, and data may follow in it.
         let start = header.seq.0.wrapping_sub(iss.0).wrapping_sub(u32::from(!flags.has(Flags::SYN)));
         let end = start.wrapping_add(payload);
@@ -296,11 +463,41 @@ impl Flow {
             self.bytes_again += u64::from(again);
             self.segments_again += 1;
         }
-        if is_before(self.sent, end) {
+        if is_before(self.written, end) {
+            // Early data: it goes out before anything is written to the connection.
+            self.written = end;
+            self.buffer_start = end;
+        }
+        let is_new = is_before(self.sent, end);
+        if is_new {
             self.sent = end;
             self.first_sent.insert(end, now_us);
         }
-        self.pushes.contains(&end)
+        Some((end, is_new))
+    }
+
+    /// Time passed: what it was spent on until now.
+    pub(crate) fn limits_at(&self, now_us: u64) -> Limits {
+        let mut limits = self.limits;
+        let passed = now_us.saturating_sub(self.limits_since_us);
+        let (unsent, flight) = (self.unsent(), self.sent.wrapping_sub(self.acked));
+        if unsent == 0 && flight == 0 {
+            return limits;
+        }
+        limits.busy_us += passed;
+        let mss = u32::from(self.peer_mss.unwrap_or(536));
+        if unsent > 0 && flight + unsent.min(mss) > self.window {
+            limits.window_us += passed;
+        } else if unsent == 0 && self.is_full {
+            limits.buffer_us += passed;
+        }
+        limits
+    }
+
+    /// To be called before anything changes.
+    fn pass_time(&mut self, now_us: u64) {
+        self.limits = self.limits_at(now_us);
+        self.limits_since_us = now_us;
     }
 
     /// Bytes written and not sent.
@@ -344,6 +541,27 @@ mod tests {
         flow.wrote(100_000, 1460, false, false);
         // Buffers of 16000; the second goes beyond half of the window.
         assert_eq!(pushes(&flow), [32_000, 64_000, 96_000, 100_000]);
+    }
+
+    #[test]
+    fn what_is_cut_from_a_buffer_at_once_ends_with_a_push() {
+        let ends = ("192.0.2.1:1".parse().unwrap(), "192.0.2.2:2".parse().unwrap());
+        let mut watch = Watch { moves_push: true, mss_v4: 1460, ..Watch::default() };
+        *watch.flow_mut(ends) = flow(32_000);
+        watch.wrote(ends, 0, 30_000, false, false, false);
+        let mut send = |from: u32, count: u32, acked: u32| {
+            let flow = watch.flow_mut(ends);
+            (flow.sent, flow.acked) = ((from + count) * 1000, acked);
+            let sent: Vec<Data> = (from..from + count)
+                .map(|number| Data { ends, end: (number + 1) * 1000, len: 1000, is_new: true })
+                .collect();
+            let pushed = watch.push(&sent);
+            pushed.iter().map(|is_push| if *is_push { 'P' } else { '.' }).collect::<String>()
+        };
+        // A window of ten: two groups of five. Of seven: the last is alone. The first buffer ends at 16000.
+        assert_eq!(send(0, 10, 0), "....P....P");
+        assert_eq!(send(10, 7, 10_000), "..P..P.");
+        assert_eq!(send(17, 2, 17_000), "..", "half a window of two is one");
     }
 
     #[test]

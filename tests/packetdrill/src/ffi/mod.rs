@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 
 use libc::{epoll_event, pollfd, sockaddr, socklen_t, timeval};
 
+pub(crate) use bytes::WANTS_CONTROL;
 pub use table::Table;
 
 use crate::call::{Answer, Call, Out};

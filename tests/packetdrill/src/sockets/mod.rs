@@ -3,8 +3,11 @@
 //! Each call is tried ([`Sockets::attempt`]) inside a callback of the app worker, where sessions can be worked on; one that
 //! must wait is tried again after anything has changed. Callbacks (`on_*`) only note what they are told.
 //!
-//! Here: the table, and opening and closing. `stream`: bytes. `ready`: poll and epoll. `options`: socket options.
+//! Here: the table, and opening and closing. `open`: fast open. `stream`: bytes. `ready`: poll and epoll. `options`:
+//! socket options. `notices`: the error queue.
 
+mod notices;
+mod open;
 mod options;
 mod ready;
 mod stream;
@@ -13,17 +16,23 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
 
 use hoststack::app::{
-    CloseReason, ConnectFailure, ConnectId, ConnectOptions, Context, Duration, Endpoint, ListenError,
-    ListenOptions, ListenerId, SessionHandle, SocketOptions,
+    CloseReason, ConnectFailure, ConnectId, Context, Duration, Endpoint, ListenError, ListenOptions,
+    ListenerId, SessionHandle, SocketOptions,
 };
+use parking_lot::Mutex;
 
 use crate::call::{Answer, Call, Out};
 use crate::flags::Flags;
-use options::Settings;
+use crate::settings::Settings;
+use crate::shell::Row;
+use crate::tcp_info::{Facts, encode, state as states};
+use crate::watch::Watch;
+use options::{Choices, changes};
 use ready::Interests;
-use stream::Stream;
+use stream::{Manner, Stream};
 
 /// Longer than the stack itself tries (183 s): its own timers end a connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -69,18 +78,28 @@ struct Descriptor {
 struct Socket {
     is_v6: bool,
     bound: Option<SocketAddr>,
-    settings: Settings,
+    choices: Choices,
     state: State,
 }
 
 enum State {
     Fresh,
     Listening(Listening),
-    /// Under the number that comes back with the outcome.
-    Connecting(u64, ConnectId),
+    /// TCP_FASTOPEN_CONNECT: the first write opens it, to this peer.
+    Deferred(SocketAddr),
+    Connecting(Connecting),
     /// The connect failed with this errno, which nobody has asked for yet.
     Failed(i32),
     Connected(Stream),
+}
+
+struct Connecting {
+    /// Comes back with the outcome.
+    token: u64,
+    connect: ConnectId,
+    /// Bytes that were written before, with which the connection begins, and how.
+    early: u32,
+    manner: Manner,
 }
 
 struct Listening {
@@ -90,6 +109,11 @@ struct Listening {
     asked: usize,
     listeners: Vec<ListenerId>,
     failed: Option<ListenError>,
+    backlog: u32,
+    /// Where it listens: an IPv6 socket may at two places.
+    places: Vec<SocketAddr>,
+    /// How accepted connections behave, as the stack was told.
+    offered: SocketOptions,
     /// Accepted by the stack, not yet by the script.
     queue: VecDeque<Stream>,
 }
@@ -97,6 +121,11 @@ struct Listening {
 /// All descriptors.
 pub(crate) struct Sockets {
     flags: Flags,
+    /// The system's settings, as they are now.
+    pub(crate) settings: Settings,
+    watch: Arc<Mutex<Watch>>,
+    /// Our addresses.
+    pub(crate) ours: Vec<IpAddr>,
     descriptors: BTreeMap<i32, Descriptor>,
     pipes: BTreeMap<u64, VecDeque<u8>>,
     /// The last number given to a connect, a listener, a pipe.
@@ -107,8 +136,11 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    pub(crate) fn new(flags: Flags) -> Sockets {
+    pub(crate) fn new(flags: Flags, watch: Arc<Mutex<Watch>>) -> Sockets {
         Sockets {
+            settings: Settings::new(flags.profile),
+            watch,
+            ours: vec![flags.local_v4.into(), flags.local_v6.into()],
             flags,
             descriptors: BTreeMap::new(),
             pipes: BTreeMap::new(),
@@ -130,30 +162,131 @@ impl Sockets {
         }
     }
 
-    /// The session of a socket that is connected, if it is.
-    ///
-    /// # Errors
-    /// An errno: EBADF, ENOTSOCK.
-    pub(crate) fn session(&mut self, fd: i32) -> Result<Option<SessionHandle>, i32> {
-        match self.get(fd) {
-            Ok((socket, _)) => match &socket.state {
-                State::Connected(stream) => Ok(Some(stream.session)),
-                _ => Ok(None),
-            },
-            Err(Stop::Errno(errno)) => Err(errno),
-            Err(Stop::Wait(_)) => Ok(None),
+    /// The state of a socket, as Linux numbers it.
+    fn tcp_state(&self, socket: &Socket) -> u8 {
+        let stream = match &socket.state {
+            State::Fresh | State::Failed(_) => return states::CLOSED,
+            State::Deferred(_) | State::Connecting(_) => return states::SYN_SENT,
+            State::Listening(_) => return states::LISTEN,
+            State::Connected(stream) => stream,
+        };
+        let watch = self.watch.lock();
+        let flow = watch.flow(&stream.ends);
+        // The FIN's number is the one after the last byte's.
+        let fin_acked = flow.is_some_and(|flow| flow.acked.wrapping_sub(flow.written()) as i32 > 0);
+        match (stream.writes_over, stream.peer_closed) {
+            _ if stream.closed.is_some() => states::CLOSED,
+            (true, true) if stream.closed_first => states::CLOSING,
+            (true, true) => states::LAST_ACK,
+            (true, false) if fin_acked => states::FIN_WAIT_2,
+            (true, false) => states::FIN_WAIT_1,
+            (false, true) => states::CLOSE_WAIT,
+            // Accepted with data in its SYN, before the handshake is done.
+            _ if flow.is_some_and(|flow| flow.last_ack_received_us == 0) => states::SYN_RECEIVED,
+            _ => states::ESTABLISHED,
         }
+    }
+
+    /// `struct tcp_info` of a socket, `room` bytes of it.
+    fn tcp_info(&mut self, ctx: Option<&Context<'_>>, fd: i32, room: usize) -> Result<Vec<u8>, Stop> {
+        self.get(fd)?;
+        let Some(Descriptor { kind: Kind::Socket(socket), .. }) = self.descriptors.get(&fd) else {
+            return Err(Stop::Errno(libc::ENOTSOCK));
+        };
+        let state = self.tcp_state(socket);
+        let watch = self.watch.lock();
+        let (stats, flow) = match &socket.state {
+            State::Connected(stream) => {
+                let now = ctx.and_then(|ctx| ctx.stats(stream.session).ok());
+                (now.or(stream.last_stats), watch.flow(&stream.ends))
+            }
+            _ => (None, None),
+        };
+        let backlog = match &socket.state {
+            // Cannot cut: a queue is shorter than the pool of sessions.
+            State::Listening(listening) => Some((listening.queue.len() as u32, listening.backlog)),
+            _ => None,
+        };
+        let options = socket.choices.options(&self.settings, false);
+        let facts = Facts {
+            state,
+            now_us: ctx.map_or(0, |ctx| ctx.now().as_micros()),
+            stats,
+            flow,
+            mss: options.mss_max.map_or(536, u32::from),
+            backlog,
+            pacing_rate_max: options.pacing_rate_max,
+        };
+        Ok(encode(&facts, room))
+    }
+
+    /// All sockets that are open, for lists of them.
+    pub(crate) fn rows(&self, ctx: &Context<'_>) -> Vec<(Row, Option<SessionHandle>)> {
+        let mut rows = Vec::new();
+        for descriptor in self.descriptors.values() {
+            let Kind::Socket(socket) = &descriptor.kind else { continue };
+            let state = self.tcp_state(socket);
+            let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+            let mut row = Row { state, local: any, remote: any, queues: (0, 0), details: String::new() };
+            let mut session = None;
+            match &socket.state {
+                State::Connected(stream) if stream.closed.is_none() => {
+                    (row.local, row.remote) = stream.ends;
+                    row.queues = (stream.unread(ctx), stream.unacknowledged(ctx));
+                    session = Some(stream.session);
+                    if let Ok(stats) = ctx.stats(stream.session) {
+                        let mss = u32::from(stats.mss.max(1));
+                        row.details = format!(
+                            "{} wscale:{},{} rto:{} rtt:{}/{} mss:{mss} cwnd:{} unacked:{} retrans:{}/{} lost:{} sacked:{}",
+                            stats.congestion,
+                            stats.snd_scale,
+                            stats.rcv_scale,
+                            stats.rto_us / 1000,
+                            stats.srtt_us / 1000,
+                            stats.rtt_var_us / 1000,
+                            stats.cwnd / mss,
+                            stats.flight.div_ceil(mss),
+                            stats.retransmitted.div_ceil(mss),
+                            stats.retransmitted_segments,
+                            stats.lost.div_ceil(mss),
+                            stats.sacked.div_ceil(mss),
+                        );
+                        if stats.ssthresh < 1 << 30 {
+                            row.details.push_str(&format!(" ssthresh:{}", stats.ssthresh / mss));
+                        }
+                    }
+                }
+                State::Listening(listening) => {
+                    row.local = socket.bound.unwrap_or(any);
+                    row.queues = (listening.queue.len(), listening.backlog as usize);
+                }
+                State::Connecting(_) => row.local = socket.bound.unwrap_or(any),
+                _ => continue,
+            }
+            rows.push((row, session));
+        }
+        rows
     }
 
     /// Notes which full send buffers have room again: an edge for epoll.
     fn look_for_room(&mut self, ctx: &Context<'_>) {
+        let watch = self.watch.clone();
+        let watch = watch.lock();
+        let system = self.settings.clone();
         for (activity, socket) in self.sockets() {
-            let sndbuf = socket.settings.sndbuf();
-            if let State::Connected(stream) = &mut socket.state
-                && stream.was_full
-                && stream.is_writable(ctx, sndbuf)
-            {
+            let (sndbuf, lowat) = (socket.choices.sndbuf(), socket.choices.notsent_lowat(&system));
+            let State::Connected(stream) = &mut socket.state else { continue };
+            let flow = watch.flow(&stream.ends);
+            if let Ok(stats) = ctx.stats(stream.session) {
+                stream.last_stats = Some(stats);
+            }
+            let is_low = flow.is_none_or(|flow| flow.unsent() < lowat);
+            stream.is_backed_up = !is_low;
+            if stream.was_full && stream.is_writable(ctx, sndbuf) {
                 stream.was_full = false;
+                *activity += 1;
+            }
+            if stream.notices.refresh(flow, stream.closed.is_some()) {
                 *activity += 1;
             }
         }
@@ -178,13 +311,17 @@ impl Sockets {
             Call::Connect(fd, Some(to)) => self.connect(ctx, *fd, *to, expired),
             Call::Connect(fd, None) => self.disconnect(ctx, *fd),
             Call::Read { fd, len, flags } => self.read(ctx, *fd, *len, *flags, expired),
-            Call::Write { fd, data, flags, done } => self.write(ctx, *fd, data, *flags, done, expired),
+            Call::Write { fd, data, flags, done, to } => {
+                self.send(ctx, *fd, data, *flags, done, *to, expired)
+            }
             Call::Fcntl(fd, command, argument) => self.fcntl(*fd, *command, *argument),
             Call::Ioctl(fd, request, argument) => self.ioctl(ctx, *fd, *request, *argument),
             Call::Close(fd) => self.close(ctx, *fd),
             Call::Shutdown(fd, how) => self.shutdown(ctx, *fd, *how),
-            Call::GetOption(fd, level, name) => self.option(*fd, *level, *name),
-            Call::SetOption(fd, level, name, value) => self.set_option(*fd, *level, *name, value),
+            Call::GetOption(fd, level, name, room) => self.option(Some(ctx), *fd, *level, *name, *room),
+            Call::SetOption(fd, level, name, value) => {
+                self.set_option(Some(ctx), *fd, *level, *name, value)
+            }
             Call::Poll(asked, timeout_ms) => self.poll(ctx, asked, *timeout_ms, expired),
             Call::EpollCreate => self.insert(false, Kind::Epoll(Interests::default())).map(number),
             Call::EpollCtl(epoll, op, fd, events, data) => self.epoll_ctl(*epoll, *op, *fd, *events, *data),
@@ -194,12 +331,31 @@ impl Sockets {
             Call::Pipe => self.pipe(),
             Call::Splice(from, to, len, flags) => self.splice(ctx, *from, *to, *len, *flags, expired),
             // The driver answers these itself.
-            Call::TcpInfo(..)
+            Call::System(_)
+            | Call::Await(_)
             | Call::NetSend(_)
             | Call::NetReceive
             | Call::Sleep(_)
             | Call::Clock
             | Call::Free => Err(Stop::Errno(libc::ENOSYS)),
+        }
+    }
+
+    /// Answers a call that needs no stack; `None`: it does.
+    pub(crate) fn without_stack(&mut self, call: &Call) -> Option<Answer> {
+        let result = match call {
+            Call::Socket(domain, kind, protocol) => self.socket(*domain, *kind, *protocol),
+            Call::Bind(fd, addr) => self.bind(*fd, *addr),
+            Call::Fcntl(fd, command, argument) => self.fcntl(*fd, *command, *argument),
+            Call::GetOption(fd, level, name, room) => self.option(None, *fd, *level, *name, *room),
+            Call::SetOption(fd, level, name, value) => self.set_option(None, *fd, *level, *name, value),
+            _ => return None,
+        };
+        match result {
+            Ok(answer) => Some(answer),
+            Err(Stop::Errno(errno)) => Some(Answer::error(errno)),
+            // None of these waits.
+            Err(Stop::Wait(_)) => None,
         }
     }
 
@@ -282,10 +438,16 @@ impl Sockets {
         self.changed = true;
         let token = ctx.opaque(session);
         let stream = Stream::of(ctx, session);
+        let system = self.settings.clone();
         for (activity, socket) in self.sockets() {
+            let wanted = socket.choices.accepted_options(&system);
             if let State::Listening(listening) = &mut socket.state
                 && listening.token == token
             {
+                // What was set on the listener since it was told to the stack.
+                for change in changes(&listening.offered, &wanted) {
+                    ctx.set_option(session, change);
+                }
                 *activity += 1;
                 listening.queue.push_back(stream);
                 return;
@@ -303,14 +465,21 @@ impl Sockets {
     ) {
         self.changed = true;
         for (activity, socket) in self.sockets() {
-            if matches!(socket.state, State::Connecting(number, _) if number == token) {
-                *activity += 1;
-                socket.state = match outcome {
-                    Ok(session) => State::Connected(Stream::of(ctx, session)),
-                    Err(failure) => State::Failed(errno_of(failure)),
-                };
-                return;
+            let State::Connecting(connecting) = &mut socket.state else { continue };
+            if connecting.token != token {
+                continue;
             }
+            *activity += 1;
+            let (early, manner) = (connecting.early, connecting.manner);
+            socket.state = match outcome {
+                Ok(session) => {
+                    let mut stream = Stream::of(ctx, session);
+                    stream.begin_with(early, manner);
+                    State::Connected(stream)
+                }
+                Err(failure) => State::Failed(errno_of(failure)),
+            };
+            return;
         }
         // The socket was closed before.
         if let Ok(session) = outcome {
@@ -323,7 +492,10 @@ impl Sockets {
     }
 
     pub(crate) fn on_peer_closed(&mut self, session: SessionHandle) {
-        self.note(session, |stream| stream.peer_closed = true);
+        self.note(session, |stream| {
+            stream.closed_first = stream.writes_over;
+            stream.peer_closed = true;
+        });
     }
 
     pub(crate) fn on_reset(&mut self, session: SessionHandle, reason: CloseReason) {
@@ -347,13 +519,13 @@ impl Sockets {
         if kind != libc::SOCK_STREAM || ![0, libc::IPPROTO_TCP].contains(&protocol) {
             return Err(Stop::Errno(libc::EPROTONOSUPPORT));
         }
-        let settings = Settings::new(&self.flags);
-        let socket = Socket { is_v6, bound: None, settings, state: State::Fresh };
+        let choices = Choices::new(&self.flags, &self.settings);
+        let socket = Socket { is_v6, bound: None, choices, state: State::Fresh };
         self.insert(nonblocking, Kind::Socket(Box::new(socket))).map(number)
     }
 
     fn bind(&mut self, fd: i32, addr: SocketAddr) -> Result<Answer, Stop> {
-        let ours = [IpAddr::from(self.flags.local_v4), IpAddr::from(self.flags.local_v6)];
+        let ours = self.ours.clone();
         let port = if addr.port() == 0 { self.free_port() } else { addr.port() };
         let socket = self.get(fd)?.0;
         if socket.bound.is_some() || !matches!(socket.state, State::Fresh) {
@@ -363,17 +535,18 @@ impl Sockets {
             return Err(Stop::Errno(if socket.is_v6 { libc::EINVAL } else { libc::EAFNOSUPPORT }));
         }
         let ip = addr.ip().to_canonical();
-        if !ip.is_unspecified() && !ours.contains(&ip) {
+        let binds_any = socket.choices.kept(libc::IPPROTO_IP, libc::IP_FREEBIND) != 0;
+        if !ip.is_unspecified() && !ours.contains(&ip) && !binds_any {
             return Err(Stop::Errno(libc::EADDRNOTAVAIL));
         }
-        let shares = socket.settings.reuse_address;
+        let shares = socket.choices.reuse_address;
         let is_taken = self.sockets().any(|(_, other)| {
             let is_same = other.bound.is_some_and(|bound| {
                 bound.port() == port
                     && (bound.ip() == addr.ip() || bound.ip().is_unspecified() || ip.is_unspecified())
             });
             is_same
-                && (matches!(other.state, State::Listening(_)) || !shares || !other.settings.reuse_address)
+                && (matches!(other.state, State::Listening(_)) || !shares || !other.choices.reuse_address)
         });
         if is_taken {
             return Err(Stop::Errno(libc::EADDRINUSE));
@@ -392,6 +565,7 @@ impl Sockets {
         let (token, port) = (self.next_number(), self.free_port());
         let socket = self.get(fd)?.0;
         match &socket.state {
+            // A script that asks again may change the backlog: what was announced stays.
             State::Listening(listening) if listening.asked > 0 => return Err(Stop::Wait(None)),
             State::Listening(listening) => {
                 let Some(error) = listening.failed else { return Ok(Answer::number(0)) };
@@ -410,92 +584,77 @@ impl Sockets {
         let any: IpAddr = if socket.is_v6 { IpAddr::from([0_u16; 8]) } else { Ipv4Addr::UNSPECIFIED.into() };
         let bound = *socket.bound.get_or_insert(SocketAddr::new(any, port));
         let mut places = vec![SocketAddr::new(bound.ip().to_canonical(), bound.port())];
-        if socket.is_v6 && bound.ip().is_unspecified() && !socket.settings.v6_only {
+        if socket.is_v6 && bound.ip().is_unspecified() && !socket.choices.v6_only {
             places.push(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), bound.port()));
         }
-        for place in &places {
+        // As in Linux, no backlog means room for one.
+        let backlog = u32::try_from(backlog).map_or(4096, |backlog| backlog.max(1));
+        socket.state = State::Listening(Listening {
+            token,
+            asked: 0,
+            listeners: Vec::new(),
+            failed: None,
+            backlog,
+            offered: SocketOptions::DEFAULT,
+            places,
+            queue: VecDeque::new(),
+        });
+        self.announce(ctx, fd)?;
+        Err(Stop::Wait(None))
+    }
+
+    /// Tells the stack of a listener, as it is now.
+    fn announce(&mut self, ctx: &mut Context<'_>, fd: i32) -> Result<(), Stop> {
+        let system = self.settings.clone();
+        let socket = self.get(fd)?.0;
+        let (fifos, options) = (socket.choices.fifos(), socket.choices.accepted_options(&system));
+        let State::Listening(listening) = &mut socket.state else { return Ok(()) };
+        listening.offered = options;
+        for place in &listening.places {
             let options = ListenOptions {
-                // As in Linux, no backlog means room for one.
-                backlog: u32::try_from(backlog).map_or(4096, |backlog| backlog.max(1)),
-                opaque: token,
-                fifos: socket.settings.fifos(),
-                socket: SocketOptions { nodelay: socket.settings.nodelay, ..SocketOptions::DEFAULT },
+                backlog: listening.backlog,
+                opaque: listening.token,
+                fifos,
+                socket: options,
                 ..ListenOptions::on(Endpoint::from(*place))
             };
             ctx.listen(options).map_err(|_| Stop::Errno(libc::EINVAL))?;
+            listening.asked += 1;
         }
-        socket.state = State::Listening(Listening {
-            token,
-            asked: places.len(),
-            listeners: Vec::new(),
-            failed: None,
-            queue: VecDeque::new(),
-        });
-        Err(Stop::Wait(None))
+        Ok(())
+    }
+
+    /// Tells the stack again of a listener that was set to behave otherwise in its handshakes.
+    fn relisten(&mut self, ctx: &mut Context<'_>, fd: i32) {
+        let system = self.settings.clone();
+        let Ok((socket, _)) = self.get(fd) else { return };
+        let wanted = socket.choices.accepted_options(&system);
+        if let State::Listening(listening) = &mut socket.state
+            && listening.asked == 0
+            && (listening.offered.fast_open, listening.offered.mss_max) != (wanted.fast_open, wanted.mss_max)
+        {
+            listening.listeners.drain(..).for_each(|listener| ctx.unlisten(listener));
+            // Refused only when it is detaching: then nothing matters.
+            let _ = self.announce(ctx, fd);
+        }
     }
 
     fn accept(&mut self, fd: i32, expired: bool) -> Result<Answer, Stop> {
         let (socket, nonblocking) = self.get(fd)?;
         let State::Listening(listening) = &mut socket.state else { return Err(Stop::Errno(libc::EINVAL)) };
         let Some(mut stream) = listening.queue.pop_front() else {
-            return Err(wait_unless(nonblocking || expired, socket.settings.receive_timeout));
+            return Err(wait_unless(nonblocking || expired, socket.choices.receive_timeout));
         };
         stream.is_known = true;
         let remote = if socket.is_v6 { mapped(stream.remote) } else { stream.remote };
         let accepted = Socket {
             is_v6: socket.is_v6,
             bound: socket.bound,
-            settings: socket.settings.clone(),
+            choices: socket.choices.clone(),
             state: State::Connected(stream),
         };
         let fd = self.insert(false, Kind::Socket(Box::new(accepted)))?;
         Ok(Answer::with(fd.into(), Out::Address(remote)))
-    }
-
-    fn connect(
-        &mut self,
-        ctx: &mut Context<'_>,
-        fd: i32,
-        to: SocketAddr,
-        expired: bool,
-    ) -> Result<Answer, Stop> {
-        let token = self.next_number();
-        let (socket, nonblocking) = self.get(fd)?;
-        match &mut socket.state {
-            State::Fresh => {}
-            State::Listening(_) => return Err(Stop::Errno(libc::EISCONN)),
-            State::Connecting(..) if nonblocking => return Err(Stop::Errno(libc::EALREADY)),
-            State::Connecting(..) => {
-                return Err(wait_or(expired, libc::EINPROGRESS, socket.settings.send_timeout));
-            }
-            State::Failed(errno) => {
-                let errno = *errno;
-                socket.state = State::Fresh;
-                return Err(Stop::Errno(errno));
-            }
-            State::Connected(stream) if stream.is_known => return Err(Stop::Errno(libc::EISCONN)),
-            State::Connected(stream) => {
-                stream.is_known = true;
-                return Ok(Answer::number(0));
-            }
-        }
-        let remote = SocketAddr::new(to.ip().to_canonical(), to.port());
-        if to.is_ipv6() != socket.is_v6 {
-            return Err(Stop::Errno(libc::EAFNOSUPPORT));
-        }
-        let bound = socket.bound.map(|bound| (bound.ip().to_canonical(), bound.port()));
-        let connect = ConnectOptions {
-            local_addr: bound.map(|(ip, _)| ip).filter(|ip| !ip.is_unspecified()),
-            local_port: bound.map_or(0, |(_, port)| port),
-            timeout: CONNECT_TIMEOUT,
-            opaque: token,
-            fifos: socket.settings.fifos(),
-            socket: SocketOptions { nodelay: socket.settings.nodelay, ..SocketOptions::DEFAULT },
-            ..ConnectOptions::to(remote)
-        };
-        let connect = ctx.connect(connect).map_err(|_| Stop::Errno(libc::EINVAL))?;
-        socket.state = State::Connecting(token, connect);
-        Err(wait_or(nonblocking, libc::EINPROGRESS, socket.settings.send_timeout))
     }
 
     /// `connect` with AF_UNSPEC: the socket is as new; what it had is cut off.
@@ -516,7 +675,7 @@ impl Sockets {
             }
         }
         if let Kind::Socket(socket) = descriptor.kind {
-            let cut_off = socket.settings.linger == Some(Duration::ZERO);
+            let cut_off = socket.choices.linger == Some(Duration::ZERO);
             abandon(ctx, socket.state, cut_off);
         }
         self.changed = true;
@@ -532,10 +691,12 @@ impl Sockets {
         };
         let socket = self.get(fd)?.0;
         match &mut socket.state {
-            State::Fresh | State::Failed(_) => return Err(Stop::Errno(libc::ENOTCONN)),
+            State::Fresh | State::Failed(_) | State::Deferred(_) => {
+                return Err(Stop::Errno(libc::ENOTCONN));
+            }
             // As Linux does: a reader's end of a listener ends it, an attempt that is shut down fails.
             State::Listening(_) if !reads => {}
-            State::Listening(_) | State::Connecting(..) => {
+            State::Listening(_) | State::Connecting(_) => {
                 let state = std::mem::replace(&mut socket.state, State::Fresh);
                 abandon(ctx, state, true);
             }
@@ -594,12 +755,12 @@ impl Sockets {
 /// Gives up what a socket was: orderly, or at once if asked for or if bytes stay unread (RFC 2525 §2.17).
 fn abandon(ctx: &mut Context<'_>, state: State, cut_off: bool) {
     match state {
-        State::Fresh | State::Failed(_) => {}
+        State::Fresh | State::Failed(_) | State::Deferred(_) => {}
         State::Listening(listening) => {
             listening.listeners.iter().for_each(|listener| ctx.unlisten(*listener));
             listening.queue.iter().for_each(|stream| ctx.reset(stream.session));
         }
-        State::Connecting(_, connect) => ctx.cancel(connect),
+        State::Connecting(connecting) => ctx.cancel(connecting.connect),
         State::Connected(stream) if stream.closed.is_some() => {}
         State::Connected(stream) if cut_off || stream.unread(ctx) > 0 => ctx.reset(stream.session),
         State::Connected(stream) => ctx.close(stream.session),

@@ -162,15 +162,15 @@ impl Choices {
         }
     }
 
+    /// Whether TCP_CORK is on.
+    pub(super) fn is_corked(&self) -> bool {
+        self.cork
+    }
+
     /// An option that is kept, by its value; 0 if nobody set it.
     pub(super) fn kept(&self, level: i32, name: i32) -> i32 {
         let default = || KEPT.iter().find(|kept| (kept.0, kept.1) == (level, name)).map_or(0, |kept| kept.2);
         self.kept.get(&(level, name)).copied().unwrap_or_else(default)
-    }
-
-    /// The key of a listener's cookies, if it has its own.
-    pub(super) fn fast_open_key(&self) -> Option<&[u8]> {
-        self.fast_open_key.as_deref()
     }
 
     fn keepalive(&self, system: &Settings) -> Option<Keepalive> {

@@ -41,7 +41,8 @@ fn socket_ready(ctx: &Context<'_>, socket: &Socket) -> u32 {
     match &socket.state {
         State::Fresh => OUT | HUP,
         State::Failed(_) => IN | OUT | ERR | HUP | RDHUP,
-        State::Connecting(..) => 0,
+        State::Connecting(_) => 0,
+        State::Deferred(_) => OUT,
         State::Listening(listening) if listening.queue.is_empty() => 0,
         State::Listening(_) => IN,
         State::Connected(stream) => {
@@ -53,13 +54,16 @@ fn socket_ready(ctx: &Context<'_>, socket: &Socket) -> u32 {
             if stream.is_at_end() && writes_over {
                 ready |= HUP;
             }
-            if stream.unread(ctx) > 0 {
+            // SO_RCVLOWAT: less is not worth waking for.
+            let least = socket.choices.kept(libc::SOL_SOCKET, libc::SO_RCVLOWAT).max(1);
+            if stream.unread(ctx) >= usize::try_from(least).unwrap_or(1) {
                 ready |= IN;
             }
-            if writes_over || stream.is_writable(ctx, socket.settings.sndbuf()) {
+            let has_room = stream.is_writable(ctx, socket.choices.sndbuf()) && !stream.is_backed_up;
+            if writes_over || has_room {
                 ready |= OUT;
             }
-            if stream.error.is_some() {
+            if stream.error.is_some() || !stream.notices.is_empty() {
                 ready |= ERR;
             }
             ready

@@ -3,11 +3,14 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use hoststack::app::{CloseReason, Context, SessionHandle};
+use hoststack::app::{CloseReason, ConnectionStats, Context, SessionHandle, SocketOption};
 
-use super::options::TX_CAPACITY;
+use super::notices::Notices;
+use super::options::{Choices, TCP_INQ, TX_CAPACITY};
 use super::{Kind, Sockets, State, Stop, wait_unless};
-use crate::call::{Answer, Out};
+use crate::call::{Answer, Control, Out};
+use crate::ffi::WANTS_CONTROL;
+use crate::watch::Ends;
 
 /// Bytes that a pipe holds, as in Linux.
 const PIPE_MAX: usize = 65_536;
@@ -16,6 +19,7 @@ const PIPE_MAX: usize = 65_536;
 pub(super) struct Stream {
     pub(super) session: SessionHandle,
     pub(super) remote: SocketAddr,
+    pub(super) ends: Ends,
     /// The script knows that it is connected: it accepted it, or asked how its connect went.
     pub(super) is_known: bool,
     pub(super) peer_closed: bool,
@@ -31,15 +35,49 @@ pub(super) struct Stream {
     pub(super) was_full: bool,
     /// Told once: by a read, a write, or SO_ERROR.
     pub(super) error: Option<i32>,
+    /// Told by SO_ERROR only.
+    pub(super) soft_error: Option<i32>,
+    /// The script closed its direction before the peer did.
+    pub(super) closed_first: bool,
+    /// More is unsent than TCP_NOTSENT_LOWAT allows for being writable.
+    pub(super) is_backed_up: bool,
+    /// What the connection measured, when it was looked at last: it outlives the connection.
+    pub(super) last_stats: Option<ConnectionStats>,
+    pub(super) notices: Notices,
+    /// A write with MSG_MORE was the last.
+    is_held: bool,
+}
+
+/// What `MSG_*` flags and the socket ask of a write.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Manner {
+    more: bool,
+    eor: bool,
+    zero_copy: bool,
+    /// SOF_TIMESTAMPING_* of the socket.
+    stamps: i32,
+}
+
+impl Manner {
+    pub(super) fn of(choices: &Choices, flags: i32) -> Manner {
+        let kept = |name| choices.kept(libc::SOL_SOCKET, name);
+        Manner {
+            more: flags & libc::MSG_MORE != 0,
+            eor: flags & libc::MSG_EOR != 0,
+            zero_copy: flags & libc::MSG_ZEROCOPY != 0 && kept(libc::SO_ZEROCOPY) != 0,
+            stamps: kept(libc::SO_TIMESTAMPING),
+        }
+    }
 }
 
 impl Stream {
     pub(super) fn of(ctx: &Context<'_>, session: SessionHandle) -> Stream {
-        let remote = ctx.flow(session).map(|flow| flow.remote);
-        let remote = remote.expect("cannot fail because the session is being announced");
+        let flow = ctx.flow(session).expect("cannot fail because the session is being announced");
+        let remote = SocketAddr::new(flow.remote.addr, flow.remote.port);
         Stream {
             session,
-            remote: SocketAddr::new(remote.addr, remote.port),
+            remote,
+            ends: (SocketAddr::new(flow.local.addr, flow.local.port), remote),
             is_known: false,
             peer_closed: false,
             closed: None,
@@ -48,6 +86,19 @@ impl Stream {
             writes_over: false,
             was_full: false,
             error: None,
+            soft_error: None,
+            closed_first: false,
+            is_backed_up: false,
+            last_stats: None,
+            notices: Notices::default(),
+            is_held: false,
+        }
+    }
+
+    /// The connection began with bytes that were written before.
+    pub(super) fn begin_with(&mut self, count: u32, manner: Manner) {
+        if count > 0 {
+            self.notices.wrote(count, manner.zero_copy, manner.stamps);
         }
     }
 
@@ -65,6 +116,9 @@ impl Stream {
 
     /// The session is over: what is unread stays with us.
     pub(super) fn end(&mut self, ctx: &mut Context<'_>, reason: CloseReason) {
+        if let Ok(stats) = ctx.stats(self.session) {
+            self.last_stats = Some(stats);
+        }
         let mut left = vec![0; ctx.rx_len(self.session)];
         let count = ctx.read(self.session, &mut left);
         self.leftover.extend(&left[..count]);
@@ -128,15 +182,22 @@ impl Sockets {
         let (socket, nonblocking) = self.get(fd)?;
         let must_not = nonblocking || flags & libc::MSG_DONTWAIT != 0 || expired;
         if flags & libc::MSG_ERRQUEUE != 0 {
-            return Err(Stop::Errno(libc::EAGAIN));
+            let is_v6 = socket.is_v6;
+            let State::Connected(stream) = &mut socket.state else { return Err(Stop::Errno(libc::EAGAIN)) };
+            let (control, flags) = stream.notices.take(is_v6).ok_or(Stop::Errno(libc::EAGAIN))?;
+            return Ok(Answer::with(0, Out::Message(Vec::new(), control, flags)));
         }
+        let wants_left = flags & WANTS_CONTROL != 0
+            && socket.choices.kept(libc::IPPROTO_TCP, TCP_INQ) != 0;
         if flags & libc::MSG_OOB != 0 {
             return Err(Stop::Errno(libc::EINVAL));
         }
-        let timeout = socket.settings.receive_timeout;
+        let timeout = socket.choices.receive_timeout;
+        let least = socket.choices.kept(libc::SOL_SOCKET, libc::SO_RCVLOWAT).max(1);
+        let least = usize::try_from(least).unwrap_or(1).min(len);
         let stream = match &mut socket.state {
             State::Fresh | State::Listening(_) => return Err(Stop::Errno(libc::ENOTCONN)),
-            State::Connecting(..) => return Err(wait_unless(must_not, timeout)),
+            State::Deferred(_) | State::Connecting(_) => return Err(wait_unless(must_not, timeout)),
             State::Failed(errno) => {
                 let errno = *errno;
                 socket.state = State::Fresh;
@@ -148,7 +209,7 @@ impl Sockets {
             return Ok(Answer::with(0, Out::Bytes(Vec::new())));
         }
         let unread = stream.unread(ctx);
-        let wants_all = flags & libc::MSG_WAITALL != 0 && unread < len;
+        let wants_all = unread < least || (flags & libc::MSG_WAITALL != 0 && unread < len);
         if wants_all && !must_not && !stream.is_at_end() && stream.error.is_none() {
             return Err(Stop::Wait(timeout));
         }
@@ -164,6 +225,14 @@ impl Sockets {
         let count = bytes.len() as i64;
         // MSG_TRUNC throws the bytes away and counts them.
         let bytes = if flags & libc::MSG_TRUNC != 0 { Vec::new() } else { bytes };
+        if wants_left {
+            // A FIN that waits counts as one, so that the app reads on (tcp(7)).
+            let left = stream.unread(ctx) + usize::from(stream.peer_closed);
+            // Cannot cut: a fifo is at most 1 GiB.
+            let data = (left as i32).to_ne_bytes().to_vec();
+            let control = Control { level: libc::IPPROTO_TCP, kind: TCP_INQ, data };
+            return Ok(Answer::with(count, Out::Message(bytes, vec![control], 0)));
+        }
         Ok(Answer::with(count, Out::Bytes(bytes)))
     }
 
@@ -179,19 +248,19 @@ impl Sockets {
         if let Kind::Pipe { number, is_reader } = self.descriptor(fd)?.kind {
             return self.write_pipe(fd, number, is_reader, data, expired);
         }
+        let watch = self.watch.clone();
         let (socket, nonblocking) = self.get(fd)?;
+        let is_corked = socket.choices.is_corked();
         let must_not = nonblocking || flags & libc::MSG_DONTWAIT != 0 || expired;
         if flags & libc::MSG_OOB != 0 {
             // There is no urgent data to be sent: RFC 9293 SHLD-13 would have us not use it.
             return Err(Stop::Errno(libc::EOPNOTSUPP));
         }
-        if flags & libc::MSG_FASTOPEN != 0 {
-            return Err(Stop::Errno(libc::EOPNOTSUPP));
-        }
-        let (timeout, sndbuf) = (socket.settings.send_timeout, socket.settings.sndbuf());
+        let manner = Manner::of(&socket.choices, flags);
+        let (timeout, sndbuf) = (socket.choices.send_timeout, socket.choices.sndbuf());
         let stream = match &mut socket.state {
             State::Fresh | State::Listening(_) => return Err(Stop::Errno(libc::EPIPE)),
-            State::Connecting(..) => return Err(wait_unless(must_not, timeout)),
+            State::Deferred(_) | State::Connecting(_) => return Err(wait_unless(must_not, timeout)),
             State::Failed(errno) => {
                 let errno = *errno;
                 socket.state = State::Fresh;
@@ -214,8 +283,24 @@ impl Sockets {
         let is_closed_for_now = stream.was_full && !stream.is_writable(ctx, sndbuf);
         let room = if is_closed_for_now { 0 } else { sndbuf.saturating_sub(stream.unacknowledged(ctx)) };
         let end = data.len().min(*done + room);
-        *done += ctx.write(stream.session, &data[*done..end]);
+        let count = ctx.write(stream.session, &data[*done..end]);
+        *done += count;
         stream.was_full = *done < data.len();
+        let is_whole = !stream.was_full;
+        // Linux pushes what waits when it goes to sleep for room.
+        let more = manner.more && is_whole;
+        let now_us = ctx.now().as_micros();
+        let end = watch.lock().wrote(stream.ends, now_us, count, more, manner.eor && is_whole, !is_whole);
+        if is_whole || must_not {
+            stream.notices.wrote(end, manner.zero_copy, manner.stamps);
+        }
+        if manner.more {
+            // MSG_MORE is TCP_CORK for one write.
+            ctx.set_option(stream.session, SocketOption::Cork(true));
+        } else if stream.is_held {
+            ctx.set_option(stream.session, SocketOption::Cork(is_corked));
+        }
+        stream.is_held = manner.more;
         if *done == data.len() {
             return Ok(Answer::number(*done as i64));
         }
