@@ -47,15 +47,20 @@ impl Connection {
     }
 
     /// What was received beyond a gap, newest first (RFC 2018 §4), as far as it fits beside the payload.
-    fn sack_blocks<L: SessionLayer>(&self, payload_len: u32, layer: &L) -> SackBlocks {
+    /// A duplicate goes before all, and the range it lies in behind it (RFC 2883 §4).
+    fn sack_blocks<L: SessionLayer>(&mut self, payload_len: u32, layer: &L) -> SackBlocks {
         let mut blocks = SackBlocks::NONE;
         if !self.has_sack {
             return blocks;
         }
         let ranges = layer.rx_ranges(self.session);
-        if ranges.is_empty() {
+        let duplicate = self.rcv.duplicate;
+        let has_duplicate = duplicate.0 != duplicate.1;
+        if ranges.is_empty() && !has_duplicate {
             return blocks;
         }
+        let rcv_nxt = self.rcv.nxt;
+        self.rcv.duplicate = (rcv_nxt, rcv_nxt);
         let space = if self.has_timestamps { 40 - u32::from(TIMESTAMPS_LEN) } else { 40 };
         let room = space.min(u32::from(self.mss).saturating_sub(payload_len).max(if payload_len == 0 {
             space
@@ -63,12 +68,19 @@ impl Connection {
             0
         }));
         let most = (room.saturating_sub(4) / 8).min(4);
+        if has_duplicate && most > 0 {
+            blocks.push(duplicate.0, duplicate.1);
+        }
         let mut push = |range: &hoststack_transport::OooRange| {
             let block = (self.rcv.nxt + range.start, self.rcv.nxt + range.end);
             if (blocks.as_slice().len() as u32) < most && !blocks.as_slice().contains(&block) {
                 blocks.push(block.0, block.1);
             }
         };
+        if has_duplicate && duplicate.0.after(rcv_nxt) {
+            let offset = duplicate.0.since(rcv_nxt);
+            ranges.iter().filter(|range| range.start <= offset && offset < range.end).for_each(&mut push);
+        }
         for recent in self.rcv.recent {
             let offset = recent.since(self.rcv.nxt);
             if let Some(range) = ranges.iter().find(|range| range.start <= offset && offset < range.end) {
@@ -130,7 +142,8 @@ impl Connection {
     ) {
         // A probe's byte is taken back in thought: the peer expects it next.
         let seq = if self.is_probing { self.snd.una } else { self.snd.nxt };
-        let header = self.header(seq, Flags::ACK, 0, now, layer);
+        let flags = Flags::ACK | self.ecn_flags(false);
+        let header = self.header(seq, flags, 0, now, layer);
         self.send_without_data(shared, &header, out);
     }
 
@@ -141,7 +154,7 @@ impl Connection {
         header: &SegmentHeader,
         out: &mut O,
     ) {
-        send_bare(shared, &self.flow, header, out);
+        send_bare(shared, &self.flow, header, self.tos(false), out);
     }
 
     /// A challenge ACK (RFC 5961), at the end of the step, within the connection's limit.
@@ -185,7 +198,7 @@ impl Connection {
             self.purpose = Purpose::Retransmit;
             self.retransmit_at = now.plus_micros(self.rtt.rto_us(&shared.rto).into());
         }
-        send_bare(shared, &self.flow, &header, out);
+        send_bare(shared, &self.flow, &header, self.tos(false), out);
     }
 
     /// <SEQ=SND.NXT><ACK=RCV.NXT><CTL=RST,ACK>.
@@ -200,7 +213,7 @@ impl Connection {
             urgent: 0,
             options: Options { timestamps: self.timestamps(now), ..Options::default() },
         };
-        send_bare(shared, &self.flow, &header, out);
+        send_bare(shared, &self.flow, &header, self.tos(false), out);
     }
 
     /// The delayed acknowledgment is due.

@@ -23,6 +23,7 @@ pub mod congestion;
 mod connection;
 pub mod describe;
 pub mod drop_reason;
+mod ecn;
 pub mod engine;
 mod extras;
 mod fast_open;

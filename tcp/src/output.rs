@@ -63,14 +63,20 @@ pub(crate) fn reset_for(header: &SegmentHeader, len: u32) -> SegmentHeader {
 }
 
 /// Sends a segment without payload.
-pub(crate) fn send_bare<O: Output>(shared: &mut Shared, flow: &FlowKey, header: &SegmentHeader, out: &mut O) {
+pub(crate) fn send_bare<O: Output>(
+    shared: &mut Shared,
+    flow: &FlowKey,
+    header: &SegmentHeader,
+    tos: u8,
+    out: &mut O,
+) {
     shared.counters.segments_out += 1;
     if header.flags.has(Flags::RST) {
         shared.counters.resets_out += 1;
     } else if !header.flags.has_any(Flags::SYN | Flags::FIN) {
         shared.counters.pure_acks_out += 1;
     }
-    out.send(flow, header, 0, |_| ());
+    out.send(flow, header, tos, 0, |_| ());
 }
 
 /// Sends a half-open's SYN, with its data if it has any (RFC 7413 §4.2.1).
@@ -79,7 +85,7 @@ pub(crate) fn send_syn<O: Output>(shared: &mut Shared, syn: &Syn, out: &mut O) {
     shared.counters.segments_out += 1;
     shared.counters.bytes_out += payload.len() as u64;
     shared.counters.fast_opens_out += u64::from(!payload.is_empty());
-    out.send(&syn.flow, &syn.header, payload.len(), |into| into.copy_from_slice(payload));
+    out.send(&syn.flow, &syn.header, syn.dscp << 2, payload.len(), |into| into.copy_from_slice(payload));
 }
 
 /// Why nothing (more) is sent.
@@ -326,7 +332,7 @@ impl Connection {
             self.enter(id, StateEvent::SendFin);
         }
         shared.counters.bytes_out += u64::from(len);
-        self.send_range(seq, len, fin, data_end, shared, now, layer, out);
+        self.send_range(seq, len, fin, len > 0 && !self.is_probing, data_end, shared, now, layer, out);
     }
 
     /// SND.NXT moves by `len`.
@@ -399,7 +405,7 @@ impl Connection {
         self.retransmitted_segments = self.retransmitted_segments.saturating_add(1);
         shared.counters.retransmitted_segments += 1;
         shared.counters.retransmitted_bytes += u64::from(data);
-        self.send_range(seq, data, fin, data_end, shared, now, layer, out);
+        self.send_range(seq, data, fin, false, data_end, shared, now, layer, out);
     }
 
     fn send_range<L: SessionLayer, O: Output>(
@@ -407,6 +413,7 @@ impl Connection {
         seq: SeqNum,
         len: u32,
         fin: bool,
+        is_new: bool,
         data_end: SeqNum,
         shared: &mut Shared,
         now: Instant,
@@ -421,13 +428,15 @@ impl Connection {
             // RFC 9293 §3.9.1.2 (MUST-61, SHLD-27): the last segment of what the app queued is pushed, and no other.
             flags = flags | Flags::PSH;
         }
+        let flags = flags | self.ecn_flags(is_new);
         let header = self.header(seq, flags, len, now, layer);
         shared.counters.segments_out += 1;
         self.last_sent = now;
         self.cc.on_sent(now, len, self.flight_size());
         self.pace(now, len);
         let (session, offset) = (self.session, seq.since(self.snd.una));
-        out.send(&self.flow, &header, len as usize, |into| layer.tx_copy(session, offset, into));
+        let tos = self.tos(is_new);
+        out.send(&self.flow, &header, tos, len as usize, |into| layer.tx_copy(session, offset, into));
     }
 }
 

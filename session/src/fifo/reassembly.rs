@@ -5,7 +5,6 @@
 use hoststack_transport::OooRange;
 use smallvec::SmallVec;
 
-
 /// The most ranges of out-of-order data that a fifo keeps; data that would open another is refused. Enough for a loss of
 /// one in twenty on a path that holds 30 MB; 8 KiB that a peer makes us look at with a segment, at worst, and no more
 /// (CVE-2018-5390).
