@@ -63,7 +63,8 @@ impl FarEnd {
         if !watch.moves_push {
             return;
         }
-        let mut burst: Vec<&mut Sent> = line.from_stack.iter_mut().filter(|sent| sent.data.is_some()).collect();
+        let mut burst: Vec<&mut Sent> =
+            line.from_stack.iter_mut().filter(|sent| sent.data.is_some()).collect();
         let data: Vec<Data> = burst.iter_mut().filter_map(|sent| sent.data.take()).collect();
         for (sent, is_push) in burst.into_iter().zip(watch.push(&data)) {
             set_push(&mut sent.packet, is_push);

@@ -17,7 +17,7 @@ use hoststack::{EndHow, InterfaceSpec, Query, SessionLimits, SingleThreaded, Sta
 use hoststack_wire::{ipv4, ipv6};
 use parking_lot::Mutex;
 
-use crate::call::{Answer, Call, Destination, Out};
+use crate::call::{Answer, Call, Out};
 use crate::device::FarEnd;
 use crate::flags::Flags;
 use crate::settings::Settings;
@@ -29,8 +29,13 @@ const EPOCH_US: u64 = 1_000_000;
 /// After the script the clock runs this far for what ends by itself (TIME-WAIT, FIN-WAIT-2).
 const END_US: u64 = 130_000_000;
 
-/// A call and where its answer goes.
-type Request = (Call, Sender<Answer>);
+/// A call, on its way to the stack's thread.
+struct Request {
+    call: Call,
+    answer: Sender<Answer>,
+    /// Nobody else moves the clock while this call waits.
+    is_alone: bool,
+}
 
 /// A running stack, from any thread.
 #[derive(Clone)]
@@ -44,8 +49,21 @@ impl Handle {
     /// # Panics
     /// When the stack's thread has ended: after [`Call::Free`], or because it panicked.
     pub fn call(&self, call: Call) -> Answer {
+        self.ask(call, false)
+    }
+
+    /// The same for the thread that runs the script: nobody else moves the clock, so a call that must wait runs it until
+    /// it is answered; at the cap it is interrupted.
+    ///
+    /// # Panics
+    /// As [`Handle::call`].
+    pub fn call_alone(&self, call: Call) -> Answer {
+        self.ask(call, true)
+    }
+
+    fn ask(&self, call: Call, is_alone: bool) -> Answer {
         let (answer, wait) = channel();
-        self.requests.send((call, answer)).expect("the stack runs until it is freed");
+        self.requests.send(Request { call, answer, is_alone }).expect("the stack runs until it is freed");
         wait.recv().expect("the stack answers every call unless it panics")
     }
 }
@@ -104,8 +122,6 @@ struct Driver {
     far_end: FarEnd,
     sockets: Arc<Mutex<Sockets>>,
     settings: Settings,
-    /// Peers that scripts named before there was a stack: they are routed to the device.
-    remotes: Vec<IpAddr>,
     waiting: Vec<Waiting>,
 }
 
@@ -126,7 +142,6 @@ impl Driver {
             far_end,
             sockets,
             settings,
-            remotes: Vec::new(),
             waiting: Vec::new(),
             flags,
         };
@@ -139,7 +154,7 @@ impl Driver {
     /// Builds the stack with the settings as they are now.
     fn build(&mut self) -> Result<(), String> {
         let ours = self.sockets.lock().ours.clone();
-        let interface = interface(&self.flags, &self.far_end, &ours, &self.remotes)?;
+        let interface = interface(&self.far_end, self.flags.mtu, &ours)?;
         let builder = Stack::builder().config(config(&self.flags, &self.settings)).interface(interface);
         let mut stack = Stack::single_threaded(builder).map_err(|error| error.to_string())?;
         stack.use_virtual_time_from(self.before);
@@ -164,7 +179,7 @@ impl Driver {
     }
 
     fn run(mut self, inbox: &Receiver<Request>) {
-        while let Ok((call, answer)) = inbox.recv() {
+        while let Ok(Request { call, answer, is_alone }) = inbox.recv() {
             self.far_end.end_burst();
             match call {
                 Call::Free => {
@@ -194,6 +209,7 @@ impl Driver {
                 Call::System(text) => {
                     let (status, output) = shell::run(&mut self, &text);
                     self.sockets.lock().settings = self.settings.clone();
+                    self.far_end.watch.lock().group_min = self.settings.group_min();
                     self.settle();
                     let _ = answer.send(Answer::with(status.into(), Out::Text(output)));
                 }
@@ -202,7 +218,9 @@ impl Driver {
                     let _ = answer.send(Answer::number(0));
                 }
                 call => {
-                    self.learn_from(&call);
+                    if let Call::Bind(_, addr) = &call {
+                        self.learn_local(Some(addr.ip().to_canonical()));
+                    }
                     let is_early = self.running.is_none();
                     let early = if is_early { self.sockets.lock().without_stack(&call) } else { None };
                     match early {
@@ -210,6 +228,9 @@ impl Driver {
                         None => {
                             self.begin(call, answer);
                             self.settle();
+                            if is_alone && !self.waiting.is_empty() {
+                                self.interrupt_at_cap();
+                            }
                         }
                     }
                 }
@@ -218,42 +239,29 @@ impl Driver {
         // packetdrill ends without freeing when a script fails; the process goes with it.
     }
 
-    /// Before there is a stack, a script's first packet tells both addresses, which `--so_flags` may not.
+    /// Before there is a stack, a script's first packet tells our address, which `--so_flags` may not.
     fn learn(&mut self, packet: &[u8]) {
-        let ends: Option<(IpAddr, IpAddr)> = match packet.first().map(|byte| byte >> 4) {
-            Some(4) => ipv4::Header::parse(packet).ok().map(|(header, _)| (header.dst.into(), header.src.into())),
-            Some(6) => ipv6::Header::parse(packet).ok().map(|(header, _)| (header.dst.into(), header.src.into())),
+        let local: Option<IpAddr> = match packet.first().map(|byte| byte >> 4) {
+            Some(4) => ipv4::Header::parse(packet).ok().map(|(header, _)| header.dst.into()),
+            Some(6) => ipv6::Header::parse(packet).ok().map(|(header, _)| header.dst.into()),
             _ => None,
         };
-        if let Some((local, remote)) = ends {
-            self.learn_ends(Some(local), Some(remote));
-        }
+        self.learn_local(local);
     }
 
-    fn learn_from(&mut self, call: &Call) {
-        match call {
-            Call::Bind(_, addr) => self.learn_ends(Some(addr.ip().to_canonical()), None),
-            Call::Connect(_, Some(addr)) => self.learn_ends(None, Some(addr.ip().to_canonical())),
-            Call::Write { to: Destination::Address(addr), .. } => {
-                self.learn_ends(None, Some(addr.ip().to_canonical()));
-            }
-            _ => {}
-        }
-    }
-
-    fn learn_ends(&mut self, local: Option<IpAddr>, remote: Option<IpAddr>) {
-        if self.running.is_some() {
-            return;
-        }
+    /// An address that a script binds to before there is a stack is ours.
+    fn learn_local(&mut self, local: Option<IpAddr>) {
         let mut sockets = self.sockets.lock();
-        if let Some(local) = local
+        if self.running.is_none()
+            && let Some(local) = local
             && !local.is_unspecified()
-            && !self.flags.names(local)
             && !sockets.ours.contains(&local)
         {
-            sockets.ours.insert(0, local);
+            // Instead of the one that was assumed, which may even be the peer's.
+            let assumed = [self.flags.local_v4.into(), self.flags.local_v6.into()];
+            sockets.ours.retain(|addr| addr.is_ipv4() != local.is_ipv4() || !assumed.contains(addr));
+            sockets.ours.push(local);
         }
-        self.remotes.extend(remote.filter(|remote| !remote.is_unspecified()));
     }
 
     // ---- Time ----
@@ -315,6 +323,23 @@ impl Driver {
                 return Answer::with(0, Out::Packet(Vec::new(), self.now().as_micros()));
             }
             self.hop(cap);
+        }
+    }
+
+    /// Runs the clock until the call that was made last is answered; gives it up at the cap.
+    fn interrupt_at_cap(&mut self) {
+        let cap = self.now().plus_micros(self.flags.cap_us);
+        let count = self.waiting.len();
+        while self.waiting.len() == count && self.now() < cap {
+            if self.settle().is_none() {
+                break;
+            }
+            self.hop(cap);
+        }
+        if self.waiting.len() == count
+            && let Some(last) = self.waiting.pop()
+        {
+            let _ = last.answer.send(Answer::error(libc::EINTR));
         }
     }
 
@@ -483,54 +508,20 @@ fn config(flags: &Flags, settings: &Settings) -> StackConfig {
     StackConfig { workers: 1, tcp, sessions, pin: false, seed: Some(flags.seed), ..StackConfig::default() }
 }
 
-fn interface(
-    flags: &Flags,
-    far_end: &FarEnd,
-    ours: &[IpAddr],
-    remotes: &[IpAddr],
-) -> Result<InterfaceSpec, String> {
+fn interface(far_end: &FarEnd, mtu: usize, ours: &[IpAddr]) -> Result<InterfaceSpec, String> {
     let cidr = |addr: IpAddr, prefix: u8| -> Result<Cidr, String> {
         format!("{addr}/{prefix}").parse().map_err(|error| format!("{addr}/{prefix}: {error}"))
     };
-    let mut spec = InterfaceSpec::new(far_end.device(flags.mtu));
+    let mut spec = InterfaceSpec::new(far_end.device(mtu));
     for addr in ours {
         spec = spec.address(cidr(*addr, if addr.is_ipv4() { 16 } else { 64 })?);
     }
-    let mut routes: Vec<Cidr> = Vec::new();
-    let named = [flags.remote_v4.into(), flags.remote_v6.into()];
-    for remote in named.iter().chain(remotes) {
-        let route = network(*remote)?;
-        // What is on the interface's own network needs no route.
-        let is_near = ours.iter().any(|addr| addr.is_ipv4() == remote.is_ipv4() && near(*addr, *remote));
-        if !routes.contains(&route) && !is_near {
-            routes.push(route);
-        }
+    // Whoever a script talks to is at the other end of the device.
+    for everybody in ["0.0.0.0/0", "::/0"] {
+        let route: Cidr = everybody.parse().map_err(|error| format!("{everybody}: {error}"))?;
+        spec = spec.route(route, None);
     }
-    Ok(routes.into_iter().fold(spec, |spec, route| spec.route(route, None)))
-}
-
-/// Whether two addresses share the network that the interface has.
-fn near(a: IpAddr, b: IpAddr) -> bool {
-    match (a, b) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => a.octets()[..2] == b.octets()[..2],
-        (IpAddr::V6(a), IpAddr::V6(b)) => a.segments()[..4] == b.segments()[..4],
-        _ => false,
-    }
-}
-
-/// The /24 or /64 of an address.
-fn network(addr: IpAddr) -> Result<Cidr, String> {
-    let (network, prefix): (IpAddr, u8) = match addr {
-        IpAddr::V4(addr) => {
-            let [a, b, c, _] = addr.octets();
-            (IpAddr::from([a, b, c, 0]), 24)
-        }
-        IpAddr::V6(addr) => {
-            let [a, b, c, d, ..] = addr.segments();
-            (IpAddr::from([a, b, c, d, 0, 0, 0, 0]), 64)
-        }
-    };
-    format!("{network}/{prefix}").parse().map_err(|error| format!("{network}/{prefix}: {error}"))
+    Ok(spec)
 }
 
 /// The builtin app behind the sockets: it notes what it is told; calls do the rest.

@@ -6,12 +6,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub const USAGE: &str = "\
 --so_flags takes words NAME=VALUE with commas or blanks between them:
   profile=linux|freebsd  timers, acknowledgment policy, buffer sizes (default linux)
-  mtu=N                  of the device, 296 to 65535 (default 1500)
+  mtu=N                  of the device, 296 to 65535 (default: --mtu, 1500)
   mss=N                  instead of mtu: the MTU that gives this IPv4 MSS (mtu = N + 40)
-  local=ADDRESS          our address, IPv4 or IPv6, one of each
-                         (default 192.168.0.1 and fd3d:fa7b:d17d::1)
-  remote=ADDRESS         the peer's: its /24 or /64 is routed to packetdrill, nothing else is
-                         (default 192.0.2.1 and 2001:db8::1)
+  local=ADDRESS          our address, IPv4 or IPv6, one of each (default: --local_ip of the command line or of the
+                         script, that to which the script binds, 192.168.0.1 and fd3d:fa7b:d17d::1)
+  remote=ADDRESS         the peer's: taken for compatibility, all addresses are at the other end
   cap=SECONDS            how far an empty netdev_receive runs the clock before it gives up (default 300)
   rcvbuf=BYTES           receive buffer of sockets that do not set SO_RCVBUF
                          (default: what needs window scale 8 in profile linux, 6 in freebsd)
@@ -40,10 +39,6 @@ pub struct Flags {
     pub local_v4: Ipv4Addr,
     /// Our IPv6 address.
     pub local_v6: Ipv6Addr,
-    /// The peer's IPv4 address.
-    pub remote_v4: Ipv4Addr,
-    /// The peer's IPv6 address.
-    pub remote_v6: Ipv6Addr,
     /// How far an empty `netdev_receive` runs the clock, in microseconds.
     pub cap_us: u64,
     /// Receive buffer of sockets that do not set it, in bytes; `None`: by profile.
@@ -65,8 +60,6 @@ impl Default for Flags {
             mtu: 1500,
             local_v4: Ipv4Addr::new(192, 168, 0, 1),
             local_v6: Ipv6Addr::new(0xfd3d, 0xfa7b, 0xd17d, 0, 0, 0, 0, 1),
-            remote_v4: Ipv4Addr::new(192, 0, 2, 1),
-            remote_v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
             cap_us: 300_000_000,
             rcvbuf: None,
             sndbuf: None,
@@ -83,12 +76,36 @@ impl Flags {
     /// # Errors
     /// A sentence that names the word that is wrong.
     pub fn parse(text: &str) -> Result<Flags, String> {
+        Flags::default().and(text)
+    }
+
+    /// The same over what the tool was told itself: `--local_ip=` and `--mtu=` of its command line and before that of its
+    /// script, which it does not hand on.
+    ///
+    /// # Errors
+    /// As [`Flags::parse`].
+    pub fn parse_over<'a>(text: &str, options: impl IntoIterator<Item = &'a str>) -> Result<Flags, String> {
         let mut flags = Flags::default();
+        for option in options {
+            let Some((name, value)) = option.trim().split_once('=') else { continue };
+            let name = match name {
+                "--local_ip" => "local",
+                "--mtu" => "mtu",
+                _ => continue,
+            };
+            // What the tool cannot read either is its to complain about.
+            let _ = flags.set(name, value);
+        }
+        flags.and(text)
+    }
+
+    fn and(mut self, text: &str) -> Result<Flags, String> {
+        let flags = &mut self;
         for word in text.split([',', ' ', '\t', '\n']).filter(|word| !word.is_empty()) {
             let (name, value) = word.split_once('=').ok_or_else(|| format!("{word}: no value"))?;
             flags.set(name, value).ok_or_else(|| format!("{word}: no such flag, or a bad value"))?;
         }
-        Ok(flags)
+        Ok(self)
     }
 
     /// The receive buffer of sockets that do not set it.
@@ -101,16 +118,21 @@ impl Flags {
         self.rcvbuf.unwrap_or(u32::from(u16::MAX) << scale)
     }
 
+    /// The receive window that is offered at first by sockets that do not set their buffer.
+    pub fn first_window(&self) -> u32 {
+        match self.profile {
+            // 64 KiB, so that all of it can be said with the scale.
+            Profile::Linux => 1 << 16,
+            // 64 KiB of whole segments. Cannot cut: an MTU is at most 65535.
+            Profile::FreeBsd => (1_u32 << 16).next_multiple_of(self.mtu as u32 - 40),
+        }
+    }
+
     /// The send buffer of sockets that do not set it.
     pub fn default_sndbuf(&self) -> u32 {
         // Linux's 16 KiB grow as the window does; scripts write more at once.
         let by_profile = if self.profile == Profile::Linux { 87_040 } else { 32_768 };
         self.sndbuf.unwrap_or(by_profile)
-    }
-
-    /// Whether an address is one of ours already.
-    pub fn names(&self, addr: std::net::IpAddr) -> bool {
-        addr == self.local_v4 || addr == self.local_v6
     }
 
     /// Whether PSH stays as the stack sets it: FreeBSD sets it as RFC 9293 says.
@@ -140,10 +162,7 @@ impl Flags {
                 std::net::IpAddr::V4(addr) => self.local_v4 = addr,
                 std::net::IpAddr::V6(addr) => self.local_v6 = addr,
             },
-            "remote" => match value.parse().ok()? {
-                std::net::IpAddr::V4(addr) => self.remote_v4 = addr,
-                std::net::IpAddr::V6(addr) => self.remote_v6 = addr,
-            },
+            "remote" => _ = value.parse::<std::net::IpAddr>().ok()?,
             "cap" => {
                 let seconds: u64 = value.parse().ok().filter(|seconds| (1..=86_400).contains(seconds))?;
                 self.cap_us = seconds * 1_000_000;
@@ -183,11 +202,22 @@ mod tests {
     }
 
     #[test]
+    fn the_tools_own_options_count_less() {
+        let options = ["packetdrill", "--local_ip=fd00::2", "--mtu=1520", "--local_ip=home", "x.pkt"];
+        let flags = Flags::parse_over("mtu=1400", options).unwrap();
+        assert_eq!((flags.mtu, flags.local_v6), (1400, "fd00::2".parse().unwrap()));
+    }
+
+    #[test]
     fn what_is_not_known_is_named() {
-        for bad in ["mtu=0", "mtu", "colour=red", "profile=plan9", "local=home", "cap=0", "rcvbuf=0", "psh=often"] {
+        for bad in
+            ["mtu=0", "mtu", "colour=red", "profile=plan9", "local=home", "cap=0", "rcvbuf=0", "psh=often"]
+        {
             assert!(Flags::parse(bad).unwrap_err().starts_with(bad), "{bad}");
         }
-        for name in ["profile", "mtu", "mss", "local", "remote", "cap", "rcvbuf", "sndbuf", "seed", "psh", "left"] {
+        for name in
+            ["profile", "mtu", "mss", "local", "remote", "cap", "rcvbuf", "sndbuf", "seed", "psh", "left"]
+        {
             assert!(USAGE.contains(&format!("  {name}=")), "{name} is explained");
         }
     }

@@ -36,6 +36,7 @@ const LINUX: &[(&str, &str)] = &[
     ("net.ipv4.tcp_keepalive_probes", "9"),
     ("net.ipv4.tcp_keepalive_time", "7200"),
     ("net.ipv4.tcp_max_syn_backlog", "4096"),
+    ("net.ipv4.tcp_min_tso_segs", "2"),
     ("net.ipv4.tcp_moderate_rcvbuf", "1"),
     ("net.ipv4.tcp_mtu_probing", "0"),
     ("net.ipv4.tcp_no_metrics_save", "0"),
@@ -225,6 +226,11 @@ impl Settings {
         self.linux("tcp_notsent_lowat").and_then(|bytes| bytes.try_into().ok()).unwrap_or(u32::MAX)
     }
 
+    /// The least group of segments that pacing leaves together (`tcp_min_tso_segs`).
+    pub fn group_min(&self) -> u32 {
+        self.linux("tcp_min_tso_segs").and_then(|count| count.try_into().ok()).unwrap_or(2)
+    }
+
     /// The algorithm of sockets that do not ask for one.
     pub fn congestion(&self) -> Algorithm {
         self.text("tcp_congestion_control", "cc.algorithm").and_then(algorithm).unwrap_or_default()
@@ -250,6 +256,7 @@ impl Settings {
             mtu_probing: self.linux("tcp_mtu_probing").is_some_and(|value| value != 0)
                 || self.freebsd("pmtud_blackhole_detection").is_some_and(|value| value != 0),
             syn_retries,
+            quick_ack: self.freebsd("delayed_ack") == Some(0),
             // Linux tells the app of an ICMP error of its connect at once.
             abort_on_icmp: self.profile == Profile::Linux,
             keepalive: self
@@ -258,6 +265,11 @@ impl Settings {
                 .then(|| self.keepalive()),
             ..SocketOptions::DEFAULT
         }
+    }
+
+    /// How long a connect may take; Linux's SYN retries end it before that.
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.freebsd("keepinit").unwrap_or(600_000).max(1))
     }
 
     /// The probes of a socket that asks for them and says nothing else.
@@ -296,7 +308,8 @@ impl Settings {
             option_profile,
             ..TcpConfig::default()
         };
-        let count = |value: Option<u64>, default: u8| value.and_then(|n| n.try_into().ok()).unwrap_or(default);
+        let count =
+            |value: Option<u64>, default: u8| value.and_then(|n| n.try_into().ok()).unwrap_or(default);
         let ms = |value: Option<u64>, default: Duration| value.map_or(default, Duration::from_millis);
         match self.profile {
             Profile::Linux => TcpConfig {
@@ -383,8 +396,11 @@ mod tests {
         let mut freebsd = Settings::new(Profile::FreeBsd);
         freebsd.set("net.inet.tcp.rfc1323", "0");
         freebsd.set("net.inet.tcp.msl", "1000");
+        freebsd.set("net.inet.tcp.keepinit", "5000");
+        freebsd.set("net.inet.tcp.delayed_ack", "0");
         let socket = freebsd.socket();
         assert_eq!((socket.timestamps, socket.window_scale, socket.sack), (false, false, true));
+        assert_eq!((freebsd.connect_timeout(), socket.quick_ack), (Duration::from_secs(5), true));
         assert_eq!(freebsd.tcp().time_wait, Duration::from_secs(2));
         assert_eq!(freebsd.tcp().rto_min, Duration::from_millis(230));
         freebsd.set("net.inet.tcp.fastopen.server_enable", "1");

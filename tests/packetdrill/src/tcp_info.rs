@@ -73,6 +73,11 @@ pub(crate) fn encode(facts: &Facts<'_>, room: usize) -> Vec<u8> {
     info.u64(112, pacing_rate_max);
     if let Some(stats) = &stats {
         encode_stats(&mut info, stats);
+        // Linux counts segments, however short, and the SYN or the SYN-ACK as well.
+        let whole = flow.map_or(stats.delivered, |flow| {
+            flow.segments_acked() + stats.sacked.div_ceil(stats.mss.max(1).into())
+        });
+        info.u32(192, whole + 1);
     }
     if let Some((waiting, most)) = backlog {
         info.u32(24, waiting);
@@ -120,8 +125,6 @@ fn encode_stats(info: &mut Writer, stats: &ConnectionStats) {
     info.u64(128, stats.bytes_received);
     info.u32(148, if stats.rtt_min_us == 0 { u32::MAX } else { stats.rtt_min_us });
     info.u64(160, stats.delivery_rate);
-    // Linux counts the SYN or the SYN-ACK as well.
-    info.u32(192, stats.delivered + 1);
     info.u32(196, stats.delivered_ce);
     info.u32(216, stats.dsack_duplicates);
     info.u32(220, u32::from(stats.reordering > 3));
@@ -176,7 +179,9 @@ mod tests {
             bytes_acked: 1 << 40,
             ..ConnectionStats::default()
         };
-        let flow = Flow { segments_out: 9, last_data_sent_us: 1_000_000, ..Flow::default() };
+        let mut flow = Flow::at(2500, 1000);
+        flow.first_sent.extend([(400, 1), (1000, 2), (2500, 3)]);
+        (flow.segments_out, flow.last_data_sent_us) = (9, 1_000_000);
         let facts = Facts {
             state: state::ESTABLISHED,
             now_us: 1_250_000,
@@ -192,7 +197,7 @@ mod tests {
         assert_eq!((info[0], info[1], info[2], info[5], info[6]), (1, 3, 2, 7, 0x87));
         assert_eq!((at(8), at(16), at(24), at(28), at(32)), (210_000, 1000, 3, 1, 1));
         assert_eq!((at(44), at(68), at(76), at(80)), (250, 10_000, SSTHRESH_NONE, 12));
-        assert_eq!((at(136), at(192), at(124)), (9, 5, 1 << 8));
+        assert_eq!((at(136), at(192), at(124)), (9, 4, 1 << 8), "two acknowledged, one sacked, one SYN");
         assert_eq!(encode(&facts, 300).len(), 300);
         assert_eq!(encode(&facts, 1), [1]);
     }

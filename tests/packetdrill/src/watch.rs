@@ -8,13 +8,15 @@
 //! script's writes ([`Watch::wrote`]) and from what was sent together ([`Watch::push`]); `psh=exact` leaves it as the
 //! stack set it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use hoststack_wire::{Flags, IpProtocol, Segment, SegmentHeader, SeqNum, ipv4, ipv6, tcp};
 
 /// Linux's largest segment before it is cut (GSO_MAX_SIZE, less the largest header).
 const BUFFER_MAX: u32 = 65_536 - 1 - 320;
+/// What Linux accounts for a buffer besides its data.
+const BUFFER_COST: u32 = 640;
 /// Linux's MSS when the peer names none.
 const MSS_DEFAULT: u32 = 536;
 
@@ -29,6 +31,8 @@ pub(crate) struct Watch {
     pub(crate) moves_push: bool,
     /// What an MTU leaves for an IPv4 segment's payload.
     pub(crate) mss_v4: u32,
+    /// `tcp_min_tso_segs`.
+    pub(crate) group_min: u32,
     /// Peers that gave a fast open cookie, with their MSS.
     cookies: BTreeMap<IpAddr, u32>,
 }
@@ -49,6 +53,9 @@ pub(crate) struct Flow {
     /// Offsets at which PSH is due, and at which buffers end.
     pushes: BTreeSet<u32>,
     ends: BTreeSet<u32>,
+    /// The ends of all buffers that are not acknowledged.
+    buffers: VecDeque<u32>,
+    is_push_due: bool,
     /// Selectively acknowledged bytes, as the last acknowledgment told.
     sacked: u32,
     /// Smoothed and least round trip, in microseconds; 0 before the first.
@@ -56,8 +63,10 @@ pub(crate) struct Flow {
     rtt_min_us: u64,
     syn_sent_us: u64,
     pushed: u32,
-    /// Segments of the group that is being sent, and how many it will have.
-    group: (u32, u32),
+    /// Segments of the group that is being sent, how many it will have, and how long its first is.
+    group: (u32, u32, u32),
+    /// The least length of a group that pacing leaves (`tcp_min_tso_segs`); 0: Linux's default of 2.
+    group_min: u32,
     /// The peer's shift, its largest window, its MSS, and whether timestamps are in use.
     scale: Option<u8>,
     our_scale: bool,
@@ -91,6 +100,22 @@ pub(crate) struct Flow {
     pub(crate) first_sent: BTreeMap<u32, u64>,
     /// When what was acknowledged was: offset, microsecond.
     pub(crate) acked_at: BTreeMap<u32, u64>,
+}
+
+/// A write of the script.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Write {
+    pub(crate) now_us: u64,
+    /// How many bytes it would write.
+    pub(crate) want: u32,
+    /// MSG_MORE, MSG_EOR.
+    pub(crate) more: bool,
+    pub(crate) eor: bool,
+    /// The send buffer, and how much may be unsent.
+    pub(crate) sndbuf: u32,
+    pub(crate) lowat: u32,
+    /// The congestion window, in bytes.
+    pub(crate) cwnd: u32,
 }
 
 /// How long a connection had data to send, and what kept it from sending (tcpi_busy_time and its kin).
@@ -182,24 +207,15 @@ impl Watch {
         self.flows.entry(ends).or_default()
     }
 
-    /// The script wrote `count` bytes in one go; `is_full`: and would have written more.
-    pub(crate) fn wrote(
-        &mut self,
-        ends: Ends,
-        now_us: u64,
-        count: usize,
-        more: bool,
-        eor: bool,
-        is_full: bool,
-    ) -> u32 {
+    /// The script writes: how many of `write.want` bytes Linux's send buffer would take, and takes note of them.
+    pub(crate) fn wrote(&mut self, ends: Ends, write: &Write) -> u32 {
         let mss_v4 = self.mss_v4;
         let flow = self.flow_mut(ends);
-        flow.pass_time(now_us);
-        flow.is_full = is_full;
         let limit = if ends.0.is_ipv4() { mss_v4 } else { mss_v4.saturating_sub(20) };
-        // Cannot cut: a write is at most 1 GiB.
-        flow.wrote(count as u32, limit, more, eor);
-        flow.written
+        flow.pass_time(write.now_us);
+        let taken = flow.fill(write, limit);
+        flow.is_full = taken < write.want;
+        taken
     }
 
     /// A packet of the peer goes to the stack.
@@ -213,8 +229,11 @@ impl Watch {
                 self.flows.insert((dst, src), Flow::default());
             }
         }
-        if header.flags.has(Flags::SYN) && header.flags.has(Flags::ACK) && has_cookie(&packet[at..]) {
-            self.cookies.insert(src.ip(), header.options.mss.map_or(MSS_DEFAULT, u32::from));
+        if header.flags.has(Flags::SYN) && header.flags.has(Flags::ACK) {
+            let mss = header.options.mss.map_or(MSS_DEFAULT, u32::from);
+            if has_cookie(&packet[at..]) || self.cookies.contains_key(&src.ip()) {
+                self.cookies.insert(src.ip(), mss);
+            }
         }
         self.flow_mut((dst, src)).on_receive(&header, payload, now_us);
     }
@@ -239,16 +258,17 @@ impl Watch {
             return pushed;
         }
         for (number, data) in sent.iter().enumerate() {
-            let mss_v4 = self.mss_v4;
-            let limit = if data.ends.0.is_ipv4() { mss_v4 } else { mss_v4.saturating_sub(20) };
+            let group_min = self.group_min;
             let Some(flow) = self.flows.get_mut(&data.ends) else { continue };
             let rest = sent[number + 1..].iter().find(|other| other.ends == data.ends && other.is_new);
-            if data.is_new {
-                // Cannot cut: a group is at most some dozens of segments.
+            // What is sent again is cut anew: only the ends of writes keep PSH.
+            flow.group_min = group_min;
+            let ends_group = data.is_new && {
                 let left = sent[number + 1..].iter().filter(|other| other.ends == data.ends && other.is_new);
-                flow.group(data, rest.is_some(), left.count() as u32, limit);
-            }
-            pushed[number] = flow.pushes.contains(&data.end);
+                // Cannot cut: what is sent at once is at most some dozens of segments.
+                flow.group(data, rest.is_some(), left.count() as u32)
+            };
+            pushed[number] = ends_group || flow.pushes.contains(&data.end);
         }
         pushed
     }
@@ -297,43 +317,108 @@ impl Flow {
         (most / mss * mss).max(mss)
     }
 
-    /// Puts `count` bytes into buffers as Linux would, and marks the ends that are pushed.
-    fn wrote(&mut self, count: u32, limit: u32, more: bool, eor: bool) {
-        if count == 0 {
-            return;
+    /// What the bytes that were written and not acknowledged cost, with what each buffer costs by itself.
+    fn memory(&self) -> u32 {
+        let buffers = self.buffers.iter().filter(|end| is_before(self.acked, **end)).count();
+        // Cannot cut: a run has some thousands of buffers.
+        self.written.wrapping_sub(self.acked) + BUFFER_COST * buffers as u32
+    }
+
+    /// The send buffer that Linux would make for a congestion window, unless it is full or the script set one: room for
+    /// two windows of segments with what they cost (`tcp_sndbuf_expand`).
+    pub(crate) fn expanded_sndbuf(&self, cwnd: u32, mss: u32) -> u32 {
+        let flight = self.sent.wrapping_sub(self.acked).saturating_sub(self.sacked).div_ceil(mss);
+        let segments = cwnd / mss;
+        if flight >= segments {
+            return 0;
         }
-        let size = self.buffer_size(limit);
-        // The last buffer takes more while it is not sent; what is sent of it was cut off.
-        let is_open = is_before(self.sent, self.written) && !self.is_closed;
-        if is_open && is_before(self.buffer_start, self.sent) {
-            self.buffer_start = self.sent;
-        }
-        if !is_open || self.written.wrapping_sub(self.buffer_start) >= size {
-            self.buffer_start = self.written;
-        } else {
-            self.pushes.remove(&self.written);
-        }
-        let end = self.written.wrapping_add(count);
-        loop {
+        // A segment, its headers and its description, rounded to what is allocated.
+        let cost = (mss + 640).next_power_of_two() + 256;
+        2 * segments.max(10) * cost
+    }
+
+    /// Whether a writer is woken: a third of the buffer is free, and less than half of the threshold is unsent.
+    pub(crate) fn is_writable(&self, sndbuf: u32, lowat: u32) -> bool {
+        let memory = self.memory();
+        sndbuf.saturating_sub(memory) >= memory / 2
+            && memory < sndbuf
+            && u64::from(self.unsent()) * 2 < u64::from(lowat)
+    }
+
+    /// Puts bytes into buffers as Linux would, marks the ends that are pushed, and tells how many there was room for.
+    ///
+    /// A buffer that is full is sent at once, as far as the windows let it, and what is left of it takes more.
+    fn fill(&mut self, write: &Write, limit: u32) -> u32 {
+        let Write { want, more, eor, sndbuf, lowat, cwnd, .. } = *write;
+        let (size, mss) = (self.buffer_size(limit), self.mss(limit));
+        let (start, end) = (self.written, self.written.wrapping_add(want));
+        self.buffers.retain(|end| is_before(self.acked, *end));
+        // How far it would be sent by now, and how far the windows would let it.
+        let mut sent = self.sent;
+        let flight = sent.wrapping_sub(self.acked).saturating_sub(self.sacked).div_ceil(mss);
+        let mut quota = (cwnd / mss).saturating_sub(flight);
+        let half = (cwnd / mss / 2).max(1);
+        let window_end = self.acked.wrapping_add(self.window);
+        while self.written != end {
+            let is_open = is_before(sent, self.written) && !self.is_closed;
+            if is_open && is_before(self.buffer_start, sent) {
+                self.buffer_start = sent;
+            }
+            if is_open && self.written.wrapping_sub(self.buffer_start) < size {
+                let was_push = self.pushes.remove(&self.written);
+                self.ends.remove(&self.written);
+                self.buffers.pop_back();
+                // What was pushed within this write stays so, and ends later.
+                self.is_push_due |= was_push && self.written != start;
+            } else {
+                if self.memory() >= sndbuf || self.written.wrapping_sub(sent) >= lowat {
+                    break;
+                }
+                self.buffer_start = self.written;
+                self.is_closed = false;
+            }
             let room = size - self.written.wrapping_sub(self.buffer_start);
-            let step = end.wrapping_sub(self.written).min(room);
-            self.written = self.written.wrapping_add(step);
-            let is_full = step == room;
-            let is_end = self.written == end;
-            let is_due = self.written.wrapping_sub(self.pushed) > self.window_max >> 1;
-            if (is_full && is_due) || (is_end && (!more || is_due)) {
+            self.written = self.written.wrapping_add(end.wrapping_sub(self.written).min(room));
+            self.buffers.push_back(self.written);
+            if std::mem::take(&mut self.is_push_due) {
+                self.pushes.insert(self.written);
+            }
+            if self.written.wrapping_sub(self.buffer_start) < size {
+                continue;
+            }
+            self.ends.insert(self.written);
+            let is_due = self.is_half_a_window();
+            if is_due {
                 self.pushes.insert(self.written);
                 self.pushed = self.written;
             }
-            if is_full {
-                self.ends.insert(self.written);
+            // All that waits is sent, or one group of the buffer if it is the first.
+            let is_first = !is_before(sent, self.buffer_start);
+            while quota > 0 && is_before(sent, self.written) && (is_due || is_first) {
+                let group = half.min(quota) * mss;
+                let next = sent.wrapping_add(group.min(self.written.wrapping_sub(sent)));
+                if is_before(window_end, next) {
+                    break;
+                }
+                quota -= next.wrapping_sub(sent).div_ceil(mss);
+                sent = next;
+                if !is_due {
+                    break;
+                }
             }
-            if is_end {
-                break;
-            }
-            self.buffer_start = self.written;
         }
-        self.is_closed = eor;
+        let taken = self.written.wrapping_sub(start);
+        // A writer that must wait for room pushes what it wrote.
+        if taken > 0 && (!more || taken < want || self.is_half_a_window()) {
+            self.pushes.insert(self.written);
+            self.pushed = self.written;
+        }
+        self.is_closed = (eor && taken == want) || (self.is_closed && taken == 0);
+        taken
+    }
+
+    fn is_half_a_window(&self) -> bool {
+        self.written.wrapping_sub(self.pushed) > self.window_max >> 1
     }
 
     fn on_receive(&mut self, header: &SegmentHeader, payload: u32, now_us: u64) {
@@ -371,7 +456,9 @@ impl Flow {
                 }
             }
         }
-        if flags.has(Flags::ACK) && let Some(iss) = self.iss {
+        if flags.has(Flags::ACK)
+            && let Some(iss) = self.iss
+        {
             if self.last_ack_received_us == 0 {
                 self.on_round_trip(now_us.saturating_sub(self.syn_sent_us));
             }
@@ -389,6 +476,12 @@ impl Flow {
                 self.acked_at.insert(acked, now_us);
             }
         }
+    }
+
+    /// One of which so much is sent and acknowledged.
+    #[cfg(test)]
+    pub(crate) fn at(sent: u32, acked: u32) -> Flow {
+        Flow { sent, acked, written: sent, ..Flow::default() }
     }
 
     fn on_round_trip(&mut self, us: u64) {
@@ -411,27 +504,25 @@ impl Flow {
                 u32::try_from((rate >> 10) + bonus).unwrap_or(u32::MAX) / mss
             }
         };
-        half.min(paced.max(2)).min(more + 1)
+        half.min(paced.max(self.group_min.max(2))).min(more + 1)
     }
 
-    /// Counts a new segment into its group, and marks the end of the group if it is one of several segments.
-    fn group(&mut self, data: &Data, is_followed: bool, more: u32, limit: u32) {
-        let mss = self.mss(limit);
+    /// Counts a new segment into its group; whether it ends one of several segments.
+    fn group(&mut self, data: &Data, is_followed: bool, more: u32) -> bool {
         if self.group.0 == 0 {
-            self.group = (0, self.group_len(more, mss));
+            self.group = (0, self.group_len(more, data.len.max(1)), data.len);
         }
         self.group.0 += 1;
         let is_over = !is_followed
             || self.group.0 >= self.group.1
-            || data.len < mss
+            || data.len < self.group.2
             || self.ends.contains(&data.end)
             || self.pushes.contains(&data.end);
+        let is_of_several = self.group.0 > 1;
         if is_over {
-            if self.group.0 > 1 {
-                self.pushes.insert(data.end);
-            }
-            self.group = (0, 0);
+            self.group = (0, 0, 0);
         }
+        is_over && is_of_several
     }
 
     /// Takes note of a segment that is sent: where its data end, and whether they are new.
@@ -467,13 +558,16 @@ impl Flow {
             // Early data: it goes out before anything is written to the connection.
             self.written = end;
             self.buffer_start = end;
+            self.buffers.push_back(end);
+            self.pushes.insert(end);
         }
         let is_new = is_before(self.sent, end);
         if is_new {
             self.sent = end;
             self.first_sent.insert(end, now_us);
         }
-        Some((end, is_new))
+        // A SYN has no PSH, whatever it carries.
+        (!flags.has(Flags::SYN)).then_some((end, is_new))
     }
 
     /// Time passed: what it was spent on until now.
@@ -505,6 +599,12 @@ impl Flow {
         self.written.wrapping_sub(self.sent)
     }
 
+    /// Segments that were acknowledged, as they were cut when they were sent first.
+    pub(crate) fn segments_acked(&self) -> u32 {
+        // Cannot cut: a run has some thousands of segments.
+        self.first_sent.keys().filter(|end| !is_before(self.acked, **end)).count() as u32
+    }
+
     /// Bytes written in all.
     pub(crate) fn written(&self) -> u32 {
         self.written
@@ -523,22 +623,27 @@ mod tests {
         flow.pushes.iter().copied().collect()
     }
 
+    /// A write while the congestion window lets nothing out.
+    fn write(want: u32) -> Write {
+        Write { now_us: 0, want, more: false, eor: false, sndbuf: u32::MAX, lowat: u32::MAX, cwnd: 0 }
+    }
+
     #[test]
     fn each_write_that_was_sent_ends_with_a_push() {
         let mut flow = flow(32_000);
-        flow.wrote(1500, 1460, false, false);
+        flow.fill(&write(1500), 1460);
         flow.sent = 1500;
-        flow.wrote(1000, 1460, false, false);
+        flow.fill(&write(1000), 1460);
         assert_eq!(pushes(&flow), [1500, 2500]);
         // What is not sent yet takes more.
-        flow.wrote(200, 1460, false, false);
+        flow.fill(&write(200), 1460);
         assert_eq!(pushes(&flow), [1500, 2700]);
     }
 
     #[test]
     fn a_long_write_is_pushed_after_half_a_window() {
         let mut flow = flow(32_000);
-        flow.wrote(100_000, 1460, false, false);
+        flow.fill(&write(100_000), 1460);
         // Buffers of 16000; the second goes beyond half of the window.
         assert_eq!(pushes(&flow), [32_000, 64_000, 96_000, 100_000]);
     }
@@ -548,7 +653,7 @@ mod tests {
         let ends = ("192.0.2.1:1".parse().unwrap(), "192.0.2.2:2".parse().unwrap());
         let mut watch = Watch { moves_push: true, mss_v4: 1460, ..Watch::default() };
         *watch.flow_mut(ends) = flow(32_000);
-        watch.wrote(ends, 0, 30_000, false, false, false);
+        watch.wrote(ends, &write(30_000));
         let mut send = |from: u32, count: u32, acked: u32| {
             let flow = watch.flow_mut(ends);
             (flow.sent, flow.acked) = ((from + count) * 1000, acked);
@@ -567,23 +672,36 @@ mod tests {
     #[test]
     fn more_to_come_is_not_pushed_and_nothing_joins_an_end_of_record() {
         let mut flow = flow(32_000);
-        flow.wrote(100, 1460, true, false);
+        flow.fill(&Write { more: true, ..write(100) }, 1460);
         assert_eq!(pushes(&flow), []);
-        flow.wrote(100, 1460, false, true);
-        flow.wrote(100, 1460, false, false);
+        flow.fill(&Write { eor: true, ..write(100) }, 1460);
+        flow.fill(&write(100), 1460);
         assert_eq!(pushes(&flow), [200, 300]);
+    }
+
+    #[test]
+    fn what_is_sent_while_it_is_written_moves_the_ends_of_buffers() {
+        let mut flow = flow(32_792);
+        flow.window = 32_792;
+        // Of the first 16000 five segments go at once; the rest takes 5000 more, is pushed, and takes again what went.
+        let taken = flow.fill(&Write { sndbuf: 50_000, cwnd: 10_000, ..write(59_000) }, 1460);
+        assert_eq!(taken, 58_000);
+        assert_eq!(flow.ends.iter().copied().collect::<Vec<_>>(), [26_000, 42_000, 58_000]);
+        assert!(!flow.is_writable(50_000, u32::MAX));
+        (flow.sent, flow.acked) = (42_000, 26_000);
+        assert!(flow.is_writable(50_000, u32::MAX) && !flow.is_writable(50_000, 32_000));
     }
 
     #[test]
     fn a_write_joins_only_what_is_left_of_a_buffer() {
         let mut flow = flow(4000);
-        flow.wrote(2000, 1460, false, false);
+        flow.fill(&write(2000), 1460);
         flow.sent = 1000;
         // Of the first buffer a thousand bytes wait: it takes a thousand more.
-        flow.wrote(1500, 1460, false, false);
+        flow.fill(&write(1500), 1460);
         assert_eq!(pushes(&flow), [3500]);
         flow.sent = 3500;
-        flow.wrote(10, 1460, false, false);
+        flow.fill(&write(10), 1460);
         assert_eq!(pushes(&flow), [3500, 3510]);
     }
 }

@@ -186,7 +186,7 @@ fn blocked_accept_and_read_are_completed_by_proxy() {
 
 #[test]
 fn a_blocked_write_is_completed_as_room_appears() {
-    let mut script = Script::with("sndbuf=3000");
+    let mut script = Script::with("profile=freebsd,rcvbuf=65535,sndbuf=3000");
     let (fd, _) = script.established();
     let (written, woken, done) = script.blocked(
         |script| script.0.write(fd, 5000),
@@ -388,8 +388,8 @@ fn a_second_listener_of_a_port_is_refused() {
 fn what_the_stack_does_not_have_is_refused() {
     let script = Script::new();
     let fd = script.socket(0);
-    assert_eq!(script.option(fd, libc::IPPROTO_TCP, libc::TCP_INFO), Err(libc::ENOPROTOOPT));
-    assert_eq!(script.set_option(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &[1]), Err(libc::ENOPROTOOPT));
+    assert_eq!(script.option(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR), Err(libc::ENOPROTOOPT));
+    assert_eq!(script.set_option(fd, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &[1]), Err(libc::ENOPROTOOPT));
     assert_eq!(script.set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &[5000]), Ok(0));
     assert_eq!(script.option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF), Ok(10_000));
     assert_eq!(script.option(-1, libc::SOL_SOCKET, libc::SO_ERROR), Err(libc::EBADF));
@@ -409,10 +409,10 @@ fn the_profile_decides_the_window_scale() {
 
 #[test]
 fn a_send_buffer_that_shrinks_lets_less_through() {
-    let mut script = Script::new();
+    let mut script = Script::with("profile=freebsd,rcvbuf=65535");
     let (fd, _) = script.established();
-    assert_eq!(script.set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &[2500]), Ok(0));
-    assert_eq!(script.option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF), Ok(5000), "doubled, as Linux does");
+    assert_eq!(script.set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &[5000]), Ok(0));
+    assert_eq!(script.option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF), Ok(5000));
     assert_eq!(script.fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK.into()), Ok(0));
     assert_eq!((script.write(fd, 9000), script.write(fd, 1)), (Ok(5000), Err(EAGAIN)));
     assert_eq!(script.poll(fd, POLLOUT, 0), (Ok(0), 0));
@@ -423,6 +423,150 @@ fn a_send_buffer_that_shrinks_lets_less_through() {
     script.gets(". 1:1(0) ack 3001 win 65535");
     assert_eq!(script.poll(fd, POLLOUT, 0), (Ok(1), POLLOUT));
     assert_eq!(script.write(fd, 9000), Ok(3000));
+    script.end();
+}
+
+#[test]
+fn linuxs_send_buffer_takes_whole_groups_of_segments() {
+    let mut script = Script::new();
+    let (fd, _) = script.established();
+    assert_eq!(script.set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &[2500]), Ok(0));
+    assert_eq!(script.option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF), Ok(5000), "doubled");
+    assert_eq!(script.fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK.into()), Ok(0));
+    assert_eq!((script.write(fd, 9000), script.write(fd, 1)), (Ok(9000), Err(EAGAIN)));
+    assert_eq!(script.poll(fd, POLLOUT, 0), (Ok(0), 0));
+    script.end();
+}
+
+#[test]
+fn push_is_where_linux_has_it_or_where_the_stack_has_it() {
+    for (flags, marks) in [("psh=buffers", "....P....P"), ("psh=exact", "..........")] {
+        let mut script = Script::with(&format!("rcvbuf=65535,{flags}"));
+        let (fd, _) = script.established();
+        assert_eq!(script.write(fd, 30_000), Ok(30_000));
+        for (number, mark) in marks.chars().enumerate() {
+            let start = number * 1000 + 1;
+            let flags = if mark == 'P' { "P." } else { "." };
+            script.sends(&format!("{flags} {start}:{}(1000) ack 1", start + 1000));
+        }
+        script.end();
+    }
+}
+
+#[test]
+fn options_of_tcp_are_kept_and_told() {
+    let mut script = Script::new();
+    let fd = script.socket(0);
+    let tcp = libc::IPPROTO_TCP;
+    for (name, value) in [
+        (libc::TCP_NODELAY, 1),
+        (libc::TCP_CORK, 1),
+        (libc::TCP_KEEPIDLE, 5),
+        (libc::TCP_KEEPINTVL, 6),
+        (libc::TCP_KEEPCNT, 3),
+        (libc::TCP_USER_TIMEOUT, 3000),
+        (libc::TCP_SYNCNT, 2),
+        (libc::TCP_MAXSEG, 1100),
+        (libc::TCP_NOTSENT_LOWAT, 4000),
+        (libc::TCP_FASTOPEN, 5),
+    ] {
+        assert_eq!(script.set_option(fd, tcp, name, &[value]), Ok(0), "option {name}");
+        assert_eq!(script.option(fd, tcp, name), Ok(value.into()), "option {name}");
+    }
+    assert_eq!(script.set_option(fd, tcp, libc::TCP_MAXSEG, &[12]), Err(libc::EINVAL));
+    let bbr = [i32::from_ne_bytes(*b"bbr\0")];
+    assert_eq!(script.set_option(fd, tcp, libc::TCP_CONGESTION, &bbr), Ok(0));
+    let plan9 = [i32::from_ne_bytes(*b"plan")];
+    assert_eq!(script.set_option(fd, tcp, libc::TCP_CONGESTION, &plan9), Err(libc::ENOENT));
+    assert_eq!(
+        script.option_bytes(fd, tcp, libc::TCP_CONGESTION, 16),
+        Ok(b"bbr\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec())
+    );
+    let info = script.option_bytes(fd, tcp, libc::TCP_INFO, 280).unwrap();
+    assert_eq!((info.len(), info[0]), (280, 7), "closed");
+    // SYNs are repeated twice, and name the MSS.
+    assert_eq!(script.connect_async(fd), Err(EINPROGRESS));
+    for _ in 0..3 {
+        script.sends("S 0:0(0)");
+    }
+    assert_eq!(script.receive(), None);
+    script.end();
+}
+
+#[test]
+fn a_corked_rest_waits_and_nodelay_pushes_past_the_cork() {
+    let mut script = Script::new();
+    let (fd, _) = script.established();
+    assert_eq!(script.set_option(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &[1]), Ok(0));
+    assert_eq!(script.write(fd, 1500), Ok(1500));
+    let start = script.sends(". 1:1001(1000) ack 1");
+    assert_eq!(script.set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &[1]), Ok(0));
+    assert_eq!(script.sends("P. 1001:1501(500) ack 1"), start);
+    script.gets(". 1:1(0) ack 1501 win 65535");
+    assert_eq!(script.write(fd, 100), Ok(100));
+    script.sleep_ms(10);
+    assert_eq!(script.set_option(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &[0]), Ok(0));
+    assert_eq!(script.sends("P. 1501:1601(100) ack 1"), start + 10_000, "the cork held it until then");
+    script.end();
+}
+
+#[test]
+fn a_zero_copy_write_is_told_of_when_it_is_acknowledged() {
+    let mut script = Script::new();
+    let (fd, _) = script.established();
+    assert_eq!(script.set_option(fd, libc::SOL_SOCKET, libc::SO_ZEROCOPY, &[1]), Ok(0));
+    assert_eq!(script.send_flags(fd, 500, libc::MSG_ZEROCOPY), Ok(500));
+    script.sends("P. 1:501(500) ack 1");
+    assert_eq!(script.error_queue(fd), Err(EAGAIN));
+    script.gets(". 1:1(0) ack 501 win 65535");
+    assert_eq!(script.poll(fd, 0, 0), (Ok(1), POLLERR));
+    // Header, then errno 0, origin 5 (zero copy), type 0, code 1 (copied), first and last number 0, no address.
+    let (control, flags) = script.error_queue(fd).unwrap();
+    let mut wanted = vec![48, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11, 0, 0, 0, 0, 0, 0, 0, 5, 0, 1, 0];
+    wanted.resize(48, 0);
+    assert_eq!((control, flags), (wanted, libc::MSG_ERRQUEUE));
+    assert_eq!((script.error_queue(fd), script.poll(fd, 0, 0)), (Err(EAGAIN), (Ok(0), 0)));
+    script.end();
+}
+
+#[test]
+fn a_write_opens_a_connection_and_goes_with_the_syn_when_there_is_a_cookie() {
+    let mut script = Script::new();
+    let fd = script.socket(SOCK_NONBLOCK);
+    assert_eq!(script.send_open(fd, 500, libc::MSG_FASTOPEN), Err(EINPROGRESS));
+    script.sends("S 0:0(0)");
+    script.gets("S. 0:0(0) ack 1 win 65535 <mss 1000,FO 0102030405060708,nop,nop>");
+    script.sends(". 1:1(0) ack 1");
+    assert_eq!(script.close(fd), Ok(0));
+    script.sends("F. 1:1(0) ack 1");
+    script.gets("R. 1:1(0) ack 2");
+
+    let fd = script.socket(SOCK_NONBLOCK);
+    assert_eq!(script.send_open(fd, 2000, libc::MSG_FASTOPEN), Ok(960), "a segment, less room for options");
+    script.sends("S 0:960(960)");
+    script.gets("S. 0:0(0) ack 961 win 65535 <mss 1000>");
+    script.sends(". 961:961(0) ack 1");
+    assert_eq!(script.write(fd, 100), Ok(100));
+    script.sends("P. 961:1061(100) ack 1");
+    script.end();
+}
+
+#[test]
+fn a_call_of_the_script_that_nothing_ends_is_interrupted_at_the_cap() {
+    let script = Script::with("cap=5");
+    let listener = script.listener(0);
+    let start = script.now();
+    assert_eq!(script.accept(listener), Err(libc::EINTR));
+    assert!(script.now() - start <= 5 * SECOND + 2);
+    script.end();
+}
+
+#[test]
+fn addresses_are_those_that_the_script_uses() {
+    let mut script = Script::with("local=10.9.8.7,rcvbuf=65535");
+    let (fd, _) = script.established();
+    assert_eq!(script.write(fd, 10), Ok(10));
+    script.sends("P. 1:11(10) ack 1");
     script.end();
 }
 

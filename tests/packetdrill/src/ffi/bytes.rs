@@ -93,13 +93,7 @@ const fn control_header_len() -> usize {
     size_of::<usize>() + 2 * size_of::<c_int>()
 }
 
-fn transmit(
-    userdata: *mut c_void,
-    fd: c_int,
-    pieces: &[iovec],
-    flags: c_int,
-    to: Destination,
-) -> isize {
+fn transmit(userdata: *mut c_void, fd: c_int, pieces: &[iovec], flags: c_int, to: Destination) -> isize {
     let mut data = Vec::new();
     for piece in pieces {
         // No piece lies at null, so there is always a copy.

@@ -35,6 +35,8 @@ static LATEST: Mutex<Option<Handle>> = Mutex::new(None);
 thread_local! {
     /// When the blocking call that this thread made last was done: its next question for the time.
     static WOKEN_AT_US: Cell<Option<u64>> = const { Cell::new(None) };
+    /// Whether this is the thread that runs the script: all calls but those that are written to block.
+    static IS_SCRIPT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Prints why a run cannot go on, and ends the process: the table has no way to say so.
@@ -59,12 +61,27 @@ pub unsafe extern "C" fn packetdrill_interface_init(flags: *const c_char, table:
         // SAFETY: not null, so a C string, says the caller.
         unsafe { CStr::from_ptr(flags) }.to_string_lossy().into_owned()
     };
-    let flags = Flags::parse(&text).unwrap_or_else(|error| die(&format!("--so_flags: {error}\n{USAGE}")));
+    let options = tool_options();
+    let flags = Flags::parse_over(&text, options.iter().map(String::as_str))
+        .unwrap_or_else(|error| die(&format!("--so_flags: {error}\n{USAGE}")));
     let (handle, thread) = start(flags).unwrap_or_else(|error| die(&error));
     *latest() = Some(handle.clone());
+    IS_SCRIPT.set(true);
     let instance = Box::new(Instance { handle, thread: Mutex::new(Some(thread)) });
     // SAFETY: the caller has room for a table there.
     unsafe { table.write(Table::new(Box::into_raw(instance).cast())) };
+}
+
+/// The options of the process and, before them, those at the top of its script, if it has one only.
+fn tool_options() -> Vec<String> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut scripts = arguments.iter().filter(|argument| argument.ends_with(".pkt"));
+    let text = match (scripts.next(), scripts.next()) {
+        (Some(path), None) => std::fs::read_to_string(path).unwrap_or_default(),
+        _ => String::new(),
+    };
+    let lines = text.lines().filter(|line| line.starts_with("--"));
+    lines.flat_map(str::split_whitespace).map(str::to_owned).chain(arguments.clone()).collect()
 }
 
 fn latest() -> std::sync::MutexGuard<'static, Option<Handle>> {
@@ -75,7 +92,8 @@ fn latest() -> std::sync::MutexGuard<'static, Option<Handle>> {
 fn call(userdata: *mut c_void, call: Call) -> Answer {
     // SAFETY: the table's first field, which packetdrill hands back unchanged; it lives until `free`, the last call.
     let instance = unsafe { &*userdata.cast::<Instance>() };
-    let answer = instance.handle.call(call);
+    let handle = &instance.handle;
+    let answer = if IS_SCRIPT.get() { handle.call_alone(call) } else { handle.call(call) };
     if answer.woken_at_us.is_some() {
         WOKEN_AT_US.set(answer.woken_at_us);
     }

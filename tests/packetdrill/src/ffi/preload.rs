@@ -31,7 +31,7 @@ extern "C" fn times(into: *mut tms) -> clock_t {
     TICKS.fetch_add(1, Relaxed)
 }
 
-/// Answers the shell commands of scripts: see [`crate::shell`]. Without a stack to ask, the host's shell runs them.
+/// Answers the shell commands of scripts: see [`crate::shell`]. When the stack is gone there is nothing to set.
 #[unsafe(no_mangle)]
 extern "C" fn system(command: *const c_char) -> c_int {
     if command.is_null() {
@@ -50,6 +50,7 @@ extern "C" fn system(command: *const c_char) -> c_int {
             // A process's status holds its exit code above eight bits. Cannot cut: codes are below 256.
             (answer.result as c_int) << 8
         }
+        None if !is_for_host(&command) => 0,
         _ => {
             let status = Command::new("/bin/sh").args(["-c", &command]).env_remove("LD_PRELOAD").status();
             status.map_or(NOT_FOUND << 8, ExitStatusExt::into_raw)
@@ -67,8 +68,7 @@ extern "C" fn pthread_cond_timedwait(
     if let Some(handle) = super::latest().clone() {
         handle.call(Call::Await(AWAIT_US));
     }
-    type Wait =
-        unsafe extern "C" fn(*mut pthread_cond_t, *mut pthread_mutex_t, *const timespec) -> c_int;
+    type Wait = unsafe extern "C" fn(*mut pthread_cond_t, *mut pthread_mutex_t, *const timespec) -> c_int;
     // SAFETY: a C string; the symbol is looked for behind this library, so it is libc's.
     let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_cond_timedwait".as_ptr()) };
     if real.is_null() {

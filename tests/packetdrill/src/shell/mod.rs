@@ -46,25 +46,67 @@ pub(crate) const NOT_FOUND: i32 = 127;
 const DEPTH_MAX: u32 = 4;
 
 const LINUX_STATES: [&str; 12] = [
-    "UNCONN", "ESTAB", "SYN-SENT", "SYN-RECV", "FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", "UNCONN", "CLOSE-WAIT",
-    "LAST-ACK", "LISTEN", "CLOSING",
+    "UNCONN",
+    "ESTAB",
+    "SYN-SENT",
+    "SYN-RECV",
+    "FIN-WAIT-1",
+    "FIN-WAIT-2",
+    "TIME-WAIT",
+    "UNCONN",
+    "CLOSE-WAIT",
+    "LAST-ACK",
+    "LISTEN",
+    "CLOSING",
 ];
 const BSD_STATES: [&str; 12] = [
-    "CLOSED", "ESTABLISHED", "SYN_SENT", "SYN_RCVD", "FIN_WAIT_1", "FIN_WAIT_2", "TIME_WAIT", "CLOSED",
-    "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING",
+    "CLOSED",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RCVD",
+    "FIN_WAIT_1",
+    "FIN_WAIT_2",
+    "TIME_WAIT",
+    "CLOSED",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
 ];
 
 /// Succeed without effect: what they configure is not there.
 const IGNORED: &[&str] = &[
-    ":", "true", "tc", "ip", "ifconfig", "ethtool", "route", "chmod", "sleep", "modprobe", "kldload", "kldunload",
-    "export", "set", "sync", "ulimit", "arp", "ndp", "exit", "killall", "dmesg", "logger", "conntrack",
+    ":",
+    "true",
+    "tc",
+    "ip",
+    "ifconfig",
+    "ethtool",
+    "route",
+    "chmod",
+    "sleep",
+    "modprobe",
+    "kldload",
+    "kldunload",
+    "export",
+    "set",
+    "sync",
+    "ulimit",
+    "arp",
+    "ndp",
+    "exit",
+    "killall",
+    "dmesg",
+    "logger",
+    "conntrack",
 ];
 
 /// Whether the host's shell is to run a command line: only for Python, and to make files of nothing.
 pub fn is_for_host(command: &str) -> bool {
-    let first = words::parse(command, &|_| String::new()).into_iter().flat_map(|line| line.commands).find_map(
-        |command| command.words.into_iter().find(|word| !is_assignment(word)),
-    );
+    let first = words::parse(command, &|_| String::new())
+        .into_iter()
+        .flat_map(|line| line.commands)
+        .find_map(|command| command.words.into_iter().find(|word| !is_assignment(word)));
     first.is_some_and(|word| name_of(&word).starts_with("python"))
 }
 
@@ -145,9 +187,10 @@ impl Shell<'_> {
         }
         if let Some(place) = &command.output {
             let output = std::mem::take(&mut ran.output);
+            // What is under /sys (parameters of modules, devices) has no counterpart.
             if place.starts_with("/proc/sys/") {
                 self.world.settings().set(place, output.trim());
-            } else if place != "/dev/null" {
+            } else if place != "/dev/null" && !place.starts_with("/sys/") {
                 // Nothing is written to the host.
                 ran.status = 1;
             }
@@ -170,7 +213,9 @@ impl Shell<'_> {
                 self.world.settings().restore();
                 Ran::status(0)
             }
-            "ip" | "tcp_metrics" if arguments.contains(&"tcp_metrics") || arguments.contains(&"tcpmetrics") => {
+            "ip" | "tcp_metrics"
+                if arguments.contains(&"tcp_metrics") || arguments.contains(&"tcpmetrics") =>
+            {
                 self.world.flush_metrics();
                 Ran::status(0)
             }
@@ -195,7 +240,8 @@ impl Shell<'_> {
 
     /// A file with shell commands.
     fn file(&mut self, program: &str) -> Ran {
-        let text = if self.depth < DEPTH_MAX && Path::new(program).extension().is_some_and(|end| end == "sh") {
+        let text = if self.depth < DEPTH_MAX && Path::new(program).extension().is_some_and(|end| end == "sh")
+        {
             std::fs::read_to_string(program).ok()
         } else {
             None
@@ -268,7 +314,8 @@ impl Shell<'_> {
         for (number, row) in rows.iter().filter(|row| row.local.is_ipv6() == is_v6).enumerate() {
             let (received, queued) = row.queues;
             let (local, remote) = (hex(row.local), hex(row.remote));
-            let _ = writeln!(text, "{number:4}: {local} {remote} {:02X} {queued:08X}:{received:08X}", row.state);
+            let _ =
+                writeln!(text, "{number:4}: {local} {remote} {:02X} {queued:08X}:{received:08X}", row.state);
         }
         Some(text)
     }
@@ -360,7 +407,8 @@ impl Shell<'_> {
             let is_wanted = (letters.contains('l') && is_listener)
                 || (letters.contains('c') && !is_listener)
                 || (!letters.contains('l') && !letters.contains('c'));
-            let is_port = ports.is_empty() || [row.local, row.remote].iter().any(|a| ports.contains(&a.port()));
+            let is_port =
+                ports.is_empty() || [row.local, row.remote].iter().any(|a| ports.contains(&a.port()));
             let is_version = match (letters.contains('4'), letters.contains('6')) {
                 (true, false) => row.local.is_ipv4(),
                 (false, true) => row.local.is_ipv6(),
@@ -383,7 +431,11 @@ impl Shell<'_> {
 
     fn nstat(&mut self) -> String {
         let counters = self.world.counters();
-        counters.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count} 0.0\n")).collect()
+        counters
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| format!("{name} {count} 0.0\n"))
+            .collect()
     }
 
     /// `tcpdrop local port remote port`, `tcpdrop local:port remote:port`, `tcpdrop -a`, `tcpdrop -s STATE`.
@@ -535,7 +587,10 @@ mod tests {
         assert_eq!(run(&mut world, "sysctl net.ipv4.tcp_no").0, 1);
         let id = std::process::id();
         assert_eq!(run(&mut world, "../x/set_sysctls.py /proc/sys/net/ipv4/tcp_a=7").0, 0);
-        assert_eq!(run(&mut world, &format!("cat /proc/sys/net/ipv4/tcp_a; /tmp/sysctl_restore_{id}.sh")).1, "7\n");
+        assert_eq!(
+            run(&mut world, &format!("cat /proc/sys/net/ipv4/tcp_a; /tmp/sysctl_restore_{id}.sh")).1,
+            "7\n"
+        );
         assert_eq!(run(&mut world, "cat /proc/sys/net/ipv4/tcp_a").1, "1\n");
     }
 

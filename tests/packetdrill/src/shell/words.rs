@@ -132,7 +132,7 @@ impl Reader<'_> {
     fn read_variable(&mut self) {
         let text: String = self.rest[self.at..].iter().collect();
         if let Some(sum) = text.strip_prefix("((")
-            && let Some(end) = sum.find("))")
+            && let Some(end) = end_of_sum(sum)
         {
             self.at += 2 + sum[..end].chars().count() + 2;
             let value = arithmetic(&sum[..end]).map_or_else(String::new, |value| value.to_string());
@@ -192,6 +192,20 @@ impl Reader<'_> {
         self.done.push(Pipeline { when: self.when, commands });
         self.when = next;
     }
+}
+
+/// Where the brackets that close a sum are.
+fn end_of_sum(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' => depth += 1,
+            ')' if depth > 0 => depth -= 1,
+            ')' => return text[at..].starts_with("))").then_some(at),
+            _ => {}
+        }
+    }
+    None
 }
 
 /// The value of a sum of products of numbers, with brackets.
@@ -273,7 +287,8 @@ fn matches_here(pattern: &[char], line: &[char]) -> bool {
     };
     let takes = |c: &char| {
         set.is_none_or(|set| {
-            set.contains(c) || set.windows(3).any(|range| range[1] == '-' && (range[0]..=range[2]).contains(c))
+            set.contains(c)
+                || set.windows(3).any(|range| range[1] == '-' && (range[0]..=range[2]).contains(c))
         })
     };
     let rest = &pattern[len..];
@@ -304,7 +319,10 @@ mod tests {
         let text = "# nothing\nsysctl -q a.b=\"1 2 $((15*1024*(1+1)))\" \\\n  c=d 2>/dev/null ; echo 'x;y' ${PPID}.sh $HOME";
         assert_eq!(
             words(text),
-            [vec![vec!["sysctl", "-q", "a.b=1 2 30720", "c=d"]], vec![vec!["echo", "x;y", "<PPID>.sh", "<HOME>"]]]
+            [
+                vec![vec!["sysctl", "-q", "a.b=1 2 30720", "c=d"]],
+                vec![vec!["echo", "x;y", "<PPID>.sh", "<HOME>"]]
+            ]
         );
     }
 

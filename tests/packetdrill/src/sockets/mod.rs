@@ -4,8 +4,9 @@
 //! must wait is tried again after anything has changed. Callbacks (`on_*`) only note what they are told.
 //!
 //! Here: the table, and opening and closing. `open`: fast open. `stream`: bytes. `ready`: poll and epoll. `options`:
-//! socket options. `notices`: the error queue.
+//! socket options. `notices`: the error queue. `inspect`: what is told of a socket as a whole.
 
+mod inspect;
 mod notices;
 mod open;
 mod options;
@@ -25,17 +26,13 @@ use hoststack::app::{
 use parking_lot::Mutex;
 
 use crate::call::{Answer, Call, Out};
-use crate::flags::Flags;
+use crate::flags::{Flags, Profile};
 use crate::settings::Settings;
-use crate::shell::Row;
-use crate::tcp_info::{Facts, encode, state as states};
 use crate::watch::Watch;
 use options::{Choices, changes};
 use ready::Interests;
 use stream::{Manner, Stream};
 
-/// Longer than the stack itself tries (183 s): its own timers end a connect.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Ports for sockets that are bound to none.
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 
@@ -162,127 +159,33 @@ impl Sockets {
         }
     }
 
-    /// The state of a socket, as Linux numbers it.
-    fn tcp_state(&self, socket: &Socket) -> u8 {
-        let stream = match &socket.state {
-            State::Fresh | State::Failed(_) => return states::CLOSED,
-            State::Deferred(_) | State::Connecting(_) => return states::SYN_SENT,
-            State::Listening(_) => return states::LISTEN,
-            State::Connected(stream) => stream,
-        };
-        let watch = self.watch.lock();
-        let flow = watch.flow(&stream.ends);
-        // The FIN's number is the one after the last byte's.
-        let fin_acked = flow.is_some_and(|flow| flow.acked.wrapping_sub(flow.written()) as i32 > 0);
-        match (stream.writes_over, stream.peer_closed) {
-            _ if stream.closed.is_some() => states::CLOSED,
-            (true, true) if stream.closed_first => states::CLOSING,
-            (true, true) => states::LAST_ACK,
-            (true, false) if fin_acked => states::FIN_WAIT_2,
-            (true, false) => states::FIN_WAIT_1,
-            (false, true) => states::CLOSE_WAIT,
-            // Accepted with data in its SYN, before the handshake is done.
-            _ if flow.is_some_and(|flow| flow.last_ack_received_us == 0) => states::SYN_RECEIVED,
-            _ => states::ESTABLISHED,
-        }
-    }
-
-    /// `struct tcp_info` of a socket, `room` bytes of it.
-    fn tcp_info(&mut self, ctx: Option<&Context<'_>>, fd: i32, room: usize) -> Result<Vec<u8>, Stop> {
-        self.get(fd)?;
-        let Some(Descriptor { kind: Kind::Socket(socket), .. }) = self.descriptors.get(&fd) else {
-            return Err(Stop::Errno(libc::ENOTSOCK));
-        };
-        let state = self.tcp_state(socket);
-        let watch = self.watch.lock();
-        let (stats, flow) = match &socket.state {
-            State::Connected(stream) => {
-                let now = ctx.and_then(|ctx| ctx.stats(stream.session).ok());
-                (now.or(stream.last_stats), watch.flow(&stream.ends))
-            }
-            _ => (None, None),
-        };
-        let backlog = match &socket.state {
-            // Cannot cut: a queue is shorter than the pool of sessions.
-            State::Listening(listening) => Some((listening.queue.len() as u32, listening.backlog)),
-            _ => None,
-        };
-        let options = socket.choices.options(&self.settings, false);
-        let facts = Facts {
-            state,
-            now_us: ctx.map_or(0, |ctx| ctx.now().as_micros()),
-            stats,
-            flow,
-            mss: options.mss_max.map_or(536, u32::from),
-            backlog,
-            pacing_rate_max: options.pacing_rate_max,
-        };
-        Ok(encode(&facts, room))
-    }
-
-    /// All sockets that are open, for lists of them.
-    pub(crate) fn rows(&self, ctx: &Context<'_>) -> Vec<(Row, Option<SessionHandle>)> {
-        let mut rows = Vec::new();
-        for descriptor in self.descriptors.values() {
-            let Kind::Socket(socket) = &descriptor.kind else { continue };
-            let state = self.tcp_state(socket);
-            let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-            let mut row = Row { state, local: any, remote: any, queues: (0, 0), details: String::new() };
-            let mut session = None;
-            match &socket.state {
-                State::Connected(stream) if stream.closed.is_none() => {
-                    (row.local, row.remote) = stream.ends;
-                    row.queues = (stream.unread(ctx), stream.unacknowledged(ctx));
-                    session = Some(stream.session);
-                    if let Ok(stats) = ctx.stats(stream.session) {
-                        let mss = u32::from(stats.mss.max(1));
-                        row.details = format!(
-                            "{} wscale:{},{} rto:{} rtt:{}/{} mss:{mss} cwnd:{} unacked:{} retrans:{}/{} lost:{} sacked:{}",
-                            stats.congestion,
-                            stats.snd_scale,
-                            stats.rcv_scale,
-                            stats.rto_us / 1000,
-                            stats.srtt_us / 1000,
-                            stats.rtt_var_us / 1000,
-                            stats.cwnd / mss,
-                            stats.flight.div_ceil(mss),
-                            stats.retransmitted.div_ceil(mss),
-                            stats.retransmitted_segments,
-                            stats.lost.div_ceil(mss),
-                            stats.sacked.div_ceil(mss),
-                        );
-                        if stats.ssthresh < 1 << 30 {
-                            row.details.push_str(&format!(" ssthresh:{}", stats.ssthresh / mss));
-                        }
-                    }
-                }
-                State::Listening(listening) => {
-                    row.local = socket.bound.unwrap_or(any);
-                    row.queues = (listening.queue.len(), listening.backlog as usize);
-                }
-                State::Connecting(_) => row.local = socket.bound.unwrap_or(any),
-                _ => continue,
-            }
-            rows.push((row, session));
-        }
-        rows
-    }
-
     /// Notes which full send buffers have room again: an edge for epoll.
     fn look_for_room(&mut self, ctx: &Context<'_>) {
         let watch = self.watch.clone();
         let watch = watch.lock();
         let system = self.settings.clone();
+        let is_linux = self.flags.profile == Profile::Linux;
+        let sndbuf_max = system.memory("tcp_wmem", 2).unwrap_or(4 << 20);
         for (activity, socket) in self.sockets() {
-            let (sndbuf, lowat) = (socket.choices.sndbuf(), socket.choices.notsent_lowat(&system));
+            let lowat = socket.choices.notsent_lowat(&system);
             let State::Connected(stream) = &mut socket.state else { continue };
             let flow = watch.flow(&stream.ends);
             if let Ok(stats) = ctx.stats(stream.session) {
                 stream.last_stats = Some(stats);
             }
-            let is_low = flow.is_none_or(|flow| flow.unsent() < lowat);
-            stream.is_backed_up = !is_low;
-            if stream.was_full && stream.is_writable(ctx, sndbuf) {
+            if let Some((stats, flow)) = stream.last_stats.zip(flow)
+                && (stream.was_full || stream.sndbuf == 0)
+            {
+                let grown = flow.expanded_sndbuf(stats.cwnd, stats.mss.max(1).into());
+                stream.sndbuf = stream.sndbuf.max(grown.min(sndbuf_max));
+            }
+            let sndbuf = socket.choices.sndbuf(stream.sndbuf);
+            stream.has_room = match flow {
+                Some(flow) if is_linux => flow.is_writable(sndbuf, lowat),
+                // A third of the buffer, so that a writer is not woken for every acknowledgment.
+                _ => stream.unacknowledged(ctx) * 3 <= sndbuf as usize * 2,
+            };
+            if stream.was_full && stream.has_room {
                 stream.was_full = false;
                 *activity += 1;
             }
@@ -319,9 +222,7 @@ impl Sockets {
             Call::Close(fd) => self.close(ctx, *fd),
             Call::Shutdown(fd, how) => self.shutdown(ctx, *fd, *how),
             Call::GetOption(fd, level, name, room) => self.option(Some(ctx), *fd, *level, *name, *room),
-            Call::SetOption(fd, level, name, value) => {
-                self.set_option(Some(ctx), *fd, *level, *name, value)
-            }
+            Call::SetOption(fd, level, name, value) => self.set_option(Some(ctx), *fd, *level, *name, value),
             Call::Poll(asked, timeout_ms) => self.poll(ctx, asked, *timeout_ms, expired),
             Call::EpollCreate => self.insert(false, Kind::Epoll(Interests::default())).map(number),
             Call::EpollCtl(epoll, op, fd, events, data) => self.epoll_ctl(*epoll, *op, *fd, *events, *data),
@@ -545,8 +446,7 @@ impl Sockets {
                 bound.port() == port
                     && (bound.ip() == addr.ip() || bound.ip().is_unspecified() || ip.is_unspecified())
             });
-            is_same
-                && (matches!(other.state, State::Listening(_)) || !shares || !other.choices.reuse_address)
+            is_same && (matches!(other.state, State::Listening(_)) || !shares || !other.choices.reuse_address)
         });
         if is_taken {
             return Err(Stop::Errno(libc::EADDRINUSE));

@@ -100,9 +100,8 @@ impl Notices {
                 done.extend(pending.zero_copy);
             }
         }
-        let is_kept = |pending: &Pending| {
-            !is_over && !flow.is_some_and(|flow| reached(flow.acked, pending.end))
-        };
+        let is_kept =
+            |pending: &Pending| !is_over && !flow.is_some_and(|flow| reached(flow.acked, pending.end));
         self.pending.retain(is_kept);
         // In the order in which they happened; the sort keeps that of one moment.
         stamps.sort_by_key(|stamp| match stamp {
@@ -174,7 +173,7 @@ mod tests {
         for end in [1000, 2000, 3000] {
             notices.wrote(end, true, 0);
         }
-        let mut flow = Flow { sent: 3000, acked: 999, ..Flow::default() };
+        let mut flow = Flow::at(3000, 999);
         assert!(!notices.refresh(Some(&flow), false));
         flow.acked = 2000;
         assert!(notices.refresh(Some(&flow), false));
@@ -191,7 +190,7 @@ mod tests {
         let mut notices = Notices { key_base: 100, ..Notices::default() };
         let all = TX_SCHED | TX_SOFTWARE | TX_ACK | SOFTWARE | OPT_ID;
         notices.wrote(1100, false, all);
-        let mut flow = Flow { sent: 1100, ..Flow::default() };
+        let mut flow = Flow::at(1100, 0);
         flow.first_sent.extend([(600, 5), (1100, 1_000_007)]);
         assert!(notices.refresh(Some(&flow), false));
         flow.acked = 1100;

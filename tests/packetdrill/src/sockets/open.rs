@@ -6,7 +6,7 @@ use hoststack::app::{ConnectOptions, Context};
 
 use super::options::TCP_FASTOPEN_NO_COOKIE;
 use super::stream::Manner;
-use super::{CONNECT_TIMEOUT, Connecting, Sockets, State, Stop, wait_or};
+use super::{Connecting, Sockets, State, Stop, wait_or};
 use crate::call::{Answer, Destination};
 
 /// Bits of `tcp_fastopen`: clients may, even without a cookie.
@@ -53,8 +53,8 @@ impl Sockets {
         let bits = self.settings.fast_open();
         let watch = self.watch.clone();
         let socket = self.get(fd)?.0;
-        let any = bits & WITHOUT_COOKIE != 0
-            || socket.choices.kept(libc::IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE) != 0;
+        let any =
+            bits & WITHOUT_COOKIE != 0 || socket.choices.kept(libc::IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE) != 0;
         let ip = to.ip().to_canonical();
         Ok(watch.lock().early_room(ip.is_ipv4(), ip, any))
     }
@@ -80,7 +80,7 @@ impl Sockets {
         let options = ConnectOptions {
             local_addr: bound.map(|(ip, _)| ip).filter(|ip| !ip.is_unspecified()),
             local_port: bound.map_or(0, |(_, port)| port),
-            timeout: CONNECT_TIMEOUT,
+            timeout: system.connect_timeout(),
             opaque: token,
             fifos: socket.choices.fifos(),
             socket: socket.choices.options(&system, fast_open),

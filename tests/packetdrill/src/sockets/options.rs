@@ -96,6 +96,10 @@ pub(super) struct Choices {
     pub(super) send_timeout: Option<Duration>,
     rcvbuf: u32,
     sndbuf: u32,
+    /// The script set it, so it does not grow by itself.
+    is_sndbuf_set: bool,
+    /// The window offered at first, while the script has not set the receive buffer.
+    first_window: Option<u32>,
     /// What `getsockopt` says of the receive buffer, and what SO_SNDBUF takes, over what was set.
     doubling: u32,
     keepalive: Option<bool>,
@@ -115,7 +119,8 @@ pub(super) struct Choices {
 
 impl Choices {
     pub(super) fn new(flags: &Flags, system: &Settings) -> Choices {
-        let sndbuf = flags.sndbuf.or_else(|| system.memory("tcp_wmem", 1)).or_else(|| system.space("sendspace"));
+        let sndbuf =
+            flags.sndbuf.or_else(|| system.memory("tcp_wmem", 1)).or_else(|| system.space("sendspace"));
         Choices {
             profile: flags.profile,
             reuse_address: false,
@@ -129,6 +134,8 @@ impl Choices {
             send_timeout: None,
             rcvbuf: flags.rcvbuf.or_else(|| system.space("recvspace")).unwrap_or(flags.default_rcvbuf()),
             sndbuf: sndbuf.unwrap_or(flags.default_sndbuf()),
+            first_window: flags.rcvbuf.is_none().then(|| flags.first_window()),
+            is_sndbuf_set: flags.sndbuf.is_some() || flags.profile == Profile::FreeBsd,
             doubling: if flags.profile == Profile::Linux { 2 } else { 1 },
             keepalive: None,
             probes: None,
@@ -149,9 +156,9 @@ impl Choices {
         SessionOptions { rx_capacity: self.rcvbuf, tx_capacity: TX_CAPACITY }
     }
 
-    /// Bytes that may be written and not acknowledged, now.
-    pub(super) fn sndbuf(&self) -> usize {
-        self.sndbuf as usize
+    /// What may be written and not acknowledged, when a connection's buffer has grown to `grown` by itself.
+    pub(super) fn sndbuf(&self, grown: u32) -> u32 {
+        if self.is_sndbuf_set { self.sndbuf } else { self.sndbuf.max(grown) }
     }
 
     /// Unsent bytes above which the socket is not writable.
@@ -186,9 +193,10 @@ impl Choices {
     pub(super) fn options(&self, system: &Settings, fast_open: bool) -> SocketOptions {
         let base = system.socket();
         SocketOptions {
+            rx_window_initial: self.first_window.unwrap_or(u32::MAX),
             nodelay: self.nodelay,
             cork: self.cork,
-            quick_ack: self.quick_ack.unwrap_or(false),
+            quick_ack: self.quick_ack.unwrap_or(base.quick_ack),
             keepalive: self.keepalive(system),
             user_timeout_ms: self.user_timeout_ms,
             linger_ms: self.linger_ms(),
@@ -287,7 +295,15 @@ impl Sockets {
             (SOCKET, libc::SO_ACCEPTCONN) => matches!(socket.state, State::Listening(_)).into(),
             (SOCKET, libc::SO_REUSEADDR) => choices.reuse_address.into(),
             (SOCKET, libc::SO_REUSEPORT) => choices.reuse_port.into(),
-            (SOCKET, libc::SO_RCVBUF) => (choices.rcvbuf * choices.doubling) as i32,
+            (SOCKET, libc::SO_RCVBUF) => match choices.first_window {
+                None => (choices.rcvbuf * choices.doubling) as i32,
+                // As the system says it of a buffer that nobody set: Linux's setting, FreeBSD's that grows on connecting.
+                Some(_) if choices.profile == Profile::Linux => {
+                    system.memory("tcp_rmem", 1).unwrap_or(131_072) as i32
+                }
+                Some(grown) if stats.is_some() => grown as i32,
+                Some(_) => 1 << 16,
+            },
             (SOCKET, libc::SO_SNDBUF) => choices.sndbuf as i32,
             (SOCKET, libc::SO_KEEPALIVE) => choices.keepalive(&system).is_some().into(),
             (SOCKET, libc::SO_MAX_PACING_RATE) => match choices.pacing_rate_max {
@@ -359,14 +375,17 @@ impl Sockets {
         let cork_off = matches!((level, name), (TCP, libc::TCP_NODELAY)) && before.cork;
         set(socket, &system, level, name, bytes)?;
         let after = socket.choices.options(&system, false);
-        if let (State::Connected(stream), Some(ctx)) = (&socket.state, &mut ctx) {
+        if let (State::Connected(stream), Some(ctx)) = (&mut socket.state, &mut ctx) {
             for change in changes(&before, &after) {
+                if let SocketOption::Cork(is_on) = change {
+                    stream.is_corked = is_on;
+                }
                 ctx.set_option(stream.session, change);
             }
-            // Linux: TCP_NODELAY pushes what is there, even past a cork.
+            // Linux: TCP_NODELAY pushes what is there, even past a cork, which holds again from the next write on.
             if cork_off && after.nodelay {
+                stream.is_corked = false;
                 ctx.set_option(stream.session, SocketOption::Cork(false));
-                ctx.set_option(stream.session, SocketOption::Cork(true));
             }
         }
         if let Some(ctx) = ctx {
@@ -388,9 +407,9 @@ fn set(socket: &mut Socket, system: &Settings, level: i32, name: i32, bytes: &[u
         (IP | IPV6, [byte, ..]) if bytes.len() < 4 => Ok(i32::from(*byte)),
         _ => int_at(bytes, 0).ok_or(invalid),
     };
-    let between = |least: i32, most: i32| int().and_then(|n| {
-        if (least..=most).contains(&n) { Ok(n) } else { Err(invalid) }
-    });
+    let between = |least: i32, most: i32| {
+        int().and_then(|n| if (least..=most).contains(&n) { Ok(n) } else { Err(invalid) })
+    };
     match (level, name) {
         (SOCKET, libc::SO_REUSEADDR) => choices.reuse_address = int()? != 0,
         (SOCKET, libc::SO_REUSEPORT) => choices.reuse_port = int()? != 0,
@@ -403,10 +422,14 @@ fn set(socket: &mut Socket, system: &Settings, level: i32, name: i32, bytes: &[u
         (SOCKET, libc::SO_SNDTIMEO) => choices.send_timeout = timeout(bytes)?,
         (IPV6, libc::IPV6_V6ONLY) if socket.is_v6 => choices.v6_only = int()? != 0,
         // The stack's fifo stays as it was made: on an open socket the number is kept only.
-        (SOCKET, libc::SO_RCVBUF | libc::SO_RCVBUFFORCE) => choices.rcvbuf = choices.buffer(int()?, RCVBUF_MIN),
+        (SOCKET, libc::SO_RCVBUF | libc::SO_RCVBUFFORCE) => {
+            choices.rcvbuf = choices.buffer(int()?, RCVBUF_MIN);
+            choices.first_window = None;
+        }
         (SOCKET, libc::SO_SNDBUF | libc::SO_SNDBUFFORCE) => {
             // Linux takes twice what was asked for: scripts write that much at once.
             choices.sndbuf = choices.buffer(int()?, SNDBUF_MIN) * choices.doubling;
+            choices.is_sndbuf_set = true;
         }
         (SOCKET, libc::SO_KEEPALIVE) => choices.keepalive = Some(int()? != 0),
         (SOCKET, libc::SO_MAX_PACING_RATE) => {

@@ -59,8 +59,7 @@ fn socket_ready(ctx: &Context<'_>, socket: &Socket) -> u32 {
             if stream.unread(ctx) >= usize::try_from(least).unwrap_or(1) {
                 ready |= IN;
             }
-            let has_room = stream.is_writable(ctx, socket.choices.sndbuf()) && !stream.is_backed_up;
-            if writes_over || has_room {
+            if writes_over || stream.has_room {
                 ready |= OUT;
             }
             if stream.error.is_some() || !stream.notices.is_empty() {

@@ -10,7 +10,8 @@ use super::options::{Choices, TCP_INQ, TX_CAPACITY};
 use super::{Kind, Sockets, State, Stop, wait_unless};
 use crate::call::{Answer, Control, Out};
 use crate::ffi::WANTS_CONTROL;
-use crate::watch::Ends;
+use crate::flags::Profile;
+use crate::watch::{Ends, Flow, Write};
 
 /// Bytes that a pipe holds, as in Linux.
 const PIPE_MAX: usize = 65_536;
@@ -39,13 +40,15 @@ pub(super) struct Stream {
     pub(super) soft_error: Option<i32>,
     /// The script closed its direction before the peer did.
     pub(super) closed_first: bool,
-    /// More is unsent than TCP_NOTSENT_LOWAT allows for being writable.
-    pub(super) is_backed_up: bool,
+    /// The send buffer as it has grown by itself.
+    pub(super) sndbuf: u32,
+    /// There is room enough in the send buffer to say so.
+    pub(super) has_room: bool,
     /// What the connection measured, when it was looked at last: it outlives the connection.
     pub(super) last_stats: Option<ConnectionStats>,
     pub(super) notices: Notices,
-    /// A write with MSG_MORE was the last.
-    is_held: bool,
+    /// The stack was told to send full segments only.
+    pub(super) is_corked: bool,
 }
 
 /// What `MSG_*` flags and the socket ask of a write.
@@ -88,10 +91,11 @@ impl Stream {
             error: None,
             soft_error: None,
             closed_first: false,
-            is_backed_up: false,
-            last_stats: None,
+            sndbuf: 0,
+            has_room: true,
+            last_stats: ctx.stats(session).ok(),
             notices: Notices::default(),
-            is_held: false,
+            is_corked: false,
         }
     }
 
@@ -132,12 +136,6 @@ impl Stream {
         } else {
             (TX_CAPACITY as usize).saturating_sub(ctx.tx_room(self.session))
         }
-    }
-
-    /// Whether there is room enough to say so: a third of the buffer, so that a writer is not woken for every
-    /// acknowledgment.
-    pub(super) fn is_writable(&self, ctx: &Context<'_>, sndbuf: usize) -> bool {
-        self.unacknowledged(ctx) * 3 <= sndbuf * 2
     }
 
     /// Bytes that can be read.
@@ -187,8 +185,7 @@ impl Sockets {
             let (control, flags) = stream.notices.take(is_v6).ok_or(Stop::Errno(libc::EAGAIN))?;
             return Ok(Answer::with(0, Out::Message(Vec::new(), control, flags)));
         }
-        let wants_left = flags & WANTS_CONTROL != 0
-            && socket.choices.kept(libc::IPPROTO_TCP, TCP_INQ) != 0;
+        let wants_left = flags & WANTS_CONTROL != 0 && socket.choices.kept(libc::IPPROTO_TCP, TCP_INQ) != 0;
         if flags & libc::MSG_OOB != 0 {
             return Err(Stop::Errno(libc::EINVAL));
         }
@@ -249,7 +246,10 @@ impl Sockets {
             return self.write_pipe(fd, number, is_reader, data, expired);
         }
         let watch = self.watch.clone();
+        let system = self.settings.clone();
+        let is_linux = self.flags.profile == Profile::Linux;
         let (socket, nonblocking) = self.get(fd)?;
+        let lowat = socket.choices.notsent_lowat(&system);
         let is_corked = socket.choices.is_corked();
         let must_not = nonblocking || flags & libc::MSG_DONTWAIT != 0 || expired;
         if flags & libc::MSG_OOB != 0 {
@@ -257,7 +257,8 @@ impl Sockets {
             return Err(Stop::Errno(libc::EOPNOTSUPP));
         }
         let manner = Manner::of(&socket.choices, flags);
-        let (timeout, sndbuf) = (socket.choices.send_timeout, socket.choices.sndbuf());
+        let timeout = socket.choices.send_timeout;
+        let choices = &socket.choices;
         let stream = match &mut socket.state {
             State::Fresh | State::Listening(_) => return Err(Stop::Errno(libc::EPIPE)),
             State::Deferred(_) | State::Connecting(_) => return Err(wait_unless(must_not, timeout)),
@@ -268,6 +269,7 @@ impl Sockets {
             }
             State::Connected(stream) => stream,
         };
+        let sndbuf = choices.sndbuf(stream.sndbuf);
         // Cannot cut: what was taken lies in a fifo of 1 GiB at most, or went through one in pieces of a script's call.
         let so_far = |done: usize| if done > 0 { Some(Answer::number(done as i64)) } else { None };
         if let Some(errno) = stream.error {
@@ -280,27 +282,42 @@ impl Sockets {
             return so_far(*done).ok_or(Stop::Errno(libc::EPIPE));
         }
         // A buffer that is full stays so until it is worth waking for.
-        let is_closed_for_now = stream.was_full && !stream.is_writable(ctx, sndbuf);
-        let room = if is_closed_for_now { 0 } else { sndbuf.saturating_sub(stream.unacknowledged(ctx)) };
-        let end = data.len().min(*done + room);
-        let count = ctx.write(stream.session, &data[*done..end]);
-        *done += count;
+        let is_closed_for_now = stream.was_full && !stream.has_room;
+        // Cannot cut: what does not fit is left for another turn.
+        let want = if is_closed_for_now { 0 } else { (data.len() - *done).min(1 << 30) as u32 };
+        let write = Write {
+            now_us: ctx.now().as_micros(),
+            want,
+            more: manner.more,
+            eor: manner.eor,
+            sndbuf,
+            lowat,
+            cwnd: ctx.stats(stream.session).map_or(0, |stats| stats.cwnd),
+        };
+        let count = match is_linux {
+            true => watch.lock().wrote(stream.ends, &write),
+            // FreeBSD counts bytes.
+            false => {
+                let room = (sndbuf as usize).saturating_sub(stream.unacknowledged(ctx));
+                let want = want.min(u32::try_from(room).unwrap_or(u32::MAX));
+                watch.lock().wrote(stream.ends, &Write { want, sndbuf: u32::MAX, ..write })
+            }
+        };
+        // MSG_MORE is TCP_CORK for one write; and TCP_NODELAY may have pushed past a cork, once.
+        let corks = is_corked || manner.more;
+        if corks != stream.is_corked {
+            stream.is_corked = corks;
+            ctx.set_option(stream.session, SocketOption::Cork(corks));
+        }
+        let written = ctx.write(stream.session, &data[*done..*done + count as usize]);
+        assert_eq!(written, count as usize, "the stack's send fifo is larger than any send buffer");
+        *done += written;
         stream.was_full = *done < data.len();
         let is_whole = !stream.was_full;
-        // Linux pushes what waits when it goes to sleep for room.
-        let more = manner.more && is_whole;
-        let now_us = ctx.now().as_micros();
-        let end = watch.lock().wrote(stream.ends, now_us, count, more, manner.eor && is_whole, !is_whole);
+        let end = watch.lock().flow(&stream.ends).map_or(0, Flow::written);
         if is_whole || must_not {
             stream.notices.wrote(end, manner.zero_copy, manner.stamps);
         }
-        if manner.more {
-            // MSG_MORE is TCP_CORK for one write.
-            ctx.set_option(stream.session, SocketOption::Cork(true));
-        } else if stream.is_held {
-            ctx.set_option(stream.session, SocketOption::Cork(is_corked));
-        }
-        stream.is_held = manner.more;
         if *done == data.len() {
             return Ok(Answer::number(*done as i64));
         }

@@ -319,6 +319,73 @@ impl Script {
         })
     }
 
+    /// `getsockopt` with room for `room` bytes.
+    pub fn option_bytes(&self, fd: c_int, level: c_int, name: c_int, room: usize) -> Result<Vec<u8>, i32> {
+        let (mut value, mut len) = (vec![1_u8; room], room as socklen_t);
+        // SAFETY: a buffer and its length.
+        returned(unsafe {
+            (self.table.getsockopt)(
+                self.table.userdata,
+                fd,
+                level,
+                name,
+                value.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        })?;
+        value.truncate(len as usize);
+        Ok(value)
+    }
+
+    /// Connects to the peer without waiting.
+    pub fn connect_async(&self, fd: c_int) -> Returned {
+        assert_eq!(self.fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK.into()), Ok(0));
+        self.connect(fd, PEER_PORT)
+    }
+
+    pub fn send_flags(&self, fd: c_int, len: usize, flags: c_int) -> Returned {
+        let buffer = vec![0_u8; len];
+        // SAFETY: a buffer and its length.
+        returned(unsafe {
+            (self.table.send)(self.table.userdata, fd, buffer.as_ptr().cast(), len, flags) as i64
+        })
+    }
+
+    /// `sendto` the peer.
+    pub fn send_open(&self, fd: c_int, len: usize, flags: c_int) -> Returned {
+        let buffer = vec![0_u8; len];
+        let (_, remote) = self.addrs();
+        self.with_addr(remote, PEER_PORT, |addr, addr_len| {
+            // SAFETY: a buffer and its length, an address and its length.
+            returned(unsafe {
+                (self.table.sendto)(
+                    self.table.userdata,
+                    fd,
+                    buffer.as_ptr().cast(),
+                    len,
+                    flags,
+                    addr.cast(),
+                    addr_len,
+                ) as i64
+            })
+        })
+    }
+
+    /// The next message of the error queue: control messages and flags.
+    pub fn error_queue(&self, fd: c_int) -> Result<(Vec<u8>, c_int), i32> {
+        let mut control = vec![1_u8; 256];
+        // SAFETY: all zeros are a message header without anything.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = control.len();
+        // SAFETY: a message header, whose control buffer has that length.
+        returned(unsafe {
+            (self.table.recvmsg)(self.table.userdata, fd, &raw mut message, libc::MSG_ERRQUEUE) as i64
+        })?;
+        control.truncate(message.msg_controllen);
+        Ok((control, message.msg_flags))
+    }
+
     pub fn fcntl(&self, fd: c_int, command: c_int, argument: i64) -> Returned {
         // SAFETY: no pointer but userdata.
         returned(unsafe { (self.table.fcntl)(self.table.userdata, fd, command, argument) })
@@ -401,6 +468,17 @@ pub fn host_system(command: &str) -> c_int {
     let command = CString::new(command).expect("no zero byte");
     // SAFETY: a C string.
     unsafe { libc::system(command.as_ptr()) }
+}
+
+/// packetdrill's wait for a blocked call, until a moment that has passed.
+pub fn host_wait() -> c_int {
+    let (mut condition, mut mutex) = (libc::PTHREAD_COND_INITIALIZER, libc::PTHREAD_MUTEX_INITIALIZER);
+    let past = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+    // SAFETY: a condition and a mutex that nobody else knows, locked as the wait asks; a time.
+    unsafe {
+        libc::pthread_mutex_lock(&raw mut mutex);
+        libc::pthread_cond_timedwait(&raw mut condition, &raw mut mutex, &raw const past)
+    }
 }
 
 pub fn host_times() -> i64 {
