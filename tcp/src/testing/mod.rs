@@ -27,6 +27,7 @@ use hoststack_wire::{
     Flags, FlowHasher, NotedSegment, Options, Segment, SegmentHeader, SeqNum, Timestamps, parse_notation,
 };
 
+pub use crate::recovery::flight::model::{FlightStep, check_flight};
 pub use layer::{FakeLayer, pattern};
 
 use crate::config::TcpConfig;
