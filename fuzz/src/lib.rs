@@ -23,7 +23,7 @@ pub struct Target {
     pub run: fn(&[u8]),
     /// Longer inputs find no more, slower.
     pub len_max: usize,
-    /// Mutations that the smoke test runs: a second or two of them.
+    /// Mutations that the smoke test runs: some seconds of them, in all.
     pub smoke_runs: u32,
 }
 
@@ -31,10 +31,10 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "wire", run: targets::wire::run, len_max: 2048, smoke_runs: 60_000 },
     Target { name: "notation", run: targets::notation::run, len_max: 256, smoke_runs: 60_000 },
-    Target { name: "flight", run: targets::flight::run, len_max: 1024, smoke_runs: 6000 },
-    Target { name: "fifo", run: targets::fifo::run, len_max: 1024, smoke_runs: 6000 },
-    Target { name: "peer", run: targets::peer::run, len_max: 1024, smoke_runs: 1500 },
-    Target { name: "link", run: targets::link::run, len_max: 1024, smoke_runs: 300 },
+    Target { name: "flight", run: targets::flight::run, len_max: 1024, smoke_runs: 15_000 },
+    Target { name: "fifo", run: targets::fifo::run, len_max: 1024, smoke_runs: 15_000 },
+    Target { name: "peer", run: targets::peer::run, len_max: 1024, smoke_runs: 4000 },
+    Target { name: "link", run: targets::link::run, len_max: 1024, smoke_runs: 800 },
 ];
 
 /// The target of this name.

@@ -10,7 +10,10 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let Some(target) = args.first().and_then(|name| target(name)) else {
         let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
-        eprintln!("usage: hoststack-fuzz TARGET [FILE... | --random SEED COUNT]; targets: {}", names.join(" "));
+        eprintln!(
+            "usage: hoststack-fuzz TARGET [FILE... | --random SEED COUNT]; targets: {}",
+            names.join(" ")
+        );
         return ExitCode::from(2);
     };
     match run(target, &args[1..]) {

@@ -5,21 +5,21 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use hoststack_tcp::testing::{FakeLayer, FakeOutput, Sent};
-use hoststack_tcp::{
-    Disposition, Engine, EngineCounts, HalfOpenAction, HalfOpens, Secrets, TcpConfig,
-};
 use hoststack_tcp::seed::HalfOpenUser;
+use hoststack_tcp::testing::{FakeLayer, FakeOutput, Sent, pattern};
+use hoststack_tcp::{Disposition, Engine, EngineCounts, HalfOpenAction, HalfOpens, Secrets, TcpConfig};
 use hoststack_transport::{
-    Algorithm, AppWorkerId, CloseReason, DomainId, Duration, Endpoint, FlowKey, Instant, Key, ListenerId,
-    Protocol, Rng, SessionId, SocketOptions, Transmitted, Transport, TransportEvent,
+    Algorithm, AppWorkerId, CloseReason, DomainId, Duration, EarlyData, Endpoint, FlowKey, Instant, Key,
+    ListenerId, Protocol, Rng, SessionId, SocketOptions, Transmitted, Transport, TransportEvent,
 };
-use hoststack_wire::{FlowHasher, Segment, tcp};
+use hoststack_wire::{FastOpenCookie, Flags, FlowHasher, Options, Segment, SegmentHeader, SeqNum, tcp};
 
 use crate::input::Input;
 
 /// Turns of the world after which a run counts as stuck. The input's byte for a segment ends long before.
 const TURNS_MAX: usize = 100_000;
+/// Segments that are lost or broken at most: fewer than a connect tries again.
+const LOST_MAX: u32 = 100;
 /// Most bytes that an end writes.
 const BYTES_MAX: u32 = 30_000;
 
@@ -30,7 +30,12 @@ pub fn run(bytes: &[u8]) {
     let mut turns = 0;
     while !world.is_over() {
         turns += 1;
-        assert!(turns < TURNS_MAX, "no end in sight at {}: {:#?}", world.now, world.ends.each_ref().map(End::look));
+        assert!(
+            turns < TURNS_MAX,
+            "no end in sight at {}: {:#?}",
+            world.now,
+            world.ends.each_ref().map(End::look)
+        );
         world.turn(&mut input);
     }
     world.finish();
@@ -52,6 +57,10 @@ struct World {
     sent: u64,
     delay_us: u64,
     is_simultaneous: bool,
+    /// Segments lost and broken.
+    lost: u32,
+    /// SYNs have data.
+    is_early: bool,
 }
 
 impl World {
@@ -76,11 +85,28 @@ impl World {
                 ..End::new(n, mtu, options[n], is_listener, &mut rng)
             }
         });
-        ends[0].connect(now);
-        if is_simultaneous {
-            ends[1].connect(now);
+        let early = if options[0].fast_open { u32::from(input.u16() % 3000) } else { 0 };
+        if early > 0 {
+            for n in [0, 1] {
+                let cookie = ends[1 - n].cookie_for(&ends[n], &mut rng);
+                let flow = ends[n].flow;
+                ends[n].half_opens.remember(&flow, cookie, 1000);
+            }
         }
-        World { ends, now, link: BTreeMap::new(), sent: 0, delay_us, is_simultaneous }
+        ends[0].connect(now, early);
+        if is_simultaneous {
+            ends[1].connect(now, early);
+        }
+        World {
+            ends,
+            now,
+            link: BTreeMap::new(),
+            sent: 0,
+            delay_us,
+            is_simultaneous,
+            is_early: early > 0,
+            lost: 0,
+        }
     }
 
     fn turn(&mut self, input: &mut Input<'_>) {
@@ -100,7 +126,8 @@ impl World {
         }
         let is_busy = self.ends.iter().any(End::has_something_to_do);
         let pace = is_busy.then(|| self.now.plus_micros(500));
-        let timers = self.ends.iter().flat_map(|end| [end.engine.next_deadline(), end.half_opens.next_deadline()]);
+        let timers =
+            self.ends.iter().flat_map(|end| [end.engine.next_deadline(), end.half_opens.next_deadline()]);
         let next = timers.chain([pace, self.link.keys().next().map(|&(at, _)| at)]).flatten().min();
         if !self.is_over() {
             self.now = next.expect("someone wakes").max(self.now);
@@ -114,10 +141,18 @@ impl World {
         match fate {
             // 0 too, so that a link without input is a good one.
             0..=127 => {}
-            128..=175 => delays.clear(),
+            128..=175 if self.lost < LOST_MAX => {
+                self.lost += 1;
+                delays.clear();
+            }
+            128..=175 => {}
+            // What is taken from a SYN may be taken twice, when it comes twice or late (RFC 7413 §2.1).
+            176..=235 if self.is_early => {}
             176..=199 => delays.push(u64::from(fate - 175) * self.delay_us / 8),
             200..=235 => delays[0] = u64::from(fate - 199) * self.delay_us / 4,
+            _ if self.lost == LOST_MAX => {}
             _ => {
+                self.lost += 1;
                 // One byte of it becomes another: the checksum always shows that.
                 let at = usize::from(input.u16()) % bytes.len();
                 bytes[at] ^= input.u8().max(1);
@@ -166,6 +201,7 @@ fn options(input: &mut Input<'_>) -> SocketOptions {
         pacing: !bit(4),
         mss_max: (!bit(5)).then_some(100 + u16::from(more) * 4),
         quick_ack: !bit(6),
+        fast_open: !bit(7),
         ..SocketOptions::DEFAULT
     }
 }
@@ -192,6 +228,8 @@ struct End {
     flow: FlowKey,
     options: SocketOptions,
     session: Option<SessionId>,
+    /// Bytes that went with the connect.
+    early: u32,
     to_write: u32,
     expects: u32,
     closes_first: bool,
@@ -214,6 +252,7 @@ impl End {
             rto_max: Duration::from_secs(10),
             time_wait: Duration::from_secs(36_000),
             fin_wait_2: Duration::from_secs(36_000),
+            fast_open_key: Some([1; 16]),
             ..TcpConfig::default()
         };
         let mut layer = FakeLayer::new();
@@ -235,6 +274,7 @@ impl End {
             flow: FlowKey { local, remote, domain: DomainId(0), protocol: Protocol::Tcp },
             options,
             session: None,
+            early: 0,
             to_write: 0,
             expects: 0,
             closes_first: false,
@@ -247,11 +287,41 @@ impl End {
         }
     }
 
-    fn connect(&mut self, now: Instant) {
+    /// The Fast Open cookie that this end gives `client`, as an earlier connection would have learnt it.
+    fn cookie_for(&self, client: &End, rng: &mut Rng) -> FastOpenCookie {
+        let options = SocketOptions { fast_open: true, ..SocketOptions::DEFAULT };
+        let mut server =
+            End::new(usize::from(self.flow.local.port - address(0).port), 1500, options, true, rng);
+        let header = SegmentHeader {
+            src_port: client.flow.local.port,
+            dst_port: server.flow.local.port,
+            seq: SeqNum(0),
+            ack: SeqNum(0),
+            flags: Flags::SYN,
+            wnd: 1000,
+            urgent: 0,
+            options: Options { fast_open: Some(FastOpenCookie::REQUEST), ..Options::default() },
+        };
+        let syn = Sent { at: Instant::ZERO, flow: client.flow, header, payload: Vec::new() };
+        server.hears(Instant::ZERO, &encode(&syn));
+        server
+            .out
+            .sent
+            .pop_front()
+            .and_then(|sent| sent.header.options.fast_open)
+            .expect("a cookie was asked for")
+    }
+
+    /// The first bytes, up to `early` of them, go with the connect.
+    fn connect(&mut self, now: Instant, early: u32) {
         let user = HalfOpenUser { app_worker: AppWorkerId(key(0)), half_open: key(0) };
         let deadline = now + Duration::from_secs(1_000_000);
         let (flow, options, mtu) = (self.flow, self.options, self.out.mtu);
-        let opened = self.half_opens.open(now, flow, user, options, mtu, deadline, &mut self.actions);
+        self.early = early.min(self.to_write);
+        self.to_write -= self.early;
+        let data: Vec<u8> = (0..self.early).map(pattern).collect();
+        let (data, actions) = (EarlyData::new(&data), &mut self.actions);
+        let opened = self.half_opens.open(now, flow, user, options, data, mtu, deadline, actions);
         opened.expect("there is room for one");
     }
 
@@ -300,6 +370,7 @@ impl End {
             }
             HalfOpenAction::Establish { half_open, seed, .. } => {
                 let session = self.layer.open();
+                self.layer.write(session, self.early as usize);
                 let (layer, out, events) = (&mut self.layer, &mut self.out, &mut self.events);
                 let established = self.engine.establish(now, seed, session, layer, out, events);
                 let connection = established.expect("there is room for one");
@@ -359,7 +430,8 @@ impl End {
     /// Whether the app would act without anything happening.
     fn has_something_to_do(&self) -> bool {
         let Some(session) = self.session.and_then(|session| self.layer.get(session)) else { return false };
-        let may_close = !self.has_closed && (self.closes_first || self.peer_closed) && session.read == self.expects;
+        let may_close =
+            !self.has_closed && (self.closes_first || self.peer_closed) && session.read == self.expects;
         self.closed.is_none() && (self.to_write > 0 || session.read < session.received || may_close)
     }
 

@@ -4,12 +4,17 @@
 //! `Exchange` calls `check_consistency` on both engines after every step, and its session layer asserts that no byte is
 //! sent that was not written and none acknowledged twice. What else must hold is asserted here.
 
+use std::collections::BTreeSet;
+
 use hoststack_tcp::testing::Exchange;
-use hoststack_tcp::{IcmpError, State};
+use hoststack_tcp::{IcmpError, State, SynCookies};
 use hoststack_transport::{
     AcceptError, Algorithm, Duration, Keepalive, SessionId, SocketOption, SocketOptions, Transport,
 };
-use hoststack_wire::{Flags, NotedSegment, Options, SackBlocks, SeqNum, Timestamps};
+use hoststack_wire::tcp::OptionProfile;
+use hoststack_wire::{
+    FastOpenCookie, Flags, NotedSegment, Options, SackBlocks, SeqNum, Timestamps, parse_notation,
+};
 
 use crate::input::Input;
 
@@ -19,11 +24,16 @@ const ACTS_MAX: usize = 150;
 const WRITTEN_MAX: u32 = 1 << 18;
 /// By then everything has given up: the longest is retransmission at `RTO_MAX`.
 const SILENCE_MS: u64 = 20_000_000;
+/// ISN of the peer of an `Exchange`, and one that wraps soon.
+const PEER_ISN: u32 = 0x1000;
+const PEER_ISN_WRAPS: u32 = u32::MAX - 400;
+/// The cookie that the engine gives the peer of an `Exchange` under the key `[1; 16]`.
+const FAST_OPEN_SYN: &str = "S <FO dcfa12da5bd712d8>";
 const RETRANSMITS_MAX: u8 = 4;
 /// Longest wait in one act.
 const WAIT_MS_MAX: u32 = 100_000;
 
-/// Four bytes choose the state to start from and the options; then acts, a byte each with their numbers.
+/// Six bytes choose the state to start from and the options; then acts, a byte each with their numbers.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mut peer = Peer::new(&mut input);
@@ -44,6 +54,12 @@ struct Peer {
     held: Vec<String>,
     written: u32,
     peers: u16,
+    /// A Fast Open cookie that the engine takes for its own.
+    cookie: Option<FastOpenCookie>,
+    /// The peer's ISN. A stream that began elsewhere is not the one whose bytes `Exchange` knows.
+    isn: SeqNum,
+    /// Sessions whose streams began there.
+    known: BTreeSet<u32>,
     /// Of the connection under test: the highest right edge of its receive window, and which connection it was.
     offered: Option<(SessionId, SeqNum)>,
 }
@@ -65,14 +81,20 @@ impl Peer {
             Exchange::time_wait,
             Exchange::closed,
         ];
-        let reach = input.choice(&reach);
-        let [wire, ours, more] = [input.u8(), input.u8(), input.u8()];
+        let which = usize::from(input.u8()) % reach.len();
+        let (reach, is_open) = (reach[which], which == 2 || which == 12);
+        let [wire, ours, more, new] = [input.u8(), input.u8(), input.u8(), input.u8()];
         let bit = |byte: u8, n: u8| byte >> n & 1 == 1;
         let mut x = reach().config(|config| {
             config.retransmits_max = RETRANSMITS_MAX;
             config.quick_acks = if bit(ours, 7) { 16 } else { 0 };
             config.tail_loss_probe = !bit(more, 7);
             config.challenge_acks_per_second = if bit(more, 6) { 1 } else { 10 };
+            config.fast_open_key = Some([1; 16]);
+            config.syn_cookies = [SynCookies::UnderPressure, SynCookies::Never][usize::from(new >> 1 & 1)];
+            if bit(new, 2) {
+                config.option_profile = OptionProfile::FreeBsd;
+            }
         });
         x = x.options(|options| {
             *options = SocketOptions {
@@ -87,6 +109,7 @@ impl Peer {
                 linger_ms: bit(more, 2).then_some(3000),
                 mss_max: bit(more, 3).then_some(700),
                 mtu_probing: bit(more, 4),
+                fast_open: bit(new, 0),
                 ..*options
             }
         });
@@ -100,7 +123,7 @@ impl Peer {
             x = x.scale(3).options(|options| options.rx_window = 200_000);
         }
         if bit(wire, 3) {
-            x = x.isns(u32::MAX - 500, u32::MAX - 400);
+            x = x.isns(u32::MAX - 500, PEER_ISN_WRAPS);
         }
         if bit(wire, 4) {
             x = x.mss(if bit(wire, 5) { Some(88) } else { None });
@@ -111,17 +134,31 @@ impl Peer {
         if bit(wire, 7) {
             x = x.mtu(576);
         }
+        if bit(new, 3) {
+            x = x.backlog(1);
+        }
+        // Only here: the other states are reached through a SYN-ACK with an ISS that is remembered.
+        if bit(new, 4) && is_open {
+            x = x.config(|config| config.syn_cookies = SynCookies::Always);
+        }
+        let cookie = parse_notation(FAST_OPEN_SYN).expect("a segment").options.fast_open;
+        if bit(new, 5) {
+            // As an earlier connection would have learnt it.
+            x.half_opens.remember(&x.flow(), cookie.expect("it is there"), 1000);
+        }
         if bit(wire, 2) {
             x.layer.rx_capacity = 200_000;
         }
-        Peer { x, held: Vec::new(), written: 0, peers: 0, offered: None }
+        let isn = SeqNum(if bit(wire, 3) { PEER_ISN_WRAPS } else { PEER_ISN });
+        Peer { x, held: Vec::new(), written: 0, peers: 0, cookie, isn, known: BTreeSet::new(), offered: None }
     }
 
     /// The variables to aim at, relative to the initial sequence numbers: SND.UNA, SND.NXT, RCV.NXT.
     fn aim(&self) -> (u32, u32, u32) {
         let Some(id) = self.x.engine.connection_of(&self.x.flow()) else { return (1, 1, 1) };
         let info = self.x.engine.connection(self.x.now, id).expect("it was found just now");
-        (info.snd_una.since(info.iss), info.snd_nxt.since(info.iss), info.rcv_nxt.since(info.irs))
+        let iss = self.x.iss();
+        (info.snd_una.since(iss), info.snd_nxt.since(iss), info.rcv_nxt.since(self.isn))
     }
 
     fn act(&mut self, input: &mut Input<'_>) {
@@ -169,6 +206,12 @@ impl Peer {
             options.window_scale = (shape & 128 != 0).then_some(input.u8() % 15);
             options.sack_permitted = shape & 32 != 0;
             options.sack = SackBlocks::NONE;
+            options.fast_open = match input.u8() % 8 {
+                0..=3 => None,
+                4 | 5 => self.cookie,
+                6 => Some(FastOpenCookie::REQUEST),
+                _ => FastOpenCookie::new(&[input.u8(); 4]),
+            };
         }
         let ack = flags.has(Flags::ACK).then_some(ack);
         let urgent = if flags.has(Flags::URG) { input.u16() } else { 0 };
@@ -213,7 +256,7 @@ impl Peer {
         let held = std::mem::take(&mut self.held);
         let texts: Vec<&str> = held.iter().map(String::as_str).collect();
         self.look();
-        let before = self.x.engine.counters().segments_out;
+        let (before, cwnd) = (self.x.engine.counters().segments_out, self.window());
         match *texts {
             [a] => drop(self.x.gets([a])),
             [a, b] => drop(self.x.gets([a, b])),
@@ -221,12 +264,19 @@ impl Peer {
             [a, b, c, d] => drop(self.x.gets([a, b, c, d])),
             _ => return,
         }
-        self.check_answers(texts.len(), self.x.engine.counters().segments_out - before);
+        self.check_answers(texts.len(), self.x.engine.counters().segments_out - before, cwnd);
+    }
+
+    /// The congestion window of the connection under test; 0 without one.
+    fn window(&self) -> u32 {
+        let id = self.x.engine.connection_of(&self.x.flow());
+        id.and_then(|id| self.x.engine.connection(self.x.now, id)).map_or(0, |info| info.cwnd)
     }
 
     /// No peer makes the engine say more than its windows let it: a segment is answered by one without payload at
-    /// most (and its burst by the acknowledgment of the step), and data is what the congestion window holds.
-    fn check_answers(&self, heard: usize, said: u64) {
+    /// most (and its burst by the acknowledgment of the step), and data is what the congestion window holds (`cwnd`
+    /// before, or what it is now).
+    fn check_answers(&self, heard: usize, said: u64, cwnd: u32) {
         let sent = &self.x.out.sent;
         assert_eq!(sent.len() as u64, said, "segments_out miscounts");
         let bare = sent.iter().filter(|sent| sent.payload.is_empty()).count();
@@ -235,8 +285,8 @@ impl Peer {
         if let Some(id) = self.x.engine.connection_of(&self.x.flow()) {
             let info = self.x.engine.connection(self.x.now, id).expect("it was found just now");
             // Window probes and limited transmit go beyond it by segments.
-            let most = u64::from(info.cwnd) + 10 * u64::from(info.mss);
-            assert!(data <= most, "{data} bytes answer {heard} segments, cwnd {}", info.cwnd);
+            let most = u64::from(info.cwnd.max(cwnd)) + 10 * u64::from(info.mss);
+            assert!(data <= most, "{data} bytes answer {heard} segments, cwnd {cwnd}: {info}");
         } else {
             assert_eq!(data, 0, "data of no connection");
         }
@@ -278,7 +328,8 @@ impl Peer {
                 x.layer.rx_capacity = input.choice(&[65_535, 0, 1, 100, 1000, 5000, 200_000]);
             }
             212..=214 => {
-                x.layer.refuses = input.choice(&[None, Some(AcceptError::NoRoom), Some(AcceptError::NoListener)]);
+                x.layer.refuses =
+                    input.choice(&[None, Some(AcceptError::NoRoom), Some(AcceptError::NoListener)]);
             }
             215..=217 => x.out.mtu = input.choice(&[1500, 576, 68, 9000, 1280]),
             218..=222 => x.is_main_slow = true,
@@ -289,10 +340,13 @@ impl Peer {
             231..=234 => {
                 let half_opens = x.half_opens.is_empty();
                 if half_opens && x.engine.state_of(&x.flow()).is_none() {
-                    x.app_connects(Duration::from_millis(1 + u64::from(input.u16())));
+                    let early = if input.bool() { input.below(3000) } else { 0 };
+                    let within = Duration::from_millis(1 + u64::from(input.u16()));
+                    x.app_connects_with(within, early as usize);
                 }
             }
-            235..=237 if self.peers < 8 => {
+            // Not during a connect: `Exchange` knows of one flow only.
+            235..=237 if self.peers < 8 && x.half_opens.is_empty() => {
                 self.peers += 1;
                 x.peer_is_at(4000 + self.peers);
             }
@@ -338,8 +392,15 @@ impl Peer {
     /// What was sent since the last look.
     fn look(&mut self) {
         let x = &mut self.x;
+        if x.out.sent.back().is_some_and(|sent| sent.header.flags.has(Flags::SYN)) {
+            // From now on numbers are relative to the new connection's.
+            x.takes_iss();
+        }
         let id = x.engine.connection_of(&x.flow());
         let info = id.map(|id| x.engine.connection(x.now, id).expect("it was found just now"));
+        if let Some(info) = info.filter(|info| info.irs == self.isn) {
+            self.known.insert(info.session.0.slot);
+        }
         if self.offered.map(|(session, _)| session) != info.map(|info| info.session) {
             self.offered = None;
         }
@@ -371,18 +432,25 @@ impl Peer {
         self.look();
         let x = &self.x;
         let counts = x.counts();
-        assert!(x.engine.armed_timers() <= counts.flows, "a timer of nothing");
+        // A connection of Fast Open has its SYN-RECEIVED record besides.
+        assert!(x.engine.armed_timers() <= 2 * counts.flows, "a timer of nothing");
         if let Some(id) = x.engine.connection_of(&x.flow()) {
             let info = x.engine.connection(x.now, id).expect("it was found just now");
             assert!(info.cwnd >= u32::from(info.mss.min(1)), "no window at all");
-            assert!(info.snd_nxt.since(info.snd_una) <= WRITTEN_MAX + 20_000 + 2, "more in flight than written");
+            assert!(
+                info.snd_nxt.since(info.snd_una) <= WRITTEN_MAX + 20_000 + 2,
+                "more in flight than written"
+            );
             // Something waits for the peer: then something must wake it (design, invariant 6).
             let waits = info.snd_una != info.snd_nxt;
             assert!(!waits || x.engine.next_deadline().is_some(), "waits for an answer for ever: {info}");
         }
         for n in 0.. {
             let Some(session) = x.layer.get(slot(n)) else { break };
-            assert!(!session.is_corrupt, "bytes that the peer did not send there");
+            assert!(
+                !session.is_corrupt || !self.known.contains(&n),
+                "bytes that the peer did not send there"
+            );
             assert!(session.acknowledged <= session.written && session.read <= session.received);
         }
         self.x.events.clear();

@@ -114,10 +114,7 @@ fn ipv6(bytes: &mut [u8], is_mended: bool) {
     // A later fragment begins with anything, which may look like an extension header and be none.
     if !matches!(
         header.next_header,
-        IpProtocol::HOP_BY_HOP
-            | IpProtocol::ROUTING
-            | IpProtocol::FRAGMENT
-            | IpProtocol::DESTINATION_OPTIONS
+        IpProtocol::HOP_BY_HOP | IpProtocol::ROUTING | IpProtocol::FRAGMENT | IpProtocol::DESTINATION_OPTIONS
     ) {
         assert_eq!(ipv6::Header::parse(&written), Ok((bare, payload)));
     }
@@ -183,6 +180,14 @@ fn tcp(bytes: &[u8]) {
     let mut cut = header;
     cut.options.sack.truncate(read.header.options.sack.as_slice().len());
     assert_eq!(read.header, cut);
+    // The other order of options says the same.
+    let mut reordered = header;
+    reordered.options.profile = tcp::OptionProfile::FreeBsd;
+    let mut written_so = vec![0; reordered.header_len()];
+    assert_eq!(reordered.emit(&mut written_so), written_so.len());
+    let read_so = Segment::parse(&written_so).expect("what was written is read").header;
+    cut.options.sack.truncate(read_so.options.sack.as_slice().len());
+    assert_eq!(read_so, cut);
     let noted = segment.noted(header.seq, header.ack).to_string();
     assert!(hoststack_wire::parse_notation(&noted).is_ok(), "{noted}");
     tcp::set_checksum(V4[0].into(), V4[1].into(), &mut written);

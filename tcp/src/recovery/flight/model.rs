@@ -160,13 +160,13 @@ pub fn check_flight(isn: u32, steps: &[FlightStep]) {
                 }
                 assert_eq!(bytes, new);
             }
-            FlightStep::LoseFirst(count) if len > 0 && !model.bytes[0].is_sacked && !model.bytes[0].is_lost => {
-                // It marks whole ranges but for the first, which it splits.
-                let first = flight.first().map_or(0, |first| first.end.since(model.una));
-                let count = count.min(first);
+            FlightStep::LoseFirst(count) => {
+                let count = count.min(len);
                 flight.mark_first_lost(count);
                 for byte in &mut model.bytes[..count as usize] {
-                    byte.is_lost = true;
+                    if !byte.is_sacked {
+                        (byte.is_lost, byte.is_out) = (true, false);
+                    }
                 }
             }
             FlightStep::Again(most) => {
@@ -218,7 +218,7 @@ pub fn check_flight(isn: u32, steps: &[FlightStep]) {
                     (byte.is_lost, byte.is_out) = (false, false);
                 }
             }
-            FlightStep::Sack(..) | FlightStep::LoseFirst(_) => {}
+            FlightStep::Sack(..) => {}
         }
         model.check(&flight);
     }
