@@ -378,8 +378,8 @@ impl HalfOpens {
     }
 
     /// As if a server had given this cookie out.
-    #[cfg(test)]
-    pub(crate) fn remember(&mut self, flow: &FlowKey, cookie: FastOpenCookie, mss: u16) {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn remember(&mut self, flow: &FlowKey, cookie: FastOpenCookie, mss: u16) {
         self.cookies.learn(flow, Some(cookie), mss);
     }
 

@@ -430,5 +430,7 @@ impl Flight {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;
