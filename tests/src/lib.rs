@@ -20,6 +20,7 @@ pub mod matrix;
 pub mod netns;
 pub mod peers;
 pub mod process;
+pub mod scripts;
 pub mod sim;
 pub mod stress;
 pub mod tap;
