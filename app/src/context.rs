@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use hoststack_session::Sessions;
 use hoststack_transport::{
-    AppId, AppWorkerId, ConnectId, ConnectionStats, Duration, FlowKey, Instant, ListenerId, Measures,
-    SessionHandle, SessionId, SocketOption, WorkerId,
+    AppId, AppWorkerId, ConnectId, ConnectionStats, Duration, EarlyData, FlowKey, Instant, ListenerId,
+    Measures, SessionHandle, SessionId, SocketOption, WorkerId,
 };
 
 use crate::error::{ConnectError, ListenError, SessionError};
@@ -43,7 +43,7 @@ impl ConnectMint {
 #[derive(Clone, Debug)]
 pub enum AppRequest {
     /// Connect: to main.
-    Connect(AppWorkerId, ConnectId, Box<ConnectOptions>),
+    Connect(AppWorkerId, ConnectId, Box<ConnectOptions>, EarlyData),
     /// Cancel a connect: to main.
     Cancel(ConnectId),
     /// Listen: to main.
@@ -141,7 +141,21 @@ impl<'a> Context<'a> {
     /// # Errors
     /// What this thread knows to be wrong; nothing follows then.
     pub fn connect(&mut self, options: ConnectOptions) -> Result<ConnectId, ConnectError> {
-        options.validate()?;
+        self.connect_with(options, &[])
+    }
+
+    /// The same, with the first bytes of the stream: they are sent first and exactly once, whatever else is written. With
+    /// `fast_open` in the options, and the server's cookie known, as many as fit go with the first packet (RFC 7413), and
+    /// then its app may see them twice. At most [`EARLY_DATA_MAX`](hoststack_transport::EARLY_DATA_MAX) bytes.
+    ///
+    /// # Errors
+    /// What this thread knows to be wrong; nothing follows then.
+    pub fn connect_with(
+        &mut self,
+        options: ConnectOptions,
+        early_data: &[u8],
+    ) -> Result<ConnectId, ConnectError> {
+        let early_data = options.validate_with(early_data)?;
         if options.worker.is_some_and(|worker| worker.0 >= self.workers) {
             return Err(ConnectError::NoWorker);
         }
@@ -153,7 +167,7 @@ impl<'a> Context<'a> {
         }
         self.state.pending_connects += 1;
         let connect = self.mint.mint();
-        self.requests.push(AppRequest::Connect(self.app_worker, connect, Box::new(options)));
+        self.requests.push(AppRequest::Connect(self.app_worker, connect, Box::new(options), early_data));
         Ok(connect)
     }
 
@@ -337,7 +351,7 @@ impl<'a> Context<'a> {
 #[derive(Clone, Debug)]
 pub enum MainRequest {
     /// Connect.
-    Connect(AppWorkerId, ConnectId, Box<ConnectOptions>),
+    Connect(AppWorkerId, ConnectId, Box<ConnectOptions>, EarlyData),
     /// Cancel a connect.
     Cancel(ConnectId),
     /// Listen.
@@ -403,7 +417,20 @@ impl<'a> MainContext<'a> {
         app_worker: AppWorkerId,
         options: ConnectOptions,
     ) -> Result<ConnectId, ConnectError> {
-        options.validate()?;
+        self.connect_with(app_worker, options, &[])
+    }
+
+    /// Opens a connection for `app_worker` with the first bytes of its stream, as [`Context::connect_with`] does.
+    ///
+    /// # Errors
+    /// What is wrong with the arguments; nothing follows then.
+    pub fn connect_with(
+        &mut self,
+        app_worker: AppWorkerId,
+        options: ConnectOptions,
+        early_data: &[u8],
+    ) -> Result<ConnectId, ConnectError> {
+        let early_data = options.validate_with(early_data)?;
         if options.worker.is_some_and(|worker| worker.0 >= self.workers) {
             return Err(ConnectError::NoWorker);
         }
@@ -411,7 +438,7 @@ impl<'a> MainContext<'a> {
             return Err(ConnectError::Detached);
         }
         let connect = self.mint.mint();
-        self.requests.push(MainRequest::Connect(app_worker, connect, Box::new(options)));
+        self.requests.push(MainRequest::Connect(app_worker, connect, Box::new(options), early_data));
         Ok(connect)
     }
 

@@ -31,6 +31,8 @@ errors! {
         FamilyMismatch => "the local and remote addresses are of different families: give two IPv4 or two IPv6 addresses",
         /// A fifo of no bytes, or above 2^30.
         BadFifo => "a fifo capacity is 0 or above 1 GiB: give 1 to 1073741824 bytes",
+        /// More early data than the limit, or than the tx fifo holds.
+        BadEarlyData => "the early data is longer than 16 KiB or than the tx fifo: give less and write the rest when connected",
         /// A deadline that has passed.
         BadDeadline => "the connect timeout is zero: give a positive duration",
         /// No such routing domain.

@@ -20,8 +20,8 @@ pub use error::{AttachError, CancelError, ConnectError, DetachError, ListenError
 pub use hoststack_session::{HalfOpenCounters, SessionOptions};
 pub use hoststack_transport::{
     Algorithm, AppId, AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectionStats, DomainId,
-    Duration, EcnMode, Endpoint, FlowKey, Instant, Keepalive, ListenerId, SessionHandle, SocketOption,
-    SocketOptions, WorkerId,
+    Duration, EARLY_DATA_MAX, EcnMode, Endpoint, FlowKey, Instant, Keepalive, ListenerId, SessionHandle,
+    SocketOption, SocketOptions, WorkerId,
 };
 pub use options::{AttachOptions, ConnectOptions, DetachPolicy, ListenOptions};
 pub use report::{DetachReport, WorkerDetachReport};

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use hoststack_session::SessionOptions;
-use hoststack_transport::{DomainId, Duration, Endpoint, SocketOptions, WorkerId};
+use hoststack_transport::{DomainId, Duration, EARLY_DATA_MAX, EarlyData, Endpoint, SocketOptions, WorkerId};
 
 use crate::error::{AttachError, ConnectError, ListenError};
 
@@ -73,6 +73,20 @@ impl ConnectOptions {
             return Err(ConnectError::BadDeadline);
         }
         Ok(())
+    }
+}
+
+impl ConnectOptions {
+    /// [`ConnectOptions::validate`] of a connect with early data, and the data as it travels.
+    ///
+    /// # Errors
+    /// The first thing wrong.
+    pub fn validate_with(&self, early_data: &[u8]) -> Result<EarlyData, ConnectError> {
+        self.validate()?;
+        if early_data.len() > EARLY_DATA_MAX.min(self.fifos.tx_capacity as usize) {
+            return Err(ConnectError::BadEarlyData);
+        }
+        Ok(EarlyData::new(early_data))
     }
 }
 

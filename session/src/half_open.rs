@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 
 use hoststack_transport::{
-    ConnectFailure, ConnectId, ConnectTicket, FlowKey, HalfOpenId, Instant, SocketOptions, WorkerId,
+    ConnectFailure, ConnectId, ConnectTicket, EarlyData, FlowKey, HalfOpenId, Instant, SocketOptions,
+    WorkerId,
 };
 
 use crate::session::SessionOptions;
@@ -58,6 +59,8 @@ pub struct HalfOpenSession {
     pub owns_tuple: bool,
     /// How the connection shall behave.
     pub socket: SocketOptions,
+    /// The first bytes of the stream, until they leave with the hand-over.
+    pub early_data: EarlyData,
 }
 
 /// How connect requests of an app worker ended, and how many have not.

@@ -329,6 +329,21 @@ impl Sessions {
         }
     }
 
+    /// Queues the first bytes of an outbound session's stream, before its app can write any: all or, when there is no
+    /// room for them, none. Says whether they are queued.
+    #[must_use]
+    pub fn queue_early(&mut self, id: SessionId, bytes: &[u8]) -> bool {
+        let Some(session) = self.pool.get_mut(id.0) else { return false };
+        debug_assert!(session.app == AppSide::Unannounced && session.tx.is_empty());
+        let (chunks, capacity) = (self.chunks.available(), session.tx_capacity as usize);
+        if session.tx.fits(&self.chunks, bytes.len(), chunks) < bytes.len() {
+            return false;
+        }
+        let count = session.tx.write(&mut self.chunks, bytes, capacity);
+        debug_assert_eq!(count, bytes.len(), "a connect's early data fits its fifo");
+        count == bytes.len()
+    }
+
     /// Gives the session its transport connection.
     pub fn bind(&mut self, id: SessionId, connection: ConnectionId) {
         if let Some(session) = self.pool.get_mut(id.0) {

@@ -162,7 +162,22 @@ impl StackHandle {
         app_worker: AppWorkerId,
         options: ConnectOptions,
     ) -> Result<ConnectId, ConnectError> {
-        options.validate()?;
+        self.connect_with(app_worker, options, &[])
+    }
+
+    /// The same, with the first bytes of the stream: they are sent first and exactly once, whatever else is written. With
+    /// `fast_open` in the options, and the server's cookie known, as many as fit go with the first packet (RFC 7413), and
+    /// then its app may see them twice. At most [`EARLY_DATA_MAX`](hoststack_transport::EARLY_DATA_MAX) bytes.
+    ///
+    /// # Errors
+    /// What this thread knows to be wrong; nothing follows then.
+    pub fn connect_with(
+        &self,
+        app_worker: AppWorkerId,
+        options: ConnectOptions,
+        early_data: &[u8],
+    ) -> Result<ConnectId, ConnectError> {
+        let early_data = options.validate_with(early_data)?;
         let shared = &self.shared;
         if options.worker.is_some_and(|worker| worker.index() >= shared.workers) {
             return Err(ConnectError::NoWorker);
@@ -174,7 +189,8 @@ impl StackHandle {
             .directory
             .admit(&app_worker, shared.pending_connects_max, || {
                 let connect = self.mint.lock().mint();
-                let request = Request::Connect { app_worker, connect, options: Box::new(options) };
+                let options = Box::new(options);
+                let request = Request::Connect { app_worker, connect, options, early_data };
                 shared.requests.send(request).map(|()| connect)
             })
             .map_err(|refused| match refused {

@@ -13,8 +13,8 @@ use hoststack_net::{InterfaceId, NetEvent, NetUpdate};
 use hoststack_session::{ListenerRecord, SessionOptions};
 use hoststack_tcp::{ConnectionSeed, HalfOpenError, HalfOpenSegment, Syn};
 use hoststack_transport::{
-    AppId, AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, DomainId, Endpoint, FlowKey, HalfOpenId,
-    Instant, ListenerId, SessionHandle, SocketOptions, WorkerId,
+    AppId, AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, DomainId, EarlyData, Endpoint, FlowKey,
+    HalfOpenId, Instant, ListenerId, SessionHandle, SocketOptions, WorkerId,
 };
 
 use crate::handle::Stopped;
@@ -63,7 +63,13 @@ pub(crate) enum Command {
     /// A SYN goes out again.
     SendSyn { half_open: HalfOpenId, syn: Syn },
     /// A half-open's flow becomes a connection, and the ticket moves.
-    Establish { ticket: ConnectTicket, seed: Box<Seed>, deadline: Instant, options: SessionOptions },
+    Establish {
+        ticket: ConnectTicket,
+        seed: Box<Seed>,
+        deadline: Instant,
+        options: SessionOptions,
+        early_data: EarlyData,
+    },
     /// A connect failed; the ticket moves. The attempt's flow, if it had one, is let go.
     Outcome { ticket: ConnectTicket, failure: ConnectFailure, attempt: Option<(HalfOpenId, FlowKey)> },
     /// A connect whose ticket is here shall fail, unless it was announced first.
@@ -91,7 +97,13 @@ pub(crate) enum Report {
     /// The flow of an `Open` is taken here.
     OpenRefused { half_open: HalfOpenId },
     /// An app connects; when it said so.
-    Connect { app_worker: AppWorkerId, connect: ConnectId, options: Box<ConnectOptions>, made: Instant },
+    Connect {
+        app_worker: AppWorkerId,
+        connect: ConnectId,
+        options: Box<ConnectOptions>,
+        early_data: EarlyData,
+        made: Instant,
+    },
     /// An app cancels.
     Cancel { connect: ConnectId },
     /// An app listens.
@@ -165,6 +177,7 @@ pub(crate) enum Request {
         app_worker: AppWorkerId,
         connect: ConnectId,
         options: Box<ConnectOptions>,
+        early_data: EarlyData,
     },
     Cancel {
         connect: ConnectId,

@@ -288,6 +288,19 @@ impl SingleThreaded {
         self.stepped.handle().connect(app_worker, options)
     }
 
+    /// See [`StackHandle::connect_with`].
+    ///
+    /// # Errors
+    /// What is known at once to be wrong; nothing follows then.
+    pub fn connect_with(
+        &mut self,
+        app_worker: AppWorkerId,
+        options: ConnectOptions,
+        early_data: &[u8],
+    ) -> Result<ConnectId, ConnectError> {
+        self.stepped.handle().connect_with(app_worker, options, early_data)
+    }
+
     /// See [`StackHandle::cancel`].
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::*;
 use hoststack::app::*;
 use hoststack::net::{Impairments, LinkState, MemoryWireConfig, impair, memory_wire};
-use hoststack::tcp::TcpConfig;
+use hoststack::tcp::{SynCookies, TcpConfig};
 use hoststack::{Attached, EndHow, SessionLimits, SingleThreaded, StackConfig};
 use hoststack_transport::Rng;
 use hoststack_wire::MacAddr;
@@ -74,9 +74,20 @@ fn connect_options(dice: &Dice) -> ConnectOptions {
             rx_capacity: dice.pick(&[1, 100, 5_000, 65_535, 300_000]),
             tx_capacity: dice.pick(&[1, 100, 5_000, 65_535, 300_000]),
         },
-        socket: SocketOptions { nodelay: dice.one_of(2), ..SocketOptions::DEFAULT },
+        socket: SocketOptions {
+            nodelay: dice.one_of(2),
+            fast_open: dice.one_of(2),
+            syn_retries: dice.pick(&[None, None, Some(0), Some(2)]),
+            ..SocketOptions::DEFAULT
+        },
         ..ConnectOptions::to(remote)
     }
+}
+
+/// Mostly none.
+fn early_data(dice: &Dice, options: &ConnectOptions) -> Vec<u8> {
+    let most = u64::from(options.fifos.tx_capacity.min(EARLY_DATA_MAX as u32));
+    vec![7; if dice.one_of(2) { 0 } else { dice.below(most + 1) as usize }]
 }
 
 fn listen_options(dice: &Dice) -> ListenOptions {
@@ -94,6 +105,7 @@ fn listen_options(dice: &Dice) -> ListenOptions {
             rx_capacity: dice.pick(&[1, 100, 5_000, 65_535]),
             tx_capacity: dice.pick(&[1, 100, 5_000, 65_535]),
         },
+        socket: SocketOptions { fast_open: dice.one_of(2), ..SocketOptions::DEFAULT },
         ..ListenOptions::on(local)
     }
 }
@@ -116,9 +128,10 @@ fn behave(ctx: &mut Context<'_>, event: &Event, dice: &Dice, temper: Temper, min
         known.lock().push(session);
     }
     let connects = matches!(event, Event::Attached) || dice.one_of(temper.connect);
+    let options = connect_options(dice);
     if connects
         && mind.connects.add(1) < CONNECTS_MAX
-        && let Ok(connect) = ctx.connect(connect_options(dice))
+        && let Ok(connect) = ctx.connect_with(options, &early_data(dice, &options))
         && dice.one_of(5)
     {
         ctx.cancel(connect);
@@ -187,6 +200,9 @@ fn world(seed: u64) -> World {
             syn_received_max: dice.pick(&[2, 1 << 16, 1 << 16]),
             time_wait_max: dice.pick(&[3, 1 << 16]),
             retransmits_max: dice.pick(&[2, 5, 12]),
+            fast_open_pending_max: dice.pick(&[0, 1, 256]),
+            fast_open_cache_max: dice.pick(&[1, 4096]),
+            syn_cookies: dice.pick(&[SynCookies::Never, SynCookies::UnderPressure, SynCookies::Always]),
             ..TcpConfig::default()
         },
         sessions: SessionLimits {
@@ -261,7 +277,9 @@ impl World {
         match dice.below(12) {
             0..=4 => {
                 for _ in 0..dice.pick(&[1, 1, 10, 40]) {
-                    if let Ok(connect) = self.stack.connect(unit, connect_options(&dice))
+                    let options = connect_options(&dice);
+                    let early_data = early_data(&dice, &options);
+                    if let Ok(connect) = self.stack.connect_with(unit, options, &early_data)
                         && dice.one_of(8)
                     {
                         let _ = self.stack.cancel(connect);

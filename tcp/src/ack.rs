@@ -112,10 +112,12 @@ impl Connection {
 
     /// SND.WND, unless the segment is older than the one that set it.
     fn update_window(&mut self, header: &SegmentHeader) -> bool {
-        if header.ack.before(self.snd.una)
-            || !(self.snd.wl1.before(header.seq)
-                || (self.snd.wl1 == header.seq && self.snd.wl2.at_or_before(header.ack)))
-        {
+        // Deviates: RFC 9293 §3.10.7.4 goes by SEG.SEQ first. A segment that was sent again with a newer ACK moves SND.UNA,
+        // and the old window counted from there would reach beyond what was offered.
+        let is_newer = self.snd.wl2.before(header.ack)
+            || self.snd.wl1.before(header.seq)
+            || (self.snd.wl1 == header.seq && self.snd.wl2 == header.ack);
+        if header.ack.before(self.snd.una) || !is_newer {
             return false;
         }
         if !header.flags.has(Flags::SYN) {
@@ -442,7 +444,11 @@ impl Connection {
                 }
                 if is_repaired {
                     // RFC 8985 §7.4.2: a loss that the probe repaired is congestion all the same.
-                    self.cc.on_congestion_event(now, heard.flight_before, CongestionKind::Loss);
+                    self.cc.on_congestion_event(
+                        now,
+                        self.used_window(heard.flight_before),
+                        CongestionKind::Loss,
+                    );
                     self.cc.on_recovery_exit(now);
                     shared.counters.tail_losses_repaired += 1;
                 }
@@ -499,6 +505,12 @@ impl Connection {
         }
     }
 
+    /// FlightSize, as far as the window let it out: around a hole that takes several round trips to fill, what is SACKed
+    /// beyond it counts for FlightSize, but was not in the network at one time.
+    pub(crate) fn used_window(&self, flight: u32) -> u32 {
+        flight.min(self.cc.window())
+    }
+
     fn enter_fast_recovery(&mut self, heard: &Heard, shared: &mut Shared, now: Instant) {
         let (una, nxt, mss) = (self.snd.una, self.snd.nxt, u32::from(self.mss));
         let Some(recovery) = &mut self.recovery else { return };
@@ -512,7 +524,7 @@ impl Connection {
         }
         let sacked_before = recovery.flight.sacked() - heard.newly_sacked.min(recovery.flight.sacked());
         recovery.prr = Prr::begin(nxt.since(una), sacked_before, heard.acked);
-        self.cc.on_congestion_event(now, heard.flight_before, CongestionKind::Loss);
+        self.cc.on_congestion_event(now, self.used_window(heard.flight_before), CongestionKind::Loss);
         shared.counters.fast_retransmits += 1;
     }
 

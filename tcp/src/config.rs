@@ -1,6 +1,7 @@
 //! What can be set per stack, with a default and a reason. What differs between connections is `SocketOptions`.
 
 use hoststack_transport::{Duration, SocketOptions};
+use hoststack_wire::OptionProfile;
 
 /// Limits and timers of both engines. One value is shared by main and all workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,33 @@ pub struct TcpConfig {
     pub challenge_acks_per_second: u8,
     /// Most segments that a timer or an input may send at once for one connection (retransmissions). Default 10.
     pub burst_max: usize,
+    /// The key of Fast Open cookies (RFC 7413 §4.1.2), as Linux reads it: for servers that share an address. Default
+    /// `None`: one that nobody knows, new with each start.
+    pub fast_open_key: Option<[u8; 16]>,
+    /// The key before that: its cookies are still good, and answered with a new one (RFC 7413 §4.1.2). Default `None`.
+    pub fast_open_key_previous: Option<[u8; 16]>,
+    /// Most connections of one listener, on one worker, whose app has them before their handshake is complete
+    /// (RFC 7413 §5.1: `PendingFastOpenRequests`); beyond, handshakes are the usual ones. Default 256.
+    pub fast_open_pending_max: u32,
+    /// Most servers whose Fast Open cookies are remembered; at the limit the one not used for longest is forgotten.
+    /// Default 4096.
+    pub fast_open_cache_max: usize,
+    /// When listeners answer SYNs without keeping state. Default: under pressure.
+    pub syn_cookies: SynCookies,
+    /// How the options of SYNs are written. Default: as Linux does.
+    pub option_profile: OptionProfile,
+}
+
+/// When a SYN is answered with a cookie instead of a SYN-RECEIVED record (RFC 4987 §3.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SynCookies {
+    /// Never: a SYN that finds no room is dropped.
+    Never,
+    /// When the listener's backlog or the SYN-RECEIVED pool is full.
+    #[default]
+    UnderPressure,
+    /// Always: for tests.
+    Always,
 }
 
 impl Default for TcpConfig {
@@ -75,6 +103,12 @@ impl Default for TcpConfig {
             resets_per_step: 64,
             challenge_acks_per_second: 10,
             burst_max: 10,
+            fast_open_key: None,
+            fast_open_key_previous: None,
+            fast_open_pending_max: 256,
+            fast_open_cache_max: 4096,
+            syn_cookies: SynCookies::UnderPressure,
+            option_profile: OptionProfile::Linux,
         }
     }
 }
@@ -82,4 +116,9 @@ impl Default for TcpConfig {
 /// The shift with which the whole receive window can be announced (RFC 7323 §2.2).
 pub(crate) fn rx_scale(options: &SocketOptions) -> u8 {
     (0..14).find(|&shift| options.rx_window >> shift <= u32::from(u16::MAX)).unwrap_or(14)
+}
+
+/// The window that our SYN or SYN-ACK announces, which is never scaled (RFC 7323 §2.2).
+pub(crate) fn syn_window(options: &SocketOptions) -> u16 {
+    u16::try_from(options.rx_window.min(options.rx_window_initial)).unwrap_or(u16::MAX)
 }

@@ -9,6 +9,7 @@ use hoststack_transport::{
 };
 use hoststack_wire::{SegmentHeader, SeqNum};
 
+use crate::config::syn_window;
 use crate::congestion::{Congestion, CongestionControl};
 use crate::describe::ConnectionInfo;
 use crate::engine::Shared;
@@ -166,6 +167,8 @@ pub(crate) struct Connection {
     pub(crate) dscp: u8,
     /// What only some want.
     pub(crate) extras: Option<Box<Extras>>,
+    /// Data in the SYN was taken by its receiver, all of it.
+    pub(crate) has_syn_data: bool,
     /// MSS limit that options set.
     pub(crate) mss_max: u16,
 }
@@ -196,6 +199,8 @@ struct Agreed {
     peer_mss: Option<u16>,
     rtt_us: Option<u32>,
     syn_retransmitted: bool,
+    /// Bytes that our SYN carried and the peer acknowledged with it.
+    syn_data_acked: u16,
 }
 
 impl Connection {
@@ -221,6 +226,7 @@ impl Connection {
             peer_mss: seed.peer_mss,
             rtt_us: seed.rtt_us,
             syn_retransmitted: seed.syn_retransmitted,
+            syn_data_acked: seed.syn_data_acked,
         };
         let mut connection = Connection::new(seed.flow, session, now, path_mtu, &agreed, shared);
         connection.is_active_open = true;
@@ -228,8 +234,10 @@ impl Connection {
             SeedState::Established => StateEvent::RcvSynAck,
             SeedState::SynReceived => StateEvent::RcvSyn,
         });
+        connection.has_syn_data = seed.syn_data_sent > 0 && seed.syn_data_acked == seed.syn_data_sent;
         if seed.state == SeedState::SynReceived {
             connection.snd.una = seed.iss;
+            connection.snd.nxt = seed.iss + 1 + u32::from(seed.syn_data_sent);
         }
         connection
     }
@@ -256,6 +264,7 @@ impl Connection {
                 .is_sample
                 .then(|| u32::try_from(now.micros_since(record.sent)).unwrap_or(u32::MAX)),
             syn_retransmitted: record.retransmits > 0,
+            syn_data_acked: 0,
         };
         let mut connection = Connection::new(record.flow, session, now, path_mtu, &agreed, shared);
         connection.state = State::SynReceived.after(StateEvent::RcvAckOfSyn);
@@ -291,19 +300,20 @@ impl Connection {
             }
         }
         let rcv_nxt = agreed.irs + 1;
+        let snd_nxt = agreed.iss + 1 + u32::from(agreed.syn_data_acked);
         Connection {
             snd: Send {
-                una: agreed.iss + 1,
-                nxt: agreed.iss + 1,
+                una: snd_nxt,
+                nxt: snd_nxt,
                 wnd: agreed.wnd,
                 wl1: agreed.irs,
-                wl2: agreed.iss + 1,
+                wl2: snd_nxt,
                 wnd_max: agreed.wnd,
             },
             rcv: Receive {
                 nxt: rcv_nxt,
                 // What the SYN announced, unscaled.
-                edge: rcv_nxt + agreed.options.rx_window.min(u32::from(u16::MAX)),
+                edge: rcv_nxt + u32::from(syn_window(&agreed.options)),
                 last_ack_sent: rcv_nxt,
                 fin: rcv_nxt,
                 recent: [rcv_nxt; 2],
@@ -365,6 +375,7 @@ impl Connection {
             pacing_rate_max: agreed.options.pacing_rate_max,
             dscp: agreed.options.dscp & 63,
             extras: Extras::of(&agreed.options, now),
+            has_syn_data: false,
             mss_max,
         }
     }
@@ -454,6 +465,16 @@ impl Connection {
         self.snd.wl2 = header.ack;
     }
 
+    /// The data of the SYN was stored, `record.syn_data` bytes of `len`: the SYN-ACK acknowledges them, and announces
+    /// what room they left.
+    pub(crate) fn take_syn_data(&mut self, record: &SynReceived, len: usize) {
+        self.rcv.nxt = record.rcv_nxt();
+        self.rcv.edge = record.edge();
+        self.rcv.last_ack_sent = self.rcv.nxt;
+        self.peer_segment = self.peer_segment.max(record.syn_data);
+        self.has_syn_data = len > 0 && usize::from(record.syn_data) == len;
+    }
+
     /// An ICMP error quotes one of our segments; whether it is one that is in flight. None ends a connection
     /// (RFC 9293 §3.9.2.2, MUST-56; RFC 5927 §5.2 has hard errors taken as soft ones, too), but the cause of a time-out is
     /// remembered for the app (MUST-47, SHLD-25).
@@ -537,7 +558,7 @@ impl Connection {
             sack: self.has_sack,
             window_scaling: self.has_scaling,
             ecn: false,
-            syn_data: false,
+            syn_data: self.has_syn_data,
             snd_scale: self.snd_scale,
             rcv_scale: self.rcv_scale,
             recovery: match mode {

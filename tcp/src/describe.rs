@@ -104,6 +104,20 @@ counters! {
     active_opens,
     /// SYNs that listeners answered.
     passive_opens,
+    /// SYNs sent with data (RFC 7413).
+    fast_opens_out,
+    /// SYNs whose Fast Open cookie was good: their connections were accepted at once.
+    fast_opens_in,
+    /// SYNs with a good cookie that got the usual handshake, because too many others wait for their ACK.
+    fast_opens_put_off,
+    /// SYNs whose Fast Open cookie was not good.
+    fast_open_cookies_bad,
+    /// Fast Open cookies given out.
+    fast_open_cookies_out,
+    /// SYNs answered with a SYN cookie.
+    syn_cookies_out,
+    /// SYN cookies that came back and became connections.
+    syn_cookies_in,
     /// Active opens handed over by main.
     established_active,
     /// Passive opens taken by the session layer.

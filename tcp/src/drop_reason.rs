@@ -38,6 +38,9 @@ drop_reasons! {
     ListenNoSyn, "listen-no-syn", "Neither SYN, ACK nor RST, for a listener.";
     BacklogFull, "backlog-full", "A SYN for a listener whose backlog of SYN-RECEIVED connections is full.";
     SynReceivedFull, "syn-received-full", "A SYN while this worker's SYN-RECEIVED pool was full.";
+    SynCookieBad, "syn-cookie-bad", "An acknowledgment for a listener that proves no SYN cookie, while some were out; what does may be on its way.";
+    SynCookieSpent, "syn-cookie-spent", "It proves a SYN cookie that made a connection before: an old duplicate.";
+    SynCookieImpossible, "syn-cookie-impossible", "A SYN that found no room, and whose MSS is too small for a cookie to say.";
     SynSentBadAck, "syn-sent-bad-ack", "In SYN-SENT, an acknowledgment of something never sent; answered with a reset.";
     SynSentReset, "syn-sent-reset", "In SYN-SENT, a reset whose acknowledgment is not of our SYN.";
     SynSentNoSyn, "syn-sent-no-syn", "In SYN-SENT, a segment with neither SYN nor RST.";

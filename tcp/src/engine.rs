@@ -4,6 +4,7 @@ mod demux;
 mod ends;
 mod flows;
 mod inspect;
+mod passive;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -19,13 +20,14 @@ use hoststack_transport::{
 use hoststack_wire::{Flags, FlowHasher, Segment, SegmentHeader, SeqNum};
 
 use self::flows::{FlowTarget, HalfOpenFlow};
+use self::passive::Passive;
 use crate::config::TcpConfig;
 use crate::connection::{Connection, Fate};
 use crate::describe::{ConnectionInfo, Counters, EngineCounts};
 use crate::drop_reason::{DropCounters, DropReason};
 use crate::isn::Secrets;
 use crate::listener::{Listener, Listeners};
-use crate::output::{local_mss, reset_for, send_bare};
+use crate::output::{local_mss, reset_for, send_bare, send_syn};
 use crate::recovery::Recovery;
 use crate::rtt::RtoLimits;
 use crate::seed::{ConnectionSeed, HalfOpenError, HalfOpenSegment, IcmpError, SeedState, Syn};
@@ -131,6 +133,7 @@ pub struct Engine {
     syn_received: Pool<SynReceived>,
     time_waits: TimeWaits,
     listeners: Listeners,
+    passive: Passive,
     /// The first time-outs of SYN-RECEIVED, which are equally long and so in order: nearly all handshakes are complete
     /// before theirs, and a queue costs less than the wheel.
     syn_acks: VecDeque<(Instant, Key)>,
@@ -151,6 +154,7 @@ impl Engine {
             syn_received: Pool::new(config.syn_received_max),
             time_waits: TimeWaits::new(&config),
             listeners: Listeners::new(config.listeners_max, hasher),
+            passive: Passive::new(&config, &secrets),
             syn_acks: VecDeque::new(),
             fired: Vec::new(),
             flushing: Vec::new(),
@@ -208,7 +212,13 @@ impl Engine {
                 return Err(FlowTaken);
             }
         }
-        let half_open = HalfOpenFlow { flow: syn.flow, id: half_open, iss: syn.iss, is_handing_over: false };
+        let half_open = HalfOpenFlow {
+            flow: syn.flow,
+            id: half_open,
+            iss: syn.iss,
+            data_len: syn.data_len,
+            is_handing_over: false,
+        };
         // Main has no more half-opens than the pool has room for.
         let target = FlowTarget::HalfOpen(self.half_opens.insert(half_open).map_err(|_| FlowTaken)?);
         match found {
@@ -235,7 +245,7 @@ impl Engine {
         out: &mut O,
     ) -> Result<(), FlowTaken> {
         self.open(now, syn, half_open)?;
-        send_bare(&mut self.shared, &syn.flow, &syn.header, out);
+        send_syn(&mut self.shared, syn, out);
         Ok(())
     }
 
@@ -248,7 +258,7 @@ impl Engine {
         let is_waiting = |entry: &HalfOpenFlow| entry.id == half_open && !entry.is_handing_over;
         if self.half_opens.get(key).is_some_and(is_waiting) {
             self.shared.counters.retransmitted_segments += u64::from(!syn.first);
-            send_bare(&mut self.shared, &syn.flow, &syn.header, out);
+            send_syn(&mut self.shared, syn, out);
         }
     }
 
@@ -289,7 +299,7 @@ impl Engine {
     }
 
     /// Main hands a connection over: it takes the place of its half-open's flow entry. The caller has allocated
-    /// `session`. [`TransportEvent::Connected`] follows: at once, or when a simultaneous open completes (or `Closed`
+    /// `session`, and queued the connect's early data in it. [`TransportEvent::Connected`] follows: at once, or when a simultaneous open completes (or `Closed`
     /// instead of it). The acknowledgment of the peer's SYN is programmed, so that data of the app carries it.
     ///
     /// # Errors
@@ -319,6 +329,8 @@ impl Engine {
         };
         self.flows.replace(word, FlowTarget::Connection(key).word(word));
         self.shared.counters.established_active += 1;
+        // What the SYN-ACK acknowledged of the early data lies at the head of the session's stream.
+        layer.tx_acknowledge(session, seed.syn_data_acked.into());
         let connection =
             self.connections.get_mut(key).unwrap_or_else(|| unreachable!("it was inserted just now"));
         match seed.state {
@@ -373,7 +385,15 @@ impl Engine {
         options: SocketOptions,
     ) -> Result<(), ListenError> {
         // RFC 9293 §3.9.1.1 (MUST-41, MUST-42): a table of its own; no connection is in the way, and none is changed.
-        self.listeners.insert(Listener { id: listener, domain, local, backlog, syn_received: 0, options })
+        self.listeners.insert(Listener {
+            id: listener,
+            domain,
+            local,
+            backlog,
+            syn_received: 0,
+            fast_opens: 0,
+            options,
+        })
     }
 
     /// Stops listening: its connections in SYN-RECEIVED are reset, established ones stay.
@@ -389,7 +409,8 @@ impl Engine {
             let records: Vec<Key> = self
                 .syn_received
                 .iter()
-                .filter(|(_, record)| record.listener == gone)
+                // What its app has already stays, as established connections do.
+                .filter(|(_, record)| record.listener == gone && record.connection.is_none())
                 .map(|(key, _)| key)
                 .collect();
             for key in records {
@@ -415,7 +436,7 @@ impl Engine {
         for (at, key) in fired.drain(..) {
             match key.owner() {
                 TimerOwner::Connection(key) => self.on_connection_timer(now, at, key, layer, out, events),
-                TimerOwner::SynReceived(key) => self.on_syn_received_timer(now, at, key, out),
+                TimerOwner::SynReceived(key) => self.on_syn_received_timer(now, at, key, out, events),
             }
         }
         self.fired = fired;
@@ -423,7 +444,7 @@ impl Engine {
             && (at <= now || !self.syn_received.contains(key))
         {
             self.syn_acks.pop_front();
-            self.on_syn_received_timer(now, at, key, out);
+            self.on_syn_received_timer(now, at, key, out, events);
         }
         while let Some((key, record)) = self.time_waits.take_expired(now) {
             self.forget_time_wait(key, &record, events);
@@ -456,29 +477,6 @@ impl Engine {
         }
         connection.arm(key, &mut self.shared);
         self.dispose(now, key, fate, layer, out, events);
-    }
-
-    fn on_syn_received_timer<O: Output>(&mut self, now: Instant, at: Instant, key: Key, out: &mut O) {
-        let Some(record) = self.syn_received.get_mut(key) else { return };
-        if !record.wheel.fired(at) {
-            return;
-        }
-        let shared = &mut self.shared;
-        if record.retransmit_at <= now {
-            if record.retransmits >= shared.config.syn_ack_retries {
-                self.remove_syn_received(key);
-                return;
-            }
-            record.retransmits += 1;
-            record.is_sample = false;
-            let back_off = shared.config.rto_initial * (1 << record.retransmits.min(16));
-            record.retransmit_at = now + back_off.min(shared.config.rto_max);
-            shared.counters.rtos += 1;
-            shared.counters.retransmitted_segments += 1;
-            let header = record.syn_ack(now);
-            send_bare(shared, &record.flow, &header, out);
-        }
-        record.wheel.arm(record.retransmit_at, TimerOwner::SynReceived(key), &mut shared.wheel);
     }
 
     /// Sends the acknowledgments that nothing carried. Call it at the end of a step, after the transmit stage, so that

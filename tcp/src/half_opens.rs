@@ -8,12 +8,13 @@ use alloc::vec::Vec;
 
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
-    ConnectFailure, FlowKey, Full, HalfOpenId, Instant, Key, Pool, SocketOptions, TimerWheel,
+    ConnectFailure, EarlyData, FlowKey, Full, HalfOpenId, Instant, Key, Pool, SocketOptions, TimerWheel,
 };
-use hoststack_wire::{Flags, Options, SackBlocks, SegmentHeader, SeqNum, Timestamps};
+use hoststack_wire::{FastOpenCookie, Flags, Options, SegmentHeader, SeqNum, Timestamps};
 
-use crate::config::{TcpConfig, rx_scale};
+use crate::config::{TcpConfig, rx_scale, syn_window};
 use crate::describe::{HalfOpenInfo, HalfOpenState};
+use crate::fast_open::{Attempt, CookieCache};
 use crate::isn::{Secrets, timestamp_clock};
 use crate::seed::{
     ConnectionSeed, HalfOpenError, HalfOpenSegment, HalfOpenUser, IcmpError, SeedState, SeedTimestamps, Syn,
@@ -21,7 +22,7 @@ use crate::seed::{
 use crate::state::{State, StateEvent};
 
 /// What main is to do for a half-open, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)] // they pass through a recycled vector, one after the other
 pub enum HalfOpenAction {
     /// Have the flow's worker send this SYN (`Engine::open` before, if it is the first).
@@ -90,7 +91,18 @@ pub struct HalfOpenCounters {
     pub deleted: u64,
     /// Segments and errors for a half-open that was no longer in SYN-SENT.
     pub stale: u64,
+    /// Opens whose first SYN carried data (RFC 7413).
+    pub fast_opens: u64,
+    /// Of these, answered with an acknowledgment of all the data.
+    pub fast_opens_accepted: u64,
+    /// Opens whose first SYN had data or the Fast Open option and was lost, while one without came through.
+    pub fast_opens_lost: u64,
+    /// Fast Open cookies learnt.
+    pub cookies_learnt: u64,
 }
+
+/// No SYN carries more data than what is left beside the longest option list: as much as the peer's MSS surely holds.
+const OPTIONS_LEN_MAX: u16 = 40;
 
 struct HalfOpen {
     flow: FlowKey,
@@ -101,6 +113,10 @@ struct HalfOpen {
     /// MSS that our SYN announces.
     local_mss: u16,
     attempts: u8,
+    /// The option of the first SYN, and how much of the early data goes with it.
+    fast_open: Option<FastOpenCookie>,
+    syn_data: u16,
+    early_data: EarlyData,
     soft_error: Option<IcmpError>,
     timestamp_offset: u32,
     last_tsval: u32,
@@ -121,7 +137,8 @@ impl HalfOpen {
     }
 
     /// The SYN, sent now.
-    fn syn(&mut self, now: Instant) -> Syn {
+    fn syn(&mut self, now: Instant, config: &TcpConfig) -> Syn {
+        let first = self.attempts == 0;
         let options = Options {
             // RFC 9293 §3.7.1 (MUST-14, SHLD-5, MAY-3): in every SYN.
             mss: Some(self.local_mss),
@@ -131,7 +148,11 @@ impl HalfOpen {
                 self.last_tsval = timestamp_clock(now, self.timestamp_offset);
                 Timestamps { val: self.last_tsval, ecr: 0 }
             }),
-            sack: SackBlocks::NONE,
+            // RFC 7413 §4.2.1 (and §4.1.3.1): a SYN that is sent again has neither option nor data, in case they were why
+            // the first was lost.
+            fast_open: self.fast_open.filter(|_| first),
+            profile: config.option_profile,
+            ..Options::default()
         };
         self.attempts = self.attempts.saturating_add(1);
         Syn {
@@ -144,12 +165,20 @@ impl HalfOpen {
                 ack: SeqNum(0),
                 flags: Flags::SYN,
                 // The window of a SYN is never scaled (RFC 7323 §2.2).
-                wnd: u16::try_from(self.options.rx_window).unwrap_or(u16::MAX),
+                wnd: syn_window(&self.options),
                 urgent: 0,
                 options,
             },
-            first: self.attempts == 1,
+            first,
+            data: if first { self.early_data.clone() } else { EarlyData::NONE },
+            data_len: if first { self.syn_data } else { 0 },
         }
+    }
+
+    /// How much of the early data goes with the SYN to a server whose MSS is known.
+    fn syn_data_len(&self, peer_mss: u16) -> u16 {
+        let room = self.local_mss.min(peer_mss).saturating_sub(OPTIONS_LEN_MAX);
+        u16::try_from(self.early_data.len()).unwrap_or(u16::MAX).min(room)
     }
 
     /// What the peer's SYN made of it: consumes SYN-SENT, for only plain data leaves main.
@@ -179,6 +208,13 @@ impl HalfOpen {
             rtt_us: (self.attempts == 1 && state == SeedState::Established)
                 .then(|| u32::try_from(segment.received.micros_since(self.first_sent)).unwrap_or(u32::MAX)),
             syn_retransmitted: self.attempts > 1,
+            syn_data_sent: self.syn_data,
+            syn_data_acked: if state == SeedState::Established {
+                // The worker saw that it lies within what was sent.
+                segment.header.ack.since(self.iss + 1).min(self.syn_data.into()) as u16
+            } else {
+                0
+            },
         }
     }
 }
@@ -193,6 +229,7 @@ pub struct HalfOpens {
     /// a queue costs less than the wheel.
     first: VecDeque<(Instant, Key)>,
     fired: Vec<(Instant, Key)>,
+    cookies: CookieCache,
     counters: HalfOpenCounters,
 }
 
@@ -201,6 +238,7 @@ impl HalfOpens {
     pub fn new(config: TcpConfig, secrets: Secrets) -> HalfOpens {
         HalfOpens {
             pool: Pool::new(config.half_opens_max),
+            cookies: CookieCache::new(config.fast_open_cache_max),
             config,
             secrets,
             wheel: TimerWheel::new(Instant::ZERO),
@@ -216,7 +254,9 @@ impl HalfOpens {
     }
 
     /// Starts an active open: SYN-SENT. `mtu` is that of the path (IP packet size). `deadline` ends it with
-    /// [`ConnectFailure::TimedOut`], or `Unreachable` if an ICMP error had said so.
+    /// [`ConnectFailure::TimedOut`], or `Unreachable` if an ICMP error had said so. Some of `early_data` goes with the SYN
+    /// if the options say `fast_open` and the server's cookie is known; the caller of [`crate::Engine::establish`] queues
+    /// all of it whatever went.
     ///
     /// # Errors
     /// [`Full`] at the limit.
@@ -226,11 +266,12 @@ impl HalfOpens {
         flow: FlowKey,
         user: HalfOpenUser,
         options: SocketOptions,
+        early_data: EarlyData,
         mtu: u16,
         deadline: Instant,
         actions: &mut Vec<HalfOpenAction>,
     ) -> Result<HalfOpenId, Full> {
-        let id = HalfOpenId(self.pool.insert(HalfOpen {
+        let mut half_open = HalfOpen {
             flow,
             user,
             iss: self.secrets.isn(now, &flow),
@@ -238,6 +279,9 @@ impl HalfOpens {
             state: HalfOpenState::SynSent,
             local_mss: crate::output::local_mss(&flow, mtu, options.mss_max),
             attempts: 0,
+            fast_open: None,
+            syn_data: 0,
+            early_data,
             soft_error: None,
             timestamp_offset: self.secrets.timestamp_offset(&flow),
             last_tsval: 0,
@@ -245,26 +289,38 @@ impl HalfOpens {
             retransmit_at: now + self.config.rto_initial,
             deadline,
             wheel_at: Instant::FAR,
-        })?);
+        };
+        if options.fast_open {
+            match self.cookies.attempt(now, &flow) {
+                // Without data a cookie gains nothing.
+                Attempt::Cookie(cookie, mss) if half_open.syn_data_len(mss) > 0 => {
+                    half_open.fast_open = Some(cookie);
+                    half_open.syn_data = half_open.syn_data_len(mss);
+                }
+                Attempt::Request => half_open.fast_open = Some(FastOpenCookie::REQUEST),
+                Attempt::Cookie(..) | Attempt::Plain => {}
+            }
+        }
+        let has_data = half_open.syn_data > 0;
+        let id = HalfOpenId(self.pool.insert(half_open)?);
         self.counters.opened += 1;
+        self.counters.fast_opens += u64::from(has_data);
         self.send_syn(now, id, actions);
         Ok(id)
     }
 
     fn send_syn(&mut self, now: Instant, id: HalfOpenId, actions: &mut Vec<HalfOpenAction>) {
         let Some(half_open) = self.pool.get_mut(id.0) else { return };
-        let syn = half_open.syn(now);
+        let syn = half_open.syn(now, &self.config);
         // RFC 6298 §5.5: doubled with each. RFC 9293 §3.8.3 (MUST-22): as for data.
         let back_off = self.config.rto_initial * (1 << (half_open.attempts - 1).min(16));
         half_open.retransmit_at = now + back_off.min(self.config.rto_max);
         self.counters.syns += 1;
         self.counters.syn_retransmissions += u64::from(!syn.first);
+        let first = syn.first;
         actions.push(HalfOpenAction::SendSyn { half_open: id, syn });
         let timer = half_open.timer();
-        if syn.first
-            && timer == half_open.retransmit_at
-            && self.first.back().is_none_or(|last| last.0 <= timer)
-        {
+        if first && timer == half_open.retransmit_at && self.first.back().is_none_or(|last| last.0 <= timer) {
             half_open.wheel_at = timer;
             self.first.push_back((timer, id.0));
         } else {
@@ -308,14 +364,48 @@ impl HalfOpens {
         };
         tracing::debug!(half_open = %id, from = %State::SynSent, to = %State::SynSent.after(event), "half-open");
         half_open.state = HalfOpenState::HandedOver;
+        Self::learn(&mut self.cookies, &mut self.counters, half_open, segment);
         self.counters.established += 1;
         let (user, seed) = (half_open.user, half_open.establish(id, segment, state));
         actions.push(HalfOpenAction::Establish { half_open: id, user, seed });
     }
 
+    /// As if a server had given this cookie out.
+    #[cfg(test)]
+    pub(crate) fn remember(&mut self, flow: &FlowKey, cookie: FastOpenCookie, mss: u16) {
+        self.cookies.learn(flow, Some(cookie), mss);
+    }
+
+    /// What a SYN-ACK, or the SYN that crossed ours, says of Fast Open there (RFC 7413 §4.1.3).
+    fn learn(
+        cookies: &mut CookieCache,
+        counters: &mut HalfOpenCounters,
+        half_open: &HalfOpen,
+        segment: &HalfOpenSegment,
+    ) {
+        let header = &segment.header;
+        if half_open.fast_open.is_none() || !header.flags.has(Flags::ACK) {
+            return;
+        }
+        let flow = &half_open.flow;
+        let mss = header.options.mss.unwrap_or(if flow.remote.addr.is_ipv4() { 536 } else { 1220 });
+        let cookie = header.options.fast_open;
+        counters.cookies_learnt += u64::from(cookie.is_some_and(|cookie| !cookie.is_request()));
+        cookies.learn(flow, cookie, mss);
+        let acked = header.ack.since(half_open.iss + 1);
+        if acked > 0 || half_open.attempts == 1 {
+            let is_all = acked > 0 && acked == u32::from(half_open.syn_data);
+            counters.fast_opens_accepted += u64::from(is_all);
+            cookies.on_passed(flow);
+        } else {
+            counters.fast_opens_lost += 1;
+            cookies.on_lost(segment.received, flow);
+        }
+    }
+
     /// The network said something about its SYN: remembered as the cause of a time-out, or the end of the open if its
     /// options say so (RFC 9293 §3.9.2.2).
-    pub fn on_icmp_error(&mut self, error: &HalfOpenError, actions: &mut Vec<HalfOpenAction>) {
+    pub fn on_icmp_error(&mut self, now: Instant, error: &HalfOpenError, actions: &mut Vec<HalfOpenAction>) {
         let Some(half_open) =
             self.pool.get_mut(error.half_open.0).filter(|h| h.state == HalfOpenState::SynSent)
         else {
@@ -323,9 +413,13 @@ impl HalfOpens {
             return;
         };
         if let IcmpError::PacketTooBig { mtu } = error.error {
-            // A SYN is never too big, but what it promises may be.
+            // A SYN is never too big, but what it promises may be, and the data that goes with it: then it goes again at
+            // once, without.
             let mss = crate::output::local_mss(&half_open.flow, mtu, half_open.options.mss_max);
             half_open.local_mss = half_open.local_mss.min(mss);
+            if half_open.syn_data > 0 && half_open.attempts == 1 {
+                self.send_syn(now, error.half_open, actions);
+            }
             return;
         }
         // RFC 9293 §3.9.2.2 (MUST-56, SHLD-25): the connect goes on, and its failure will have a cause.
@@ -393,7 +487,7 @@ impl HalfOpens {
         if timer > now {
             Self::arm(&mut self.wheel, id, half_open);
         } else if half_open.deadline <= now && !canary::has(Bug::DeadlineIgnored)
-            || half_open.attempts > self.config.syn_retries
+            || half_open.attempts > half_open.options.syn_retries.unwrap_or(self.config.syn_retries)
         {
             // RFC 9293 §3.8.3 (MUST-22): the app is told. §3.9.1.8 (MUST-47): the soft error is what it is blamed on.
             let cause = match half_open.soft_error {

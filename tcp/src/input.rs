@@ -71,7 +71,7 @@ impl Connection {
             return Fate::Lives;
         }
         if self.state == State::SynReceived
-            && self.on_ack_of_syn(id, header, shared, now, out, events) == Verdict::Dropped
+            && self.on_ack_of_syn(id, header, shared, now, layer, out, events) == Verdict::Dropped
         {
             return Fate::Lives;
         }
@@ -242,7 +242,8 @@ impl Connection {
         self.state == State::SynReceived
             && header.flags.has(Flags::SYN | Flags::ACK)
             && header.seq == self.irs
-            && header.ack == self.snd.nxt
+            && header.ack.after(self.snd.una)
+            && header.ack.at_or_before(self.snd.nxt)
     }
 
     /// RFC 7323 §4.3 (2): only a segment that spans Last.ACK.sent moves TS.Recent.
@@ -272,12 +273,13 @@ impl Connection {
     }
 
     /// SYN-RECEIVED of a simultaneous open: is our SYN acknowledged?
-    fn on_ack_of_syn<O: Output>(
+    fn on_ack_of_syn<L: SessionLayer, O: Output>(
         &mut self,
         id: Key,
         header: &SegmentHeader,
         shared: &mut Shared,
         now: Instant,
+        layer: &mut L,
         out: &mut O,
         events: &mut Vec<TransportEvent>,
     ) -> Verdict {
@@ -286,7 +288,10 @@ impl Connection {
             send_bare(shared, &self.flow, &reset_for(header, 0), out);
             return Verdict::Dropped;
         }
+        // What our SYN carried and this does not acknowledge is sent again as the usual data (RFC 7413 §4.2.1).
+        layer.tx_acknowledge(self.session, header.ack.since(self.snd.una + 1));
         self.snd.una = header.ack;
+        self.snd.nxt = header.ack;
         // The window of a SYN is never scaled; this one may carry the SYN bit again.
         self.snd.wnd =
             if header.flags.has(Flags::SYN) { u32::from(header.wnd) } else { self.scaled_wnd(header) };

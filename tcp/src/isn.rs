@@ -55,6 +55,18 @@ impl Secrets {
     }
 }
 
+impl Secrets {
+    /// A key for another purpose, named in 7 bytes: no flow is as short, so that no other use of the keys gives it away.
+    pub(crate) fn derive(&self, purpose: &[u8; 7]) -> [u64; 2] {
+        let hasher = SipHasher24::new_with_keys(self.isn.key[0], self.isn.key[1]);
+        [0, 1].map(|half| {
+            let mut bytes = [half; 8];
+            bytes[..7].copy_from_slice(purpose);
+            hasher.hash(&bytes)
+        })
+    }
+}
+
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secrets(..)")
@@ -71,7 +83,7 @@ pub const fn timestamp_clock(now: Instant, offset: u32) -> u32 {
 /// RFC 9293 §3.4.1 (MUST-9): a pseudo-random function with a secret key.
 ///
 /// A flow as bytes of one fixed form per address family, hashed; SipHash tells the two forms apart by their lengths.
-fn hash(key: [u64; 2], flow: &FlowKey) -> u64 {
+pub(crate) fn hash(key: [u64; 2], flow: &FlowKey) -> u64 {
     let rest = u64::from(flow.local.port)
         | u64::from(flow.remote.port) << 16
         | u64::from(flow.domain.0) << 32

@@ -6,8 +6,9 @@
 //! A [`ConnectionSeed`] carries a connection from the first to the second.
 //!
 //! The files follow a segment: [`engine`] (demultiplexing, the `Transport` impl), `input` (RFC 9293 §3.10.7),
-//! `output` (§3.8), `half_opens`, `listener`, `syn_received`, `connection`, `time_wait`; `state` has the one
-//! transition table, `timers` what fires when. `rtt`, `rate`, `isn`, `congestion`, `recovery` are the algorithms.
+//! `output` (§3.8), `half_opens`, `listener`, `syn_received` (with `fast_open` and `syn_cookies`), `connection`,
+//! `time_wait`; `state` has the one transition table, `timers` what fires when. `rtt`, `rate`, `isn`, `congestion`,
+//! `recovery` are the algorithms.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;
@@ -22,6 +23,7 @@ pub mod describe;
 pub mod drop_reason;
 pub mod engine;
 mod extras;
+mod fast_open;
 pub mod half_opens;
 mod input;
 pub mod isn;
@@ -33,6 +35,7 @@ mod recovery;
 pub mod rtt;
 pub mod seed;
 pub mod state;
+mod syn_cookies;
 mod syn_received;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -41,7 +44,7 @@ mod tests;
 mod time_wait;
 mod timers;
 
-pub use config::TcpConfig;
+pub use config::{SynCookies, TcpConfig};
 pub use describe::{ConnectionInfo, Counters, EngineCounts, HalfOpenInfo};
 pub use drop_reason::{DropCounters, DropReason};
 pub use engine::{Disposition, Engine, EstablishError, FlowTaken, ListenError, Output};

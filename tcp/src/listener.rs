@@ -19,6 +19,8 @@ pub(crate) struct Listener {
     pub(crate) backlog: u32,
     /// SYN-RECEIVED records now.
     pub(crate) syn_received: u32,
+    /// Fast opens that wait for their ACK, and those that were reset lately.
+    pub(crate) fast_opens: u32,
     pub(crate) options: SocketOptions,
 }
 

@@ -12,10 +12,12 @@ use crate::isn::timestamp_clock;
 use crate::recovery::Mode;
 use crate::recovery::flight::Sent;
 use crate::recovery::tlp::{TailProbe, probe_timeout_us};
+use crate::seed::Syn;
 use crate::state::{State, StateEvent};
 use crate::timers::Purpose;
 
-/// No segment is made smaller than this for a limit's sake, whatever a peer or a router says.
+/// No segment is made smaller than this for a limit's sake, whatever a peer or a router says: with one byte a segment, a
+/// peer could have a megabyte cost a million packets and as many scoreboard entries (CVE-2019-11479).
 pub(crate) const MSS_LEAST: u16 = 64;
 /// What the timestamps option takes, padded (RFC 7323 appendix A).
 pub(crate) const TIMESTAMPS_LEN: u16 = 12;
@@ -70,6 +72,15 @@ pub(crate) fn send_bare<O: Output>(shared: &mut Shared, flow: &FlowKey, header: 
         shared.counters.pure_acks_out += 1;
     }
     out.send(flow, header, 0, |_| ());
+}
+
+/// Sends a half-open's SYN, with its data if it has any (RFC 7413 §4.2.1).
+pub(crate) fn send_syn<O: Output>(shared: &mut Shared, syn: &Syn, out: &mut O) {
+    let payload = syn.payload();
+    shared.counters.segments_out += 1;
+    shared.counters.bytes_out += payload.len() as u64;
+    shared.counters.fast_opens_out += u64::from(!payload.is_empty());
+    out.send(&syn.flow, &syn.header, payload.len(), |into| into.copy_from_slice(payload));
 }
 
 /// Why nothing (more) is sent.
@@ -586,7 +597,8 @@ impl Connection {
                 window_scale: self.has_scaling.then_some(self.rcv_scale),
                 sack_permitted: self.has_sack,
                 timestamps: self.timestamps(now),
-                sack: SackBlocks::NONE,
+                profile: shared.config.option_profile,
+                ..Options::default()
             },
         };
         if self.purpose == Purpose::None {
@@ -764,7 +776,7 @@ impl Connection {
             self.probe(id, shared, now, layer, out);
         } else {
             shared.counters.rtos += 1;
-            self.cc.on_rto(now, self.flight_size());
+            self.cc.on_rto(now, self.used_window(self.flight_size()));
             self.enter_loss(true, shared, now);
             if self.transmit(id, shared, now, 1, layer, out) == Transmitted::More {
                 layer.program_tx(self.session);

@@ -1,6 +1,6 @@
 //! Plain values that cross between main and workers: they are `Send`, hold no reference and name no pool's insides.
 
-use hoststack_transport::{AppWorkerId, FlowKey, HalfOpenId, Instant, Key, SocketOptions};
+use hoststack_transport::{AppWorkerId, EarlyData, FlowKey, HalfOpenId, Instant, Key, SocketOptions};
 use hoststack_wire::{SegmentHeader, SeqNum};
 
 /// Whose active open it is: copied into all that is said about it.
@@ -13,7 +13,7 @@ pub struct HalfOpenUser {
 }
 
 /// A SYN that a worker is to send for main.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Syn {
     /// The flow.
     pub flow: FlowKey,
@@ -23,6 +23,17 @@ pub struct Syn {
     pub header: SegmentHeader,
     /// Not a retransmission: the worker inserts the flow (`Engine::open`) before it sends it.
     pub first: bool,
+    /// The connect's early data, if some of it goes with this SYN (RFC 7413 §4.2.1).
+    pub data: EarlyData,
+    /// How many bytes of it: what fits into one segment.
+    pub data_len: u16,
+}
+
+impl Syn {
+    /// The data that it carries.
+    pub fn payload(&self) -> &[u8] {
+        self.data.as_slice().get(..usize::from(self.data_len)).unwrap_or(&[])
+    }
 }
 
 /// A segment that is acceptable in SYN-SENT, from the worker to main. It carries no payload: the peer sends that again.
@@ -111,4 +122,8 @@ pub struct ConnectionSeed {
     pub(crate) rtt_us: Option<u32>,
     /// The SYN was retransmitted: RFC 6298 §5.7, RFC 5681 §3.1.
     pub(crate) syn_retransmitted: bool,
+    /// Bytes of early data that a SYN carried.
+    pub(crate) syn_data_sent: u16,
+    /// Of these, the first that the SYN-ACK acknowledged.
+    pub(crate) syn_data_acked: u16,
 }

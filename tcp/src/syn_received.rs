@@ -2,12 +2,23 @@
 //! the acceptable ACK comes.
 
 use hoststack_transport::{FlowKey, Instant, Key, SocketOptions};
-use hoststack_wire::{Flags, Options, SackBlocks, SegmentHeader, SeqNum, Timestamps};
+use hoststack_wire::{FastOpenCookie, Flags, Options, SegmentHeader, SeqNum, Timestamps};
 
-use crate::config::rx_scale;
+use crate::config::{TcpConfig, rx_scale, syn_window};
 use crate::drop_reason::DropReason;
+use crate::fast_open::CookieKeys;
 use crate::isn::{Secrets, timestamp_clock};
+use crate::syn_cookies::{Offer, Proof};
 use crate::timers::WheelEntry;
+
+/// Whether the SYN-ACK gives a Fast Open cookie out, and in which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GivesCookie {
+    No,
+    Yes,
+    /// With the option's experimental number, as it was asked for.
+    Experimental,
+}
 
 /// A handshake that a listener answered.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +42,14 @@ pub(crate) struct SynReceived {
     pub(crate) scales: Option<(u8, u8)>,
     pub(crate) sack: bool,
     pub(crate) timestamps: bool,
+    pub(crate) gives_cookie: GivesCookie,
     pub(crate) retransmits: u8,
+    /// Retransmissions before it is given up.
+    pub(crate) retries: u8,
+    /// Bytes of the SYN's data that were taken (RFC 7413 §4.2.2): RCV.NXT is beyond them.
+    pub(crate) syn_data: u16,
+    /// The connection that the app has already: a fast open, for whose ACK this waits.
+    pub(crate) connection: Option<Key>,
     /// One SYN-ACK was sent, so that its answer is a sample of the round trip (Karn).
     pub(crate) is_sample: bool,
     /// When the first SYN-ACK was sent.
@@ -41,7 +59,15 @@ pub(crate) struct SynReceived {
     pub(crate) wheel: WheelEntry,
 }
 
-const _: () = assert!(size_of::<SynReceived>() <= 128);
+const _: () = assert!(size_of::<SynReceived>() <= 152);
+
+/// What is acceptable now: RCV.NXT, RCV.WND and SND.NXT, which a fast open's connection may have moved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Acceptable {
+    pub(crate) rcv_nxt: SeqNum,
+    pub(crate) rcv_wnd: u32,
+    pub(crate) snd_nxt: SeqNum,
+}
 
 /// What SYN-RECEIVED makes of a segment (RFC 9293 §3.10.7.4, RFC 5961).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +94,18 @@ fn unacceptable(len: u32, reason: DropReason) -> SynReceivedVerdict {
 }
 
 impl SynReceived {
+    /// What is acceptable while nothing but our SYN-ACK was sent.
+    pub(crate) fn acceptable(&self) -> Acceptable {
+        Acceptable { rcv_nxt: self.rcv_nxt(), rcv_wnd: self.wnd.into(), snd_nxt: self.iss + 1 }
+    }
+
     /// Judges a segment of SEG.LEN `len`, in the RFC's order.
-    pub(crate) fn judge(&self, header: &SegmentHeader, len: u32) -> SynReceivedVerdict {
+    pub(crate) fn judge(
+        &self,
+        header: &SegmentHeader,
+        len: u32,
+        acceptable: &Acceptable,
+    ) -> SynReceivedVerdict {
         use SynReceivedVerdict::*;
         let flags = header.flags;
         if flags.has(Flags::SYN) && !flags.has_any(Flags::ACK | Flags::RST) && header.seq == self.irs {
@@ -87,7 +123,7 @@ impl SynReceived {
             }
         }
         // First, the sequence number.
-        let (nxt, wnd) = (self.rcv_nxt(), u32::from(self.wnd));
+        let (nxt, wnd) = (acceptable.rcv_nxt, acceptable.rcv_wnd);
         let last = header.seq + len.saturating_sub(1);
         // Of a reset its own number counts, not where its text ends (RFC 5961 §3.2).
         let reaches_in = len > 0 && !flags.has(Flags::RST) && last.is_within(nxt, wnd);
@@ -108,12 +144,14 @@ impl SynReceived {
             };
         }
         // Fourth, SYN (MUST-11): "If the connection was initiated with a passive OPEN, then return this connection to the
-        // LISTEN state and return." Not for the sake of an old SYN whose text reaches into the window.
+        // LISTEN state and return." Not for the sake of an old SYN whose text reaches into the window. What the app has
+        // is not taken away for it (RFC 5961 §4).
         if flags.has(Flags::SYN) {
-            if header.seq.before(nxt) {
-                return Ack(DropReason::OutOfWindow);
-            }
-            return BackToListen(DropReason::SynReceivedSyn);
+            return match self.connection {
+                None if header.seq.before(nxt) => Ack(DropReason::OutOfWindow),
+                None => BackToListen(DropReason::SynReceivedSyn),
+                Some(_) => Ack(DropReason::SynChallenged),
+            };
         }
         // Fifth, ACK.
         if !flags.has(Flags::ACK) {
@@ -121,7 +159,7 @@ impl SynReceived {
         }
         // Deviates: RFC 5961 §5 has an ACK far out of range answered with an ACK, before RFC 9293's rule for this state. A
         // reset is what a peer needs that never opened this connection.
-        if header.ack != self.iss + 1 {
+        if !(header.ack.after(self.iss) && header.ack.at_or_before(acceptable.snd_nxt)) {
             return Reset(DropReason::SynReceivedBadAck);
         }
         Establish
@@ -151,6 +189,7 @@ impl SynReceived {
         iss: SeqNum,
         local_mss: u16,
         secrets: &Secrets,
+        config: &TcpConfig,
     ) -> SynReceived {
         let theirs = &syn.options;
         let timestamps = theirs.timestamps.is_some() && options.timestamps;
@@ -165,14 +204,18 @@ impl SynReceived {
             peer_wnd: syn.wnd,
             peer_mss: theirs.mss,
             local_mss,
-            wnd: u16::try_from(options.rx_window).unwrap_or(u16::MAX),
+            wnd: syn_window(options),
             scales: theirs
                 .window_scale
                 .filter(|_| options.window_scale)
                 .map(|peer| (peer.min(14), rx_scale(options))),
             sack: theirs.sack_permitted && options.sack,
             timestamps,
+            gives_cookie: GivesCookie::No,
             retransmits: 0,
+            retries: options.syn_retries.unwrap_or(config.syn_ack_retries),
+            syn_data: 0,
+            connection: None,
             is_sample: true,
             sent: now,
             retransmit_at: Instant::FAR,
@@ -180,9 +223,61 @@ impl SynReceived {
         }
     }
 
+    /// What a cookie kept of a SYN, once `ack` has proven it: as if a record had been there all the while.
+    pub(crate) fn from_cookie(
+        now: Instant,
+        flow: FlowKey,
+        ack: &SegmentHeader,
+        proof: &Proof,
+        listener: Key,
+        options: &SocketOptions,
+        secrets: &Secrets,
+        config: &TcpConfig,
+    ) -> SynReceived {
+        let syn = SegmentHeader {
+            seq: ack.seq - 1,
+            options: Options {
+                mss: Some(proof.mss),
+                window_scale: proof.offer.and_then(|offer| offer.scale),
+                sack_permitted: proof.offer.is_some_and(|offer| offer.sack),
+                timestamps: ack.options.timestamps.filter(|_| proof.offer.is_some()),
+                ..Options::default()
+            },
+            ..*ack
+        };
+        let iss = ack.ack - 1;
+        let record = SynReceived::new(now, flow, &syn, listener, options, iss, 0, secrets, config);
+        // Nobody knows when the SYN-ACK was sent.
+        SynReceived { is_sample: false, ..record }
+    }
+
+    /// What of the SYN's offers the timestamp of a SYN cookie says; without timestamps nothing can say them.
+    pub(crate) fn offer(&self) -> Option<Offer> {
+        let scale = self.scales.map(|(theirs, _)| theirs);
+        self.timestamps.then_some(Offer { scale, sack: self.sack, ecn: false })
+    }
+
+    /// The SYN-ACK that is all there is of it: the cookie is its ISS, and its timestamp says the rest.
+    pub(crate) fn cookie_syn_ack(
+        &self,
+        now: Instant,
+        keys: &CookieKeys,
+        config: &TcpConfig,
+    ) -> SegmentHeader {
+        let mut header = self.syn_ack(now, keys, config);
+        match (self.offer(), &mut header.options.timestamps) {
+            (Some(offer), Some(timestamps)) => timestamps.val = offer.timestamp(timestamps.val),
+            _ => {
+                header.options.window_scale = None;
+                header.options.sack_permitted = false;
+            }
+        }
+        header
+    }
+
     /// RCV.NXT.
     pub(crate) fn rcv_nxt(&self) -> SeqNum {
-        self.irs + 1
+        self.irs + 1 + u32::from(self.syn_data)
     }
 
     /// RCV.NXT + RCV.WND.
@@ -191,7 +286,13 @@ impl SynReceived {
     }
 
     /// <SEQ=ISS><ACK=RCV.NXT><CTL=SYN,ACK>, with the options that both know.
-    pub(crate) fn syn_ack(&self, now: Instant) -> SegmentHeader {
+    pub(crate) fn syn_ack(&self, now: Instant, keys: &CookieKeys, config: &TcpConfig) -> SegmentHeader {
+        let cookie = |is_experimental| keys.cookie(&self.flow).experimental(is_experimental);
+        let fast_open: Option<FastOpenCookie> = match self.gives_cookie {
+            GivesCookie::No => None,
+            GivesCookie::Yes => Some(cookie(false)),
+            GivesCookie::Experimental => Some(cookie(true)),
+        };
         SegmentHeader {
             src_port: self.flow.local.port,
             dst_port: self.flow.remote.port,
@@ -206,7 +307,9 @@ impl SynReceived {
                 window_scale: self.scales.map(|(_, ours)| ours),
                 sack_permitted: self.sack,
                 timestamps: self.timestamps(now),
-                sack: SackBlocks::NONE,
+                fast_open,
+                profile: config.option_profile,
+                ..Options::default()
             },
         }
     }
@@ -214,11 +317,14 @@ impl SynReceived {
     /// <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>.
     pub(crate) fn ack(&self, now: Instant) -> SegmentHeader {
         SegmentHeader {
+            src_port: self.flow.local.port,
+            dst_port: self.flow.remote.port,
             seq: self.iss + 1,
+            ack: self.rcv_nxt(),
             flags: Flags::ACK,
             wnd: self.wnd >> self.scales.map_or(0, |(_, ours)| ours),
+            urgent: 0,
             options: Options { timestamps: self.timestamps(now), ..Options::default() },
-            ..self.syn_ack(now)
         }
     }
 

@@ -33,6 +33,26 @@ pub fn write_file(path: &Path, length: u64, seed: u64) -> String {
     hex(&digest.finalize())
 }
 
+/// Fills `into` with the bytes from `offset` on of the endless content of `seed`: that of [`write_file`].
+pub fn fill(seed: u64, offset: u64, into: &mut [u8]) {
+    let mut at = offset;
+    for part in chunks_at(into, offset) {
+        let word = mix(seed.wrapping_add((at / 8 + 1).wrapping_mul(GAMMA))).to_le_bytes();
+        // Cannot truncate: below 8.
+        let within = (at % 8) as usize;
+        part.copy_from_slice(&word[within..within + part.len()]);
+        at += part.len() as u64;
+    }
+}
+
+/// `bytes` cut where the words of a content are that begins `offset` before it.
+fn chunks_at(bytes: &mut [u8], offset: u64) -> impl Iterator<Item = &mut [u8]> {
+    // Cannot truncate: below 8.
+    let head = ((8 - offset % 8) % 8) as usize;
+    let (first, rest) = bytes.split_at_mut(head.min(bytes.len()));
+    std::iter::once(first).chain(rest.chunks_mut(8))
+}
+
 /// SHA-256 of a file.
 ///
 /// # Panics
@@ -56,8 +76,14 @@ fn hex(bytes: &[u8]) -> String {
 
 /// splitmix64.
 fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
+    *state = state.wrapping_add(GAMMA);
+    mix(*state)
+}
+
+/// What splitmix64 adds to its state.
+const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -75,6 +101,19 @@ mod tests {
             let written = write_file(&path, length, 7);
             assert_eq!(std::fs::metadata(&path).unwrap().len(), length);
             assert_eq!(written, sha256(&path));
+        }
+    }
+
+    #[test]
+    fn any_part_of_a_content_is_that_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write_file(&path, 1000, 9);
+        let whole = std::fs::read(&path).unwrap();
+        for (offset, length) in [(0, 1000), (0, 0), (1, 1), (3, 100), (7, 2), (8, 8), (13, 3), (990, 10)] {
+            let mut part = vec![0; length];
+            fill(9, offset as u64, &mut part);
+            assert_eq!(part, whole[offset..offset + length], "{length} from {offset}");
         }
     }
 

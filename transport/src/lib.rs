@@ -1,7 +1,7 @@
 //! The border between the session layer and its transports.
 //!
 //! Read in this order: [`border`] (two traits and one enum: the whole contract), [`handle`] (names of things and
-//! what makes a stale name find nothing), [`options`], [`ticket`] (who may tell the outcome of a connect), then the tools that
+//! what makes a stale name find nothing), [`options`], [`early_data`], [`ticket`] (who may tell the outcome of a connect), then the tools that
 //! both sides share: [`pool`], [`table`], [`time`], [`wheel`], [`mod@tuple`], [`rng`].
 //!
 //! This crate knows no protocol, reads no clock and owns no thread.
@@ -13,6 +13,7 @@ extern crate std;
 
 pub mod border;
 pub mod canary;
+pub mod early_data;
 pub mod flow;
 pub mod handle;
 pub mod options;
@@ -28,6 +29,7 @@ pub use border::{
     AcceptError, CloseReason, ConnectFailure, Measures, OooRange, RxStored, SessionLayer, Transmitted,
     Transport, TransportEvent,
 };
+pub use early_data::{EARLY_DATA_MAX, EarlyData};
 pub use flow::{Endpoint, FlowKey, Protocol};
 pub use handle::{
     AppId, AppWorkerId, ConnectId, ConnectionId, DomainId, HalfOpenId, ListenerId, SessionHandle, SessionId,

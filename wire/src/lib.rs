@@ -37,4 +37,6 @@ pub use ip::IpProtocol;
 pub use ipv6::solicited_node_multicast;
 pub use notation::{NotationError, NotedSegment, parse_notation};
 pub use seq::SeqNum;
-pub use tcp::{Flags, Options, SackBlocks, Segment, SegmentHeader, Timestamps};
+pub use tcp::{
+    FastOpenCookie, Flags, OptionProfile, Options, SackBlocks, Segment, SegmentHeader, Timestamps,
+};

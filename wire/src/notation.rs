@@ -8,7 +8,7 @@ mod parse;
 use core::fmt;
 
 use crate::seq::SeqNum;
-use crate::tcp::{Flags, Options, SackBlocks, Segment, SegmentHeader, Timestamps};
+use crate::tcp::{Flags, OptionProfile, Options, SackBlocks, Segment, SegmentHeader, Timestamps};
 
 pub use parse::{NotationError, parse_notation};
 
@@ -117,7 +117,8 @@ impl fmt::Display for NotedSegment {
 
 /// ` <mss 1460,...>` in the order, and with the padding, in which this crate writes options to the wire.
 fn fmt_options(options: &Options, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let Options { mss, window_scale, sack_permitted, timestamps, sack } = options;
+    let Options { mss, window_scale, sack_permitted, timestamps, sack, fast_open, profile } = options;
+    let is_linux = *profile == OptionProfile::Linux;
     let mut separator = " <";
     let mut lead = |f: &mut fmt::Formatter<'_>| {
         f.write_str(separator)?;
@@ -128,18 +129,31 @@ fn fmt_options(options: &Options, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         lead(f)?;
         write!(f, "mss {mss}")?;
     }
+    if let Some(shift) = window_scale.filter(|_| !is_linux) {
+        lead(f)?;
+        write!(f, "nop,wscale {shift}")?;
+    }
     if *sack_permitted {
         lead(f)?;
-        f.write_str(if timestamps.is_some() { "sackOK" } else { "nop,nop,sackOK" })?;
+        f.write_str(match timestamps {
+            Some(_) => "sackOK",
+            None if options.ends_with_sack_permitted() => "sackOK,eol,eol",
+            None => "nop,nop,sackOK",
+        })?;
     }
     if let Some(Timestamps { val, ecr }) = timestamps {
         lead(f)?;
         let pad = if *sack_permitted { "" } else { "nop,nop," };
         write!(f, "{pad}TS val {val} ecr {ecr}")?;
     }
-    if let Some(shift) = window_scale {
+    if let Some(shift) = window_scale.filter(|_| is_linux) {
         lead(f)?;
         write!(f, "nop,wscale {shift}")?;
+    }
+    if let Some(cookie) = fast_open {
+        lead(f)?;
+        let is_even = (cookie.as_slice().len() + if cookie.is_experimental() { 4 } else { 2 }) % 4 == 0;
+        write!(f, "{cookie}{}", if is_even { "" } else { ",nop,nop" })?;
     }
     if !sack.is_empty() {
         lead(f)?;

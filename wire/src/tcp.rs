@@ -165,6 +165,90 @@ impl fmt::Debug for SackBlocks {
     }
 }
 
+/// The Fast Open option (RFC 7413 §4.1.1): a cookie, or the request for one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FastOpenCookie {
+    /// What lies behind `len` is zero.
+    bytes: [u8; FastOpenCookie::LEN_MAX],
+    len: u8,
+    is_experimental: bool,
+}
+
+impl FastOpenCookie {
+    /// The longest cookie.
+    pub const LEN_MAX: usize = 16;
+    /// The empty option with which a SYN asks for a cookie.
+    pub const REQUEST: FastOpenCookie =
+        FastOpenCookie { bytes: [0; FastOpenCookie::LEN_MAX], len: 0, is_experimental: false };
+
+    /// A cookie of 4 to 16 bytes, an even number of them; none at all are the request. Other lengths are no cookie.
+    pub fn new(cookie: &[u8]) -> Option<FastOpenCookie> {
+        let is_legal = cookie.is_empty() || (4..=FastOpenCookie::LEN_MAX).contains(&cookie.len());
+        if !is_legal || !cookie.len().is_multiple_of(2) {
+            return None;
+        }
+        let mut bytes = [0; FastOpenCookie::LEN_MAX];
+        bytes[..cookie.len()].copy_from_slice(cookie);
+        // Cannot cut: 16 at most.
+        Some(FastOpenCookie { bytes, len: cookie.len() as u8, is_experimental: false })
+    }
+
+    /// The same in the form that was in use before kind 34 was assigned: kind 254 with the magic number 0xF989
+    /// (RFC 7413 appendix A.4, RFC 6994), or not so.
+    #[must_use]
+    pub const fn experimental(self, is_experimental: bool) -> FastOpenCookie {
+        FastOpenCookie { is_experimental, ..self }
+    }
+
+    /// Whether it comes or goes in the experimental form.
+    pub const fn is_experimental(&self) -> bool {
+        self.is_experimental
+    }
+
+    /// The cookie's bytes; none when it is a request.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// Whether it asks for a cookie.
+    pub const fn is_request(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of the option before its padding.
+    const fn option_len(&self) -> usize {
+        2 + 2 * self.is_experimental as usize + self.len as usize
+    }
+}
+
+impl fmt::Debug for FastOpenCookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// As packetdrill writes it: `FO`, `FO 3021b9d889017eeb`, `FOEXP 1234abcd`.
+impl fmt::Display for FastOpenCookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_experimental { "FOEXP" } else { "FO" })?;
+        if !self.is_request() {
+            f.write_str(" ")?;
+        }
+        self.as_slice().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// In which order the options of a SYN are written, and how they are padded: what tells systems apart on the wire.
+/// Segments without SYN look the same in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum OptionProfile {
+    /// `mss, sackOK, TS, nop, wscale`; each option ends on a multiple of 4.
+    #[default]
+    Linux,
+    /// `mss, nop, wscale, sackOK, TS`; `eol` behind the last.
+    FreeBsd,
+}
+
 /// The options of a segment that this stack understands; others are skipped when parsing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Options {
@@ -178,6 +262,10 @@ pub struct Options {
     pub timestamps: Option<Timestamps>,
     /// SACK blocks (RFC 2018 §3).
     pub sack: SackBlocks,
+    /// Fast Open (RFC 7413 §4.1.1); on SYN only.
+    pub fast_open: Option<FastOpenCookie>,
+    /// How they are written; what was parsed says nothing of it.
+    pub profile: OptionProfile,
 }
 
 /// A TCP header with its options: what a segment says, besides its payload.
@@ -239,7 +327,13 @@ mod kind {
     pub(super) const SACK_PERMITTED: u8 = 4;
     pub(super) const SACK: u8 = 5;
     pub(super) const TIMESTAMPS: u8 = 8;
+    pub(super) const FAST_OPEN: u8 = 34;
+    /// RFC 6994: an experiment, named by what follows.
+    pub(super) const EXPERIMENT: u8 = 254;
 }
+
+/// The experiment identifier of Fast Open (RFC 7413 appendix A.4).
+const FAST_OPEN_MAGIC: [u8; 2] = [0xf9, 0x89];
 
 /// The layout that nearly all segments of a connection with timestamps have (RFC 7323 appendix A).
 const NOP_NOP_TIMESTAMPS: [u8; 4] = [kind::NOP, kind::NOP, kind::TIMESTAMPS, 10];
@@ -334,6 +428,12 @@ impl Options {
                     self.sack.push(SeqNum(u32_at::<0, _>(block)), SeqNum(u32_at::<4, _>(block)));
                 }
             }
+            // RFC 7413 §4.1.1: the option is ignored if its cookie is of an illegal length.
+            (kind::FAST_OPEN, cookie) => self.fast_open = FastOpenCookie::new(cookie).or(self.fast_open),
+            (kind::EXPERIMENT, [a, b, cookie @ ..]) if [*a, *b] == FAST_OPEN_MAGIC => {
+                let cookie = FastOpenCookie::new(cookie).map(|cookie| cookie.experimental(true));
+                self.fast_open = cookie.or(self.fast_open);
+            }
             (kind::MSS | kind::WINDOW_SCALE | kind::SACK_PERMITTED | kind::TIMESTAMPS, _) => {
                 return Err(ParseError::BadOption);
             }
@@ -348,10 +448,21 @@ impl Options {
     const fn fixed_len(&self) -> usize {
         // SACK-permitted takes the place of the two NOPs before timestamps.
         let sack_permitted = self.sack_permitted && self.timestamps.is_none();
+        let fast_open = match &self.fast_open {
+            Some(cookie) => cookie.option_len().next_multiple_of(4),
+            None => 0,
+        };
         4 * self.mss.is_some() as usize
             + 12 * self.timestamps.is_some() as usize
             + 4 * sack_permitted as usize
             + 4 * self.window_scale.is_some() as usize
+            + fast_open
+    }
+
+    /// Whether the list ends with a SACK-permitted that is padded behind, as FreeBSD does it.
+    pub(crate) const fn ends_with_sack_permitted(&self) -> bool {
+        let is_last = self.timestamps.is_none() && self.fast_open.is_none() && self.sack.len == 0;
+        matches!(self.profile, OptionProfile::FreeBsd) && self.sack_permitted && is_last
     }
 
     /// How many of the SACK blocks fit.
@@ -374,14 +485,19 @@ impl Options {
         self.len() == 0
     }
 
-    /// Writes the list as Linux lays it out, each option ending on a multiple of 4, and returns its length. RFC 9293 §3.1:
-    /// each has its length (MUST-68); there is no End of List, so nothing comes after it (MUST-69).
+    /// Writes the list in the order of its profile, each option ending on a multiple of 4, and returns its length. RFC 9293
+    /// §3.1: each has its length (MUST-68); nothing comes after an End of List (MUST-69).
     #[inline]
     fn emit(&self, into: &mut [u8]) -> usize {
         let mut at = 0;
         if let Some(mss) = self.mss {
             let [a, b] = mss.to_be_bytes();
             at = put(into, at, &[kind::MSS, 4, a, b]);
+        }
+        let is_linux = self.profile == OptionProfile::Linux;
+        let window_scale = self.window_scale.map(|shift| [kind::NOP, kind::WINDOW_SCALE, 3, shift]);
+        if let Some(window_scale) = window_scale.filter(|_| !is_linux) {
+            at = put(into, at, &window_scale);
         }
         match (self.timestamps, self.sack_permitted) {
             (Some(timestamps), sack_permitted) => {
@@ -394,11 +510,28 @@ impl Options {
                 at = put(into, at, &timestamps.val.to_be_bytes());
                 at = put(into, at, &timestamps.ecr.to_be_bytes());
             }
-            (None, true) => at = put(into, at, &[kind::NOP, kind::NOP, kind::SACK_PERMITTED, 2]),
+            (None, true) if !self.ends_with_sack_permitted() => {
+                at = put(into, at, &[kind::NOP, kind::NOP, kind::SACK_PERMITTED, 2]);
+            }
+            (None, true) => at = put(into, at, &[kind::SACK_PERMITTED, 2, kind::END, kind::END]),
             (None, false) => {}
         }
-        if let Some(shift) = self.window_scale {
-            at = put(into, at, &[kind::NOP, kind::WINDOW_SCALE, 3, shift]);
+        if let Some(window_scale) = window_scale.filter(|_| is_linux) {
+            at = put(into, at, &window_scale);
+        }
+        if let Some(cookie) = &self.fast_open {
+            let end = at + cookie.option_len();
+            // Cannot cut: 20 at most.
+            let len = cookie.option_len() as u8;
+            if cookie.is_experimental {
+                at = put(into, at, &[kind::EXPERIMENT, len, FAST_OPEN_MAGIC[0], FAST_OPEN_MAGIC[1]]);
+            } else {
+                at = put(into, at, &[kind::FAST_OPEN, len]);
+            }
+            at = put(into, at, cookie.as_slice());
+            while at < end.next_multiple_of(4) {
+                at = put(into, at, &[kind::NOP]);
+            }
         }
         let fit = self.sack_fit();
         if fit != 0 {

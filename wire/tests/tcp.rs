@@ -3,7 +3,8 @@
 use etherparse::{TcpHeader, TcpOptionElement};
 use hoststack_wire::tcp::{self, HEADER_LEN, Segment, SegmentHeader};
 use hoststack_wire::{
-    Flags, IpProtocol, Options, ParseError, SackBlocks, SeqNum, Sum, Timestamps, copy_and_sum,
+    FastOpenCookie, Flags, IpProtocol, OptionProfile, Options, ParseError, SackBlocks, SeqNum, Sum,
+    Timestamps, copy_and_sum,
 };
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,14 +16,19 @@ fn any_options() -> impl Strategy<Value = Options> {
         any::<bool>(),
         any::<Option<(u32, u32)>>(),
         proptest::collection::vec(any::<(u32, u32)>(), 0..=4),
+        (proptest::option::of((any::<[u8; 16]>(), 0..=8usize, any::<bool>())), any::<bool>()),
     )
-        .prop_map(|(mss, window_scale, sack_permitted, timestamps, blocks)| {
+        .prop_map(|(mss, window_scale, sack_permitted, timestamps, blocks, (cookie, is_linux))| {
             let mut sack = SackBlocks::NONE;
             for (start, end) in blocks {
                 assert!(sack.push(SeqNum(start), SeqNum(end)));
             }
             let timestamps = timestamps.map(|(val, ecr)| Timestamps { val, ecr });
-            Options { mss, window_scale, sack_permitted, timestamps, sack }
+            let fast_open = cookie.and_then(|(bytes, half, is_experimental)| {
+                FastOpenCookie::new(&bytes[..2 * half]).map(|cookie| cookie.experimental(is_experimental))
+            });
+            let profile = if is_linux { OptionProfile::Linux } else { OptionProfile::FreeBsd };
+            Options { mss, window_scale, sack_permitted, timestamps, sack, fast_open, profile }
         })
 }
 
@@ -113,8 +119,9 @@ fn header_of(header: &TcpHeader) -> SegmentHeader {
     }
 }
 
-/// The header as it can be written: SACK blocks that do not fit are gone.
+/// The header as it can be written and read: SACK blocks that do not fit are gone, the profile cannot be told.
 fn as_written(mut header: SegmentHeader) -> SegmentHeader {
+    header.options.profile = OptionProfile::Linux;
     let mut blocks = header.options.sack.as_slice().len();
     let whole = header.options;
     while blocks > 0 {
@@ -142,7 +149,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn etherparse_reads_what_we_write(header in any_header(), payload in proptest::collection::vec(any::<u8>(), 0..100)) {
+    fn etherparse_reads_what_we_write(mut header in any_header(), payload in proptest::collection::vec(any::<u8>(), 0..100)) {
+        // It knows no Fast Open.
+        header.options.fast_open = None;
         let bytes = emit(&header, &payload);
         prop_assert!(header.header_len() <= 60 && header.header_len().is_multiple_of(4));
         let (theirs, rest) = TcpHeader::from_slice(&bytes).unwrap();
@@ -302,13 +311,31 @@ fn illegal_option_lengths_are_refused_and_unknown_options_skipped() {
 
 // covers: MUST-68, MUST-69
 #[test]
+fn fast_open_cookies_of_illegal_lengths_are_ignored() {
+    let cookie = |list: &[u8]| Options::parse(list).expect("a good list").fast_open;
+    assert_eq!(cookie(&[34, 2]), Some(FastOpenCookie::REQUEST));
+    assert_eq!(cookie(&[34, 4, 1, 2]), None, "2 bytes are too few");
+    assert_eq!(cookie(&[34, 7, 1, 2, 3, 4, 5]), None, "5 is odd");
+    let long: Vec<u8> = [34, 20].into_iter().chain([1; 18]).collect();
+    assert_eq!(cookie(&long), None);
+    assert_eq!(
+        cookie(&[34, 6, 1, 2, 3, 4, 34, 4, 1, 2]).map(|c| c.as_slice().to_vec()),
+        Some(vec![1, 2, 3, 4])
+    );
+    let experimental = cookie(&[254, 8, 0xf9, 0x89, 1, 2, 3, 4]).expect("a cookie");
+    assert!(experimental.is_experimental() && experimental.as_slice() == [1, 2, 3, 4]);
+    assert_eq!(cookie(&[254, 8, 0xf9, 0x88, 1, 2, 3, 4]), None, "another experiment");
+    assert_eq!(cookie(&[254, 2]), None);
+}
+
+#[test]
 fn options_lie_as_linux_lays_them() {
     let all = Options {
         mss: Some(1460),
         window_scale: Some(7),
         sack_permitted: true,
         timestamps: Some(Timestamps { val: 0x01020304, ecr: 0x05060708 }),
-        sack: SackBlocks::NONE,
+        ..Options::default()
     };
     let list = |options: Options| {
         let header = SegmentHeader {
@@ -325,6 +352,18 @@ fn options_lie_as_linux_lays_them() {
     };
     assert_eq!(list(all), [2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 3, 3, 7]);
     assert_eq!(list(Options { timestamps: None, ..all }), [2, 4, 5, 180, 1, 1, 4, 2, 1, 3, 3, 7]);
+    let freebsd = Options { profile: OptionProfile::FreeBsd, ..all };
+    assert_eq!(list(freebsd), [2, 4, 5, 180, 1, 3, 3, 7, 4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]);
+    let bare = Options { timestamps: None, window_scale: None, ..freebsd };
+    assert_eq!(list(bare), [2, 4, 5, 180, 4, 2, 0, 0]);
+    let fast_open = |cookie: &[u8]| {
+        list(Options { fast_open: FastOpenCookie::new(cookie), mss: Some(1460), ..Options::default() })
+    };
+    assert_eq!(fast_open(&[]), [2, 4, 5, 180, 34, 2, 1, 1]);
+    assert_eq!(fast_open(&[9, 8, 7, 6]), [2, 4, 5, 180, 34, 6, 9, 8, 7, 6, 1, 1]);
+    assert_eq!(fast_open(&[9, 8, 7, 6, 5, 4]), [2, 4, 5, 180, 34, 8, 9, 8, 7, 6, 5, 4]);
+    let longest = FastOpenCookie::new(&[7; 16]).map(|cookie| cookie.experimental(true));
+    assert_eq!(list(Options { fast_open: longest, ..all }).len(), 40);
     let mut data = Options { timestamps: all.timestamps, ..Options::default() };
     assert_eq!(list(data), [1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]);
     for n in 0..4 {

@@ -172,8 +172,8 @@ impl Main {
         for request in std::mem::take(&mut self.main_requests) {
             // Errors are what the callback could not know yet: the app is told through its callbacks.
             match request {
-                MainRequest::Connect(app_worker, connect, options) => {
-                    self.connect(app_worker, connect, &options, self.now);
+                MainRequest::Connect(app_worker, connect, options, early_data) => {
+                    self.connect(app_worker, connect, &options, early_data, self.now);
                 }
                 MainRequest::Cancel(connect) => {
                     let _ = self.cancel(connect);

@@ -10,8 +10,8 @@ use hoststack_session::{HalfOpenSession, HalfOpenState};
 use hoststack_tcp::{HalfOpenAction, HalfOpenUser};
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
-    AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, Endpoint, FlowKey, HalfOpenId, Instant, Key,
-    Protocol, SocketOptions, WorkerId,
+    AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, EarlyData, Endpoint, FlowKey, HalfOpenId, Instant,
+    Key, Protocol, SocketOptions, WorkerId,
 };
 
 use super::{MAIN_ORIGIN, Main, worker_of};
@@ -30,6 +30,7 @@ impl Main {
         app_worker: AppWorkerId,
         connect: ConnectId,
         options: &ConnectOptions,
+        early_data: EarlyData,
         made: Instant,
     ) {
         let now = self.now;
@@ -72,6 +73,7 @@ impl Main {
             local_port: options.local_port,
             owns_tuple: false,
             socket: options.socket,
+            early_data,
         });
         let Ok(key) = inserted else {
             let ticket = ConnectTicket::mint(connect, NO_HALF_OPEN, app_worker, options.opaque, ledger);
@@ -155,6 +157,8 @@ impl Main {
             flow,
             user,
             socket,
+            // All attempts have the same.
+            session.early_data.clone(),
             u16::try_from(mtu).unwrap_or(u16::MAX),
             session.deadline,
             &mut self.actions,
@@ -239,6 +243,7 @@ impl Main {
                         seed: Box::new(Seed::Tcp(seed)),
                         deadline: session.deadline,
                         options: session.options,
+                        early_data: std::mem::take(&mut session.early_data),
                     };
                     let worker = session.worker;
                     let again =
@@ -275,7 +280,7 @@ impl Main {
     /// The canary's second hand-over of a connection.
     #[cold]
     fn establish_again(&self, first: &Command) -> Option<Command> {
-        let Command::Establish { ticket, seed, deadline, options } = first else { return None };
+        let Command::Establish { ticket, seed, deadline, options, early_data } = first else { return None };
         let (connect, half_open, app_worker) = (ticket.connect(), ticket.half_open(), ticket.app_worker());
         let Seed::Tcp(seed) = **seed;
         Some(Command::Establish {
@@ -283,6 +288,7 @@ impl Main {
             seed: Box::new(Seed::Tcp(seed)),
             deadline: *deadline,
             options: *options,
+            early_data: early_data.clone(),
         })
     }
 

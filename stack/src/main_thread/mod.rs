@@ -204,12 +204,12 @@ impl Main {
                 self.half_opens_act();
             }
             Report::HalfOpenError(error) => {
-                self.half_opens.on_icmp_error(&error, &mut self.actions);
+                self.half_opens.on_icmp_error(self.now, &error, &mut self.actions);
                 self.half_opens_act();
             }
             Report::OpenRefused { half_open } => self.open_refused(half_open),
-            Report::Connect { app_worker, connect, options, made } => {
-                self.connect(app_worker, connect, &options, made);
+            Report::Connect { app_worker, connect, options, early_data, made } => {
+                self.connect(app_worker, connect, &options, early_data, made);
             }
             Report::Cancel { connect } => {
                 // Losing to another outcome is no error for an app: it is told that outcome.
@@ -279,8 +279,8 @@ impl Main {
                     }
                 }
             }
-            Request::Connect { app_worker, connect, options } => {
-                self.connect(app_worker, connect, &options, self.now);
+            Request::Connect { app_worker, connect, options, early_data } => {
+                self.connect(app_worker, connect, &options, early_data, self.now);
             }
             Request::Cancel { connect, reply } => {
                 let _ = reply.send(self.cancel(connect));

@@ -182,9 +182,9 @@ impl Worker {
         let mut requests = std::mem::take(&mut self.requests);
         for request in requests.drain(..) {
             match request {
-                AppRequest::Connect(app_worker, connect, options) => {
+                AppRequest::Connect(app_worker, connect, options, early_data) => {
                     let made = self.now;
-                    self.reports.push(Report::Connect { app_worker, connect, options, made });
+                    self.reports.push(Report::Connect { app_worker, connect, options, early_data, made });
                 }
                 AppRequest::Cancel(connect) => self.reports.push(Report::Cancel { connect }),
                 AppRequest::Listen(app_worker, options) => {

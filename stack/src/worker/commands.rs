@@ -7,7 +7,9 @@ use hoststack_app::context::AppWorkerState;
 use hoststack_session::SessionOptions;
 use hoststack_tcp::EstablishError;
 use hoststack_transport::canary::{self, Bug};
-use hoststack_transport::{AppWorkerId, ConnectFailure, ConnectTicket, Instant, SessionHandle};
+use hoststack_transport::{
+    AppWorkerId, ConnectFailure, ConnectTicket, EarlyData, Instant, SessionHandle, SessionLayer,
+};
 
 use super::packets::out;
 use super::{AppSlot, Worker, inspect};
@@ -84,8 +86,8 @@ impl Worker {
                 }
             }
             Command::SendSyn { half_open, syn } => self.tcp.send_syn(now, &syn, half_open, &mut out!(self)),
-            Command::Establish { ticket, seed, deadline, options } => {
-                self.establish(ticket, *seed, deadline, options);
+            Command::Establish { ticket, seed, deadline, options, early_data } => {
+                self.establish(ticket, *seed, deadline, options, &early_data);
             }
             Command::Outcome { ticket, failure, attempt } => {
                 if let Some((half_open, flow)) = attempt {
@@ -132,10 +134,24 @@ impl Worker {
     }
 
     /// A half-open becomes a connection and a session, both allocated here.
-    fn establish(&mut self, ticket: ConnectTicket, seed: Seed, deadline: Instant, options: SessionOptions) {
+    fn establish(
+        &mut self,
+        ticket: ConnectTicket,
+        seed: Seed,
+        deadline: Instant,
+        options: SessionOptions,
+        early_data: &EarlyData,
+    ) {
         let Seed::Tcp(seed) = seed;
         let half_open = seed.half_open;
-        match self.sessions.open_outbound(seed.flow, ticket, deadline, options) {
+        let mut opened = self.sessions.open_outbound(seed.flow, ticket, deadline, options);
+        if let Ok(session) = opened
+            && !self.sessions.queue_early(session, early_data.as_slice())
+            && let Some(ticket) = self.sessions.abandon(session)
+        {
+            opened = Err((ticket, ConnectFailure::NoRoom));
+        }
+        match opened {
             Ok(session) => {
                 let established = self.tcp.establish(
                     self.now,
@@ -148,6 +164,9 @@ impl Worker {
                 match established {
                     Ok(connection) => {
                         self.sessions.bind(session, connection);
+                        if !early_data.is_empty() {
+                            self.sessions.program_tx(session);
+                        }
                         self.after_tcp();
                         if let Some(deadline) = self.sessions.connect_deadline(session) {
                             // Not up yet (simultaneous open): the worker keeps the deadline now.

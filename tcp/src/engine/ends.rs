@@ -27,7 +27,7 @@ impl Engine {
         events: &mut Vec<TransportEvent>,
     ) {
         let Some(connection) = self.take_connection(key) else { return };
-        self.remove_flow(&connection.flow, FlowTarget::Connection(key));
+        self.remove_connection_flow(&connection.flow, key);
         // RFC 9293 §3.6 (MUST-12): the reason tells a reset from a normal end.
         events.push(TransportEvent::Closed { session: connection.session, reason });
         if connection.is_active_open {
@@ -96,7 +96,9 @@ impl Engine {
         let record = self.syn_received.remove(key)?;
         if let Some(listener) = self.listeners.get_mut(record.listener) {
             listener.syn_received -= 1;
+            listener.fast_opens -= u32::from(record.connection.is_some());
         }
+        self.passive.fast_opens -= usize::from(record.connection.is_some());
         Some(record)
     }
 }

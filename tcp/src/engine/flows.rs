@@ -17,6 +17,8 @@ pub(super) struct HalfOpenFlow {
     pub(super) flow: FlowKey,
     pub(super) id: HalfOpenId,
     pub(super) iss: SeqNum,
+    /// Bytes of data in its first SYN.
+    pub(super) data_len: u16,
     /// Main decides, segments wait.
     pub(super) is_handing_over: bool,
 }
@@ -84,6 +86,17 @@ impl Engine {
             return None;
         };
         self.half_opens.get(key).filter(|record| record.id == id).map(|_| (word, key))
+    }
+
+    /// Takes the flow of a connection that is over out of the table. The ACK of a fast open may not have come: then the
+    /// flow is its handshake's, which ends with it.
+    pub(super) fn remove_connection_flow(&mut self, flow: &FlowKey, key: Key) {
+        match self.find_flow(self.table_hash(flow), flow) {
+            Some((_, FlowTarget::SynReceived(record))) => {
+                self.remove_syn_received(record);
+            }
+            _ => self.remove_flow(flow, FlowTarget::Connection(key)),
+        }
     }
 
     /// Takes a flow out of the table; its record is still there.

@@ -8,7 +8,8 @@ impl Engine {
         EngineCounts {
             connections: self.connections.len(),
             half_open_entries: self.half_opens.len(),
-            syn_received: self.syn_received.len(),
+            // The handshake of a fast open counts as its connection.
+            syn_received: self.syn_received.len() - self.passive.fast_opens,
             time_wait: self.time_waits.len(),
             listeners: self.listeners.len(),
             flows: self.flows.len(),
@@ -56,13 +57,21 @@ impl Engine {
 
     /// A connection's variables.
     pub fn connection(&self, now: Instant, id: ConnectionId) -> Option<ConnectionInfo> {
-        Some(self.connections.get(id.0)?.info(id.0, now, &self.shared))
+        let connection = self.connections.get(id.0)?;
+        Some(self.with_handshake(connection.info(id.0, now, &self.shared)))
     }
 
     /// The connection in a slot, for walks in slices up to [`Engine::connection_slot_end`].
     pub fn connection_at_slot(&self, now: Instant, slot: u32) -> Option<ConnectionInfo> {
         let (key, connection) = self.connections.at_slot(slot)?;
-        Some(connection.info(key, now, &self.shared))
+        Some(self.with_handshake(connection.info(key, now, &self.shared)))
+    }
+
+    /// A fast open is in SYN-RECEIVED as long as its flow is its handshake's.
+    fn with_handshake(&self, info: ConnectionInfo) -> ConnectionInfo {
+        let is_handshaking = info.state == State::Established
+            && matches!(self.target_of(&info.flow), Some(FlowTarget::SynReceived(_)));
+        ConnectionInfo { state: if is_handshaking { State::SynReceived } else { info.state }, ..info }
     }
 
     /// One past the highest slot ever used.
@@ -74,6 +83,7 @@ impl Engine {
     pub fn connection_of(&self, flow: &FlowKey) -> Option<ConnectionId> {
         match self.target_of(flow)? {
             FlowTarget::Connection(key) => Some(ConnectionId(key)),
+            FlowTarget::SynReceived(key) => self.syn_received.get(key)?.connection.map(ConnectionId),
             _ => None,
         }
     }
@@ -105,11 +115,14 @@ impl Engine {
             "the flow table and the pools do not agree"
         );
         for (key, connection) in self.connections.iter() {
-            assert_eq!(
-                self.target_of(&connection.flow),
-                Some(FlowTarget::Connection(key)),
-                "{key}: its flow is not its own"
-            );
+            let holder = match self.target_of(&connection.flow) {
+                Some(FlowTarget::Connection(key)) => Some(key),
+                Some(FlowTarget::SynReceived(record)) => {
+                    self.syn_received.get(record).and_then(|record| record.connection)
+                }
+                _ => None,
+            };
+            assert_eq!(holder, Some(key), "{key}: its flow is not its own");
             assert!(
                 !connection.is_ack_programmed || connection.is_ack_listed,
                 "{key}: an acknowledgment is programmed and nobody will send it"
@@ -134,9 +147,15 @@ impl Engine {
                 "{key}: its flow is not its own"
             );
         }
+        let fast_opens = self.syn_received.iter().filter(|(_, record)| record.connection.is_some()).count();
+        assert_eq!(fast_opens, self.passive.fast_opens, "the count of fast opens is wrong");
         let of_listeners: u32 = self.listeners.iter().map(|(_, listener)| listener.syn_received).sum();
+        // Those whose app has them outlive their listener.
+        let with_listener =
+            self.syn_received.iter().filter(|(_, record)| self.listeners.get(record.listener).is_some());
         assert_eq!(
-            of_listeners as usize, syn_received,
+            of_listeners as usize,
+            with_listener.count(),
             "the listeners' counts of SYN-RECEIVED do not add up"
         );
     }

@@ -133,7 +133,8 @@ impl Exchange {
 }
 
 fn is_as_noted(sent: &NotedSegment, wanted: &NotedSegment) -> bool {
-    let Options { mss, window_scale, sack_permitted, timestamps, sack } = wanted.options;
+    let Options { mss, window_scale, sack_permitted, timestamps, sack, fast_open, profile: _ } =
+        wanted.options;
     sent.flags == wanted.flags
         && sent.seq == wanted.seq
         && sent.end == wanted.end
@@ -142,6 +143,7 @@ fn is_as_noted(sent: &NotedSegment, wanted: &NotedSegment) -> bool {
         && (mss.is_none() || sent.options.mss == mss)
         && (window_scale.is_none() || sent.options.window_scale == window_scale)
         && (!sack_permitted || sent.options.sack_permitted)
+        && (fast_open.is_none() || sent.options.fast_open == fast_open)
         && (timestamps.is_none() || sent.options.timestamps == timestamps)
         && sent.options.sack == sack
 }

@@ -19,9 +19,9 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
 use hoststack_transport::{
-    Algorithm, AppWorkerId, ConnectFailure, ConnectionId, DomainId, Duration, Endpoint, FlowKey, HalfOpenId,
-    Instant, Key, ListenerId, Protocol, Rng, SessionId, SocketOption, SocketOptions, Transmitted, Transport,
-    TransportEvent,
+    Algorithm, AppWorkerId, ConnectFailure, ConnectionId, DomainId, Duration, EarlyData, Endpoint, FlowKey,
+    HalfOpenId, Instant, Key, ListenerId, Protocol, Rng, SessionId, SocketOption, SocketOptions, Transmitted,
+    Transport, TransportEvent,
 };
 use hoststack_wire::{
     Flags, FlowHasher, NotedSegment, Options, Segment, SegmentHeader, SeqNum, Timestamps, parse_notation,
@@ -149,6 +149,8 @@ pub struct Exchange {
     iss: SeqNum,
     session: Option<SessionId>,
     half_open: Option<HalfOpenId>,
+    /// Bytes of early data of the latest connect.
+    early: usize,
     /// TSval that the peer uses next, if not noted, and the last it got.
     peer_ts: u32,
     last_tsval: u32,
@@ -190,6 +192,7 @@ impl Exchange {
             iss: SeqNum(0),
             session: None,
             half_open: None,
+            early: 0,
             peer_ts: PEER_TSVAL,
             last_tsval: 0,
             is_main_slow: false,
@@ -549,7 +552,7 @@ impl Exchange {
             &mut errors,
         );
         for error in errors {
-            self.half_opens.on_icmp_error(&error, &mut self.actions);
+            self.half_opens.on_icmp_error(self.now, &error, &mut self.actions);
         }
         self.settle();
         self
@@ -559,10 +562,18 @@ impl Exchange {
 
     /// The app connects.
     pub fn app_connects(&mut self, within: Duration) -> &mut Exchange {
+        self.app_connects_with(within, 0)
+    }
+
+    /// The app connects, and gives the first `early` bytes of its stream along.
+    pub fn app_connects_with(&mut self, within: Duration, early: usize) -> &mut Exchange {
         let user = HalfOpenUser { app_worker: AppWorkerId(key(1)), half_open: key(2) };
         let deadline = self.now + within;
         let (flow, options, mtu) = (self.flow, self.setup.options, self.setup.mtu);
-        let id = self.half_opens.open(self.now, flow, user, options, mtu, deadline, &mut self.actions);
+        let bytes: Vec<u8> = (0..early as u32).map(pattern).collect();
+        let data = EarlyData::new(&bytes);
+        self.early = early;
+        let id = self.half_opens.open(self.now, flow, user, options, data, mtu, deadline, &mut self.actions);
         self.half_open = id.ok();
         self.settle();
         self
@@ -713,6 +724,7 @@ impl Exchange {
             HalfOpenAction::Establish { half_open, seed, .. } => {
                 let session = self.layer.open();
                 self.session = Some(session);
+                self.layer.write(session, self.early);
                 let result = self.engine.establish(
                     self.now,
                     seed,

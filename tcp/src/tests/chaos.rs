@@ -4,12 +4,17 @@
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use hoststack_wire::{Flags, NotedSegment, Options, SackBlocks, SeqNum, Timestamps};
+use hoststack_transport::Duration;
+use hoststack_wire::{
+    FastOpenCookie, Flags, NotedSegment, Options, SackBlocks, SeqNum, Timestamps, parse_notation,
+};
 use proptest::prelude::*;
 
+use crate::config::SynCookies;
 use crate::seed::IcmpError;
 use crate::state::State;
 use crate::testing::Exchange;
+use crate::tests::fast_open::COOKIE;
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -55,12 +60,38 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-fn fixture() -> impl Strategy<Value = (usize, bool, bool, bool, bool)> {
-    (0usize..12, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>())
+/// Which state, and what was agreed on.
+#[derive(Clone, Copy, Debug)]
+struct Fixture {
+    which: usize,
+    sack: bool,
+    timestamps: bool,
+    scale: bool,
+    wraps: bool,
+    /// Fast Open on our side; the peer's SYNs have a good cookie.
+    fast_open: bool,
+    syn_cookies: SynCookies,
 }
 
-fn make((which, sack, timestamps, scale, wraps): (usize, bool, bool, bool, bool)) -> Exchange {
-    let states: [fn() -> Exchange; 12] = [
+fn fixture() -> impl Strategy<Value = Fixture> {
+    let modes = [SynCookies::Never, SynCookies::UnderPressure, SynCookies::Always];
+    (0usize..14, any::<[bool; 5]>(), prop::sample::select(modes.to_vec())).prop_map(
+        |(which, [sack, timestamps, scale, wraps, fast_open], syn_cookies)| Fixture {
+            which,
+            sack,
+            timestamps,
+            scale,
+            wraps,
+            // The last two are of nothing else.
+            fast_open: fast_open || which >= 12,
+            syn_cookies: if which >= 3 { SynCookies::UnderPressure } else { syn_cookies },
+        },
+    )
+}
+
+fn make(fixture: Fixture) -> Exchange {
+    let Fixture { which, sack, timestamps, scale, wraps, fast_open, syn_cookies } = fixture;
+    let states: [fn() -> Exchange; 14] = [
         Exchange::closed,
         Exchange::listen,
         Exchange::syn_sent,
@@ -73,8 +104,17 @@ fn make((which, sack, timestamps, scale, wraps): (usize, bool, bool, bool, bool)
         Exchange::close_wait,
         Exchange::closing,
         Exchange::last_ack,
+        Exchange::listen,
+        Exchange::closed,
     ];
-    let mut x = states[which]().config(|config| config.retransmits_max = 4);
+    let mut x = states[which]().config(|config| {
+        config.retransmits_max = 4;
+        config.fast_open_key = Some([1; 16]);
+        config.syn_cookies = syn_cookies;
+    });
+    if fast_open {
+        x = x.options(|options| options.fast_open = true);
+    }
     if sack {
         x = x.sack();
     }
@@ -86,6 +126,14 @@ fn make((which, sack, timestamps, scale, wraps): (usize, bool, bool, bool, bool)
     }
     if wraps {
         x = x.isns(u32::MAX - 500, u32::MAX - 400);
+    }
+    if which == 12 {
+        // The app has the connection before its handshake is complete.
+        x.gets([alloc::format!("S 0:100(100) win 5000 <mss 1000,FO {COOKIE}>").as_str()]).takes_iss();
+    } else if which == 13 {
+        // A SYN with data.
+        x.half_opens.remember(&x.flow(), FastOpenCookie::new(&[1, 2, 3, 4]).expect("a cookie"), 1000);
+        x.app_connects_with(Duration::from_secs(30), 500).takes_iss();
     }
     x
 }
@@ -109,6 +157,8 @@ fn apply(x: &mut Exchange, act: &Act) {
             }
             let flags = Flags(flags);
             let seq = nxt.wrapping_add_signed(seq);
+            let cookie =
+                parse_notation(&alloc::format!("S <FO {COOKIE}>")).expect("a segment").options.fast_open;
             let noted = NotedSegment {
                 flags,
                 seq,
@@ -117,6 +167,7 @@ fn apply(x: &mut Exchange, act: &Act) {
                 win: Some(wnd),
                 urgent: 0,
                 options: Options {
+                    fast_open: cookie.filter(|_| flags.has(Flags::SYN)),
                     sack: blocks,
                     timestamps: stamps.map(|(val, ecr)| Timestamps {
                         val: 1000u32.wrapping_add_signed(val),

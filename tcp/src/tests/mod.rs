@@ -3,6 +3,7 @@
 mod behaviour;
 mod chaos;
 mod closing;
+mod fast_open;
 mod half_opens;
 mod handshake;
 mod loss;
@@ -11,4 +12,5 @@ mod rfc9293;
 mod sending;
 mod states;
 mod states_model;
+mod syn_cookies;
 mod two_ends;

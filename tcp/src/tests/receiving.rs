@@ -223,3 +223,15 @@ fn data_after_the_fin_is_ignored() {
     x.dropped(DropReason::DataAfterFin, 1);
     assert_eq!(x.info().rcv_nxt.since(x.info().irs), 102);
 }
+
+#[test]
+fn an_acknowledgment_that_is_new_brings_its_window_even_on_an_old_segment() {
+    let mut x = Exchange::established().options(|o| o.nodelay = true);
+    x.gets(["1:501(500) ack 1 win 1524"]).app_writes(1000);
+    x.sent();
+    x.gets(["501:1001(500) ack 1 win 1524"]);
+    // The peer sends its first segment again, and more: it has taken 1000 bytes meanwhile, and has no room.
+    x.gets(["1:1101(1100) ack 1001 win 0"]).app_writes(1000);
+    x.after(5);
+    assert!(x.sent().iter().all(|segment| !segment.contains("1001:1") || segment.contains("(0)")), "beyond");
+}

@@ -7,19 +7,20 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
 use hoststack_transport::{
-    AppWorkerId, CloseReason, ConnectFailure, DomainId, Duration, Endpoint, FlowKey, Instant, Key,
+    AppWorkerId, CloseReason, ConnectFailure, DomainId, Duration, EarlyData, Endpoint, FlowKey, Instant, Key,
     ListenerId, Protocol, Rng, SessionId, Transmitted, Transport, TransportEvent,
 };
 use hoststack_wire::{FlowHasher, Segment};
 use proptest::prelude::*;
 
-use crate::config::TcpConfig;
+use crate::config::{SynCookies, TcpConfig};
 use crate::describe::EngineCounts;
 use crate::engine::{Disposition, Engine};
+use crate::fast_open::CookieKeys;
 use crate::half_opens::{HalfOpenAction, HalfOpens};
 use crate::isn::Secrets;
 use crate::seed::HalfOpenUser;
-use crate::testing::{FakeLayer, FakeOutput, Sent};
+use crate::testing::{FakeLayer, FakeOutput, Sent, pattern};
 use hoststack_transport::{Algorithm, SocketOptions};
 
 /// How bad the link is, and what the two apps do.
@@ -34,6 +35,9 @@ struct World {
     /// Bytes that each end writes.
     bytes: [u32; 2],
     options: [SocketOptions; 2],
+    /// Bytes that a connect is given along; those who connect know the other's Fast Open cookie.
+    early: u32,
+    syn_cookies: SynCookies,
     /// Both ends connect at once.
     is_simultaneous: bool,
     /// Each end closes when it has written all (half-close first if odd), or waits for the peer's close.
@@ -54,6 +58,7 @@ struct End {
     flow: FlowKey,
     options: SocketOptions,
     session: Option<SessionId>,
+    early: u32,
     to_write: u32,
     expects: u32,
     closes_first: bool,
@@ -75,7 +80,12 @@ impl End {
         let user = HalfOpenUser { app_worker: AppWorkerId(key(0)), half_open: key(0) };
         let deadline = now + Duration::from_secs(100_000);
         let (flow, options, mtu) = (self.flow, self.options, self.out.mtu);
-        self.half_opens.open(now, flow, user, options, mtu, deadline, &mut self.actions).unwrap();
+        self.early = self.early.min(self.to_write);
+        self.to_write -= self.early;
+        let early: Vec<u8> = (0..self.early).map(pattern).collect();
+        self.half_opens
+            .open(now, flow, user, options, EarlyData::new(&early), mtu, deadline, &mut self.actions)
+            .unwrap();
     }
 
     fn deliver(&mut self, now: Instant, sent: &Sent) {
@@ -112,6 +122,7 @@ impl End {
                     }
                     HalfOpenAction::Establish { half_open, seed, .. } => {
                         let session = self.layer.open();
+                        self.layer.write(session, self.early as usize);
                         let connection = self
                             .engine
                             .establish(now, seed, session, &mut self.layer, &mut self.out, &mut self.events)
@@ -220,8 +231,20 @@ fn ends(world: &World, rng: &mut Rng) -> [End; 2] {
             rto_max: Duration::from_secs(10),
             time_wait: Duration::from_secs(3600),
             fin_wait_2: Duration::from_secs(3600),
+            fast_open_key: Some([1; 16]),
+            syn_cookies: world.syn_cookies,
             ..TcpConfig::default()
         };
+        let flow = FlowKey {
+            local: address(n as u8),
+            remote: address(1 - n as u8),
+            domain: DomainId(0),
+            protocol: Protocol::Tcp,
+        };
+        let mut half_opens = HalfOpens::new(config, secrets.clone());
+        // As an earlier connection would have learnt it.
+        let seen_there = FlowKey { local: flow.remote, remote: flow.local, ..flow };
+        half_opens.remember(&flow, CookieKeys::new(&config, &secrets).cookie(&seen_there), 1000);
         let mut layer = FakeLayer::new();
         layer.rx_capacity = world.options[n].rx_window;
         let mut engine = Engine::new(config, secrets.clone(), FlowHasher::new([rng.u64(), rng.u64()]));
@@ -230,7 +253,7 @@ fn ends(world: &World, rng: &mut Rng) -> [End; 2] {
         }
         End {
             engine,
-            half_opens: HalfOpens::new(config, secrets),
+            half_opens,
             layer,
             out: FakeOutput {
                 now: Instant::ZERO,
@@ -241,14 +264,10 @@ fn ends(world: &World, rng: &mut Rng) -> [End; 2] {
             events: Vec::new(),
             actions: Vec::new(),
             parked: Vec::new(),
-            flow: FlowKey {
-                local: address(n as u8),
-                remote: address(1 - n as u8),
-                domain: DomainId(0),
-                protocol: Protocol::Tcp,
-            },
+            flow,
             options: world.options[n],
             session: None,
+            early: world.early,
             to_write: world.bytes[n],
             expects: world.bytes[1 - n],
             closes_first: world.closes_first[n],
@@ -384,6 +403,7 @@ fn world() -> impl Strategy<Value = World> {
         any::<[bool; 2]>(),
         any::<[bool; 2]>(),
         0.05..1.0f64,
+        (prop_oneof![Just(0), 1..5000u32], any::<[bool; 2]>()),
     )
         .prop_map(
             |(
@@ -394,19 +414,24 @@ fn world() -> impl Strategy<Value = World> {
                 first,
                 half_closes,
                 reads,
+                (early, [is_fast, is_stateless]),
             )| World {
                 seed,
                 loss,
-                duplicate,
-                reorder,
+                // What is taken from a SYN may be taken twice (RFC 7413 §2.1).
+                duplicate: if early > 0 && is_fast { 0.0 } else { duplicate },
+                reorder: if early > 0 && is_fast { 0.0 } else { reorder },
+                early,
+                syn_cookies: if is_stateless { SynCookies::Always } else { SynCookies::UnderPressure },
                 delay_us,
                 mtu,
                 // What a tiny window or a terrible link takes weeks for teaches no more.
                 bytes: [0, 1].map(|n: usize| {
                     let most = options[1 - n].rx_window.saturating_mul(if loss > 0.1 { 5 } else { 20 });
-                    bytes[n].min(most)
+                    // If the ACK of a cookie is lost, the server knows of nothing until the client speaks.
+                    bytes[n].min(most).max(u32::from(n == 0 && is_stateless))
                 }),
-                options,
+                options: options.map(|options| SocketOptions { fast_open: is_fast, ..options }),
                 is_simultaneous: sim,
                 // Someone must begin.
                 closes_first: if first == [false; 2] { [true, false] } else { first },
@@ -427,6 +452,8 @@ fn calm() -> World {
         mtu: 1500,
         bytes: [300_000, 300_000],
         options: [SocketOptions::default(); 2],
+        early: 0,
+        syn_cookies: SynCookies::UnderPressure,
         is_simultaneous: false,
         closes_first: [true, false],
         half_closes: [true, false],
@@ -444,6 +471,14 @@ fn over_a_good_link_streams_arrive_fast() {
 #[test]
 fn syns_that_cross_make_one_connection() {
     run(&World { is_simultaneous: true, ..calm() });
+}
+
+#[test]
+fn early_data_arrives_once_and_first_with_fast_open_and_without() {
+    for (fast_open, is_simultaneous) in [(false, false), (true, false), (true, true)] {
+        let options = SocketOptions { fast_open, ..SocketOptions::default() };
+        run(&World { early: 5000, options: [options; 2], is_simultaneous, ..calm() });
+    }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use hoststack::tcp::{
     ConnectionInfo, Counters, Disposition, Engine, HalfOpenAction, HalfOpens, Output, Secrets, TcpConfig,
 };
 use hoststack_transport::{
-    Algorithm, AppWorkerId, DomainId, Duration, Endpoint, FlowKey, Instant, Key, ListenerId, Protocol, Rng,
-    SocketOptions, Transmitted, Transport, TransportEvent,
+    Algorithm, AppWorkerId, DomainId, Duration, EarlyData, Endpoint, FlowKey, Instant, Key, ListenerId,
+    Protocol, Rng, SocketOptions, Transmitted, Transport, TransportEvent,
 };
 use hoststack_wire::{FlowHasher, Segment, SegmentHeader};
 
@@ -112,7 +112,7 @@ impl End {
         let user = hoststack::tcp::HalfOpenUser { app_worker: AppWorkerId(key(0)), half_open: key(0) };
         let deadline = now + Duration::from_secs(3600);
         self.half_opens
-            .open(now, self.flow, user, options, MTU, deadline, &mut self.actions)
+            .open(now, self.flow, user, options, EarlyData::NONE, MTU, deadline, &mut self.actions)
             .expect("the pool is empty");
         self.step(now);
     }

@@ -3,7 +3,7 @@
 mod nginx;
 mod ping;
 mod socat;
-mod sockets;
+pub mod sockets;
 
 pub use nginx::{HTTP_PORT, Nginx};
 pub use ping::{Pinged, ping};

@@ -10,7 +10,7 @@
 
 mod behave;
 mod coverage;
-mod dice;
+pub(crate) mod dice;
 mod faults;
 mod hub;
 mod meddler;

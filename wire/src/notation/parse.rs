@@ -5,7 +5,7 @@ use core::str::FromStr;
 
 use super::NotedSegment;
 use crate::seq::SeqNum;
-use crate::tcp::{Flags, Options, SackBlocks, Timestamps, WINDOW_SCALE_MAX};
+use crate::tcp::{FastOpenCookie, Flags, Options, SackBlocks, Timestamps, WINDOW_SCALE_MAX};
 
 /// Why a text is not a segment: what was expected, and at which byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +186,25 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// The hexadecimal digits of a Fast Open cookie; none for a request.
+    fn cookie(&mut self) -> Result<FastOpenCookie, NotationError> {
+        const EXPECTED: &str = "a cookie of 4 to 16 bytes in hexadecimal digits, an even number of bytes";
+        let mut bytes = [0; FastOpenCookie::LEN_MAX];
+        let digits = self.rest().bytes().take_while(u8::is_ascii_hexdigit).count();
+        let len = digits / 2;
+        if digits % 2 != 0 || len > bytes.len() {
+            return Err(self.error(EXPECTED));
+        }
+        for (n, byte) in bytes[..len].iter_mut().enumerate() {
+            *byte =
+                u8::from_str_radix(&self.rest()[2 * n..2 * n + 2], 16).map_err(|_| self.error(EXPECTED))?;
+        }
+        let cookie = FastOpenCookie::new(&bytes[..len]).ok_or(self.error(EXPECTED))?;
+        self.at += digits;
+        self.skip_space();
+        Ok(cookie)
+    }
+
     /// The options behind `<`, and the `>`.
     fn options(&mut self, options: &mut Options) -> Result<(), NotationError> {
         loop {
@@ -208,8 +227,12 @@ impl<'a> Cursor<'a> {
                 options.window_scale = Some(shift);
             } else if self.take_word("sack") {
                 options.sack = self.sack_blocks()?;
+            } else if self.take_word("FO") {
+                options.fast_open = Some(self.cookie()?);
+            } else if self.take_word("FOEXP") {
+                options.fast_open = Some(self.cookie()?.experimental(true));
             } else if !self.take_word("nop") && !self.take_word("eol") {
-                return Err(self.error("an option: mss, sackOK, TS, wscale, sack, nop, eol"));
+                return Err(self.error("an option: mss, sackOK, TS, wscale, sack, FO, FOEXP, nop, eol"));
             }
             if self.take(">") {
                 return Ok(());

@@ -6,6 +6,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::tcp::FastOpenCookie;
 
 fn read(text: &str) -> NotedSegment {
     parse_notation(text).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -27,11 +28,19 @@ fn segments_print_as_packetdrill_prints_them() {
             window_scale: Some(7),
             sack_permitted: true,
             timestamps: Some(Timestamps { val: 1, ecr: 0 }),
-            sack: SackBlocks::NONE,
+            ..Options::default()
         },
     };
     let text = |header: &SegmentHeader, len| NotedSegment::new(header, len, ours, theirs).to_string();
     assert_eq!(text(&header, 0), "S 0:0(0) win 65535 <mss 1460,sackOK,TS val 1 ecr 0,nop,wscale 7>");
+    header.options.profile = OptionProfile::FreeBsd;
+    assert_eq!(text(&header, 0), "S 0:0(0) win 65535 <mss 1460,nop,wscale 7,sackOK,TS val 1 ecr 0>");
+    header.options.profile = OptionProfile::Linux;
+    header.options.fast_open = FastOpenCookie::new(&[0x30, 0x21, 0xb9, 0xd8]);
+    assert!(text(&header, 5).ends_with("nop,wscale 7,FO 3021b9d8,nop,nop>"));
+    header.options.fast_open = Some(FastOpenCookie::REQUEST.experimental(true));
+    assert!(text(&header, 0).ends_with("nop,wscale 7,FOEXP>"));
+    header.options.fast_open = None;
     header.flags = Flags::SYN | Flags::ACK;
     header.ack = theirs + 1;
     header.options.timestamps = None;
@@ -77,6 +86,8 @@ fn wrong_texts_say_where_and_what() {
     assert_eq!(at(". ack 1 urg 2").unwrap_err().0, 12);
     assert_eq!(at("S <wscale 15>"), Err((10, "a window scale, 0 to 14")));
     assert_eq!(at("S <mss 1460"), Err((11, ",")));
+    assert_eq!(at("S <FO abc>").unwrap_err().0, 6);
+    assert_eq!(at("S <FO abcdef>").unwrap_err().0, 6);
     assert_eq!(at("S <msss 1460>").unwrap_err().0, 3);
     assert_eq!(at("S <>").unwrap_err().0, 3);
     assert_eq!(at(". ack 1 sack"), Err((12, "a SACK block, start:end")));
@@ -95,11 +106,16 @@ fn any_noted() -> impl Strategy<Value = NotedSegment> {
         any::<bool>(),
         any::<Option<(u32, u32)>>(),
         proptest::collection::vec(any::<(u32, u32)>(), 0..=4),
+        proptest::option::of((any::<[u8; 16]>(), 0..=8usize, any::<bool>())),
     );
     let rest = (any::<u32>(), 0..=65535u32, any::<u32>(), any::<Option<u16>>(), any::<u16>());
     (0..0x200u16, rest, options).prop_map(|(flags, (seq, len, ack, win, urgent), options)| {
         let flags = Flags(flags);
-        let (mss, window_scale, sack_permitted, timestamps, blocks): (_, _, _, _, Vec<_>) = options;
+        let (mss, window_scale, sack_permitted, timestamps, blocks, cookie): (_, _, _, _, Vec<_>, _) =
+            options;
+        let fast_open = cookie.and_then(|(bytes, half, is_experimental)| {
+            FastOpenCookie::new(&bytes[..2 * half]).map(|cookie| cookie.experimental(is_experimental))
+        });
         let mut sack = SackBlocks::NONE;
         for (start, end) in blocks {
             assert!(sack.push(SeqNum(start), SeqNum(end)));
@@ -112,7 +128,15 @@ fn any_noted() -> impl Strategy<Value = NotedSegment> {
             ack: flags.has(Flags::ACK).then_some(ack),
             win,
             urgent: if flags.has(Flags::URG) { urgent } else { 0 },
-            options: Options { mss, window_scale, sack_permitted, timestamps, sack },
+            options: Options {
+                mss,
+                window_scale,
+                sack_permitted,
+                timestamps,
+                sack,
+                fast_open,
+                ..Options::default()
+            },
         }
     })
 }

@@ -140,6 +140,8 @@ pub struct Bbr {
     loss_round_delivered: u64,
     is_loss_round_start: bool,
     is_loss_in_round: bool,
+    /// A congestion mark was echoed in this round.
+    is_mark_in_round: bool,
     /// Something was found lost since the last acknowledgment.
     has_new_loss: bool,
     /// Acknowledgments in this round that found something lost.
@@ -213,6 +215,7 @@ impl Bbr {
             loss_round_delivered: 0,
             is_loss_round_start: false,
             is_loss_in_round: false,
+            is_mark_in_round: false,
             has_new_loss: false,
             loss_events_in_round: 0,
             extra_acked: ExtraAcked::default(),

@@ -21,6 +21,8 @@ pub(super) const PROBE_RTT_CWND_GAIN: u64 = 50;
 
 /// BBR.LossThresh (§2.8), in per cent.
 pub(super) const LOSS_THRESH: u64 = 2;
+/// And this many segments more, for chance.
+pub(super) const LOSS_SLACK_SEGMENTS: u64 = 3;
 /// BBR.Beta (§2.8), in per cent.
 pub(super) const BETA: u64 = 70;
 /// BBR.Headroom (§2.8), in per cent.

@@ -91,7 +91,7 @@ impl Hand {
     /// The third segment of a hundred and twenty.
     fn lose_too_much(&mut self) {
         let tx_in_flight = 120_000;
-        self.lose(LostRange { bytes: 1000, tx_in_flight, lost_since_sent: 3000, ..LostRange::default() });
+        self.lose(LostRange { bytes: 1000, tx_in_flight, lost_since_sent: 6000, ..LostRange::default() });
     }
 
     fn recover(&mut self) {
@@ -203,12 +203,12 @@ fn startup_with_loss(events: u32, lost: u32) -> Hand {
 
 #[test]
 fn startup_ends_after_a_round_of_six_losses_above_two_per_cent_even_if_app_limited() {
-    let hand = startup_with_loss(6, 2001);
+    let hand = startup_with_loss(6, 5001);
     assert_eq!((hand.bbr.state, hand.bbr.full_bw.is_reached), (State::Drain, true));
     // The product is 50,000, and less than it was delivered in a round.
     assert_eq!(hand.bbr.inflight_longterm, 50_000);
-    assert_eq!(startup_with_loss(5, 2001).bbr.state, State::Startup);
-    assert_eq!(startup_with_loss(6, 2000).bbr.state, State::Startup);
+    assert_eq!(startup_with_loss(5, 5001).bbr.state, State::Startup);
+    assert_eq!(startup_with_loss(6, 5000).bbr.state, State::Startup);
 }
 
 #[test]
@@ -333,10 +333,10 @@ fn up_ends_when_the_rate_does_not_grow_for_three_rounds() {
 fn loss_above_two_per_cent_ends_up_and_bounds_the_flight_to_where_it_began() {
     let mut hand = Hand::up();
     let lost = LostRange { bytes: 1000, tx_in_flight: 120_000, ..LostRange::default() };
-    hand.lose(LostRange { lost_since_sent: 2400, ..lost });
+    hand.lose(LostRange { lost_since_sent: 5400, ..lost });
     assert_eq!((hand.bbr.state, hand.bbr.inflight_longterm), (State::Up, NO_BOUND));
-    hand.lose(LostRange { lost_since_sent: 3000, ..lost });
-    // 2% of 119,000 is 2380, 2000 were lost before: 380 / 0.98 more.
+    hand.lose(LostRange { lost_since_sent: 6000, ..lost });
+    // 2% of 119,000 and three segments are 5380, 5000 were lost before: 380 / 0.98 more.
     assert_eq!((hand.bbr.state, hand.bbr.inflight_longterm), (State::Down, 119_387));
     assert!(hand.bbr.was_probe_too_high);
     hand.lose(LostRange { lost_since_sent: 90_000, tx_in_flight: 10_000, ..lost });
@@ -423,6 +423,7 @@ fn up_raises_the_bound_by_a_segment_a_round_then_two_then_four() {
 fn a_round_with_loss_in_cruise_lowers_the_short_term_bounds_to_what_was_delivered() {
     let mut hand = Hand::cruise();
     let cwnd = hand.bbr.window();
+    hand.lost = 20_000;
     hand.round(1_800_000);
     hand.lose_one();
     hand.within(1_900_000);
@@ -477,7 +478,7 @@ fn a_recovery_that_ends_gives_the_window_back_within_the_model() {
 #[test]
 fn a_loss_that_was_none_takes_back_what_it_did() {
     // Out of Startup, and back.
-    let mut hand = startup_with_loss(6, 2001);
+    let mut hand = startup_with_loss(6, 5001);
     hand.bbr.on_spurious(hand.now());
     assert_eq!((hand.bbr.state, hand.bbr.full_bw.is_reached), (State::Startup, false));
     assert_eq!(hand.bbr.inflight_longterm, NO_BOUND);
@@ -491,6 +492,7 @@ fn a_loss_that_was_none_takes_back_what_it_did() {
     // In CRUISE: the bounds; and once.
     let mut hand = Hand::cruise();
     let before = hand.bbr.window();
+    hand.lost = 20_000;
     hand.round(1_000_000);
     hand.lose_one();
     hand.recover();

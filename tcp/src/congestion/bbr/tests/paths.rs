@@ -73,7 +73,7 @@ fn a_shallow_buffer_costs_little() {
     link.run(2 * SECOND);
     let lost = link.lost;
     let used = use_of(&mut link, 20 * SECOND);
-    assert!(used >= 85, "{used}");
+    assert!(used >= 90, "{used}");
     assert!((link.lost - lost) * 100 < link.received, "less than 1% lost");
 }
 
@@ -82,15 +82,14 @@ fn one_per_cent_of_random_loss_leaves_most_of_the_link() {
     for seed in 1..5 {
         let mut link = fast(4, 10_000, seed);
         link.run(SECOND);
-        // §5.3.3.8.3 wants 1% less rate for each round with 1% of loss, until the next probe 40 to 60 rounds later.
         let used = use_of(&mut link, 30 * SECOND);
-        assert!(used >= 85, "{used}");
+        assert!(used >= 90, "{used}");
     }
 }
 
 #[test]
-fn five_per_cent_of_loss_is_taken_for_congestion() {
-    let mut link = fast(4, 50_000, 1);
+fn eight_per_cent_of_loss_is_taken_for_congestion() {
+    let mut link = fast(4, 80_000, 1);
     assert!(
         link.run_until(SECOND, |link| link.bbr.inflight_longterm != NO_BOUND),
         "above the threshold of 2%"
