@@ -25,6 +25,8 @@ pub struct Statement {
     pub when: When,
     /// What.
     pub what: What,
+    /// It follows the statement before without anything in between: another segment of a burst.
+    pub is_burst: bool,
 }
 
 /// When a statement happens: between two moments (mostly the same).
@@ -224,7 +226,7 @@ fn statements(text: &str, line: usize, into: &mut Vec<Statement>) -> Result<(), 
     }
     for (count, text) in several(text)?.into_iter().enumerate() {
         let when = if count == 0 { when } else { When::now() };
-        into.push(Statement { line, when, what: what(&text)? });
+        into.push(Statement { line, when, what: what(&text)?, is_burst: count > 0 });
     }
     Ok(())
 }
@@ -349,9 +351,7 @@ fn what(text: &str) -> Result<What, String> {
             let by = by.strip_prefix('+').and_then(|by| by.parse().ok());
             by.map(What::PeerIsn).ok_or_else(|| "write peer_isn +NUMBER".to_owned())
         }
-        ["peer_port", port] => {
-            port.parse().map(What::PeerPort).map_err(|_| format!("{port}: no port"))
-        }
+        ["peer_port", port] => port.parse().map(What::PeerPort).map_err(|_| format!("{port}: no port")),
         _ => Err(format!("{text}: no statement")),
     }
 }

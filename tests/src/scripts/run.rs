@@ -17,8 +17,7 @@ use super::world::{SERVICE_PORT, Sent, World, byte_at, bytes_at};
 /// # Errors
 /// The first statement that was not met, or what was left at the end.
 pub fn run(script: &Script) -> Result<Vec<String>, Failure> {
-    let world =
-        World::new(&script.setup).map_err(|words| Failure { line: 0, words, log: Vec::new() })?;
+    let world = World::new(&script.setup).map_err(|words| Failure { line: 0, words, log: Vec::new() })?;
     let mut run = Run { world, setup: &script.setup, cursor_us: 0, written: 0, read: 0, connect: None };
     for statement in &script.statements {
         run.take(statement).map_err(|words| run.failure(statement.line, words))?;
@@ -82,6 +81,9 @@ impl Run<'_> {
             what => {
                 self.world.run_to(from_us.max(self.world.now_us()));
                 self.cursor_us = from_us;
+                if !statement.is_burst && what.is_done_by_the_script() {
+                    self.is_quiet()?;
+                }
                 self.look_or_do(what)
             }
         };
@@ -94,21 +96,16 @@ impl Run<'_> {
     fn look_or_do(&mut self, what: &What) -> Result<(), String> {
         match what {
             What::In { segment, has_options, ecn } => {
-                self.is_quiet()?;
                 self.world.send(segment, *has_options, *ecn);
                 self.world.settle();
                 Ok(())
             }
             What::InIcmp(icmp) => {
-                self.is_quiet()?;
                 self.world.send_icmp(icmp);
                 self.world.settle();
                 Ok(())
             }
-            What::Act(act) => {
-                self.is_quiet()?;
-                self.act(*act)
-            }
+            What::Act(act) => self.act(*act),
             What::Readable(bytes) => self.readable(*bytes),
             What::State(state) => self.state(state),
             What::Stats(wants) => self.stats(wants),
@@ -246,8 +243,7 @@ impl Run<'_> {
                     data.truncate(count);
                     data
                 })?;
-                let is_right =
-                    read.iter().zip(self.read..).all(|(&byte, offset)| byte == byte_at(offset));
+                let is_right = read.iter().zip(self.read..).all(|(&byte, offset)| byte == byte_at(offset));
                 self.read += read.len() as u64;
                 match bytes {
                     _ if !is_right => Err("other bytes were read than were sent".into()),
@@ -285,18 +281,16 @@ impl Run<'_> {
 
     fn stats(&mut self, wants: &[(String, Want)]) -> Result<(), String> {
         let stats = self.world.with_session(|ctx, session| ctx.stats(session))?;
-        let mut known = BTreeMap::new();
-        if let Some(session) = self.world.ask().sessions.first() {
-            known.extend(variables(&session.transport));
-        }
         // Every field, by its name, as its `Debug` writes it.
         let text = format!("{:?}", stats.map_err(|error| error.to_string())?);
         let fields = text.split_once('{').map_or("", |(_, fields)| fields.trim_end_matches([' ', '}']));
-        known.extend(
-            fields.split(", ").filter_map(|field| field.trim().split_once(": ")).map(|(name, value)| {
-                (name.to_owned(), value.to_owned())
-            }),
-        );
+        let fields = fields.split(", ").filter_map(|field| field.trim().split_once(": "));
+        let mut known: BTreeMap<String, String> =
+            fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        // What the stack tells the CLI goes before: the state of recovery is a word there.
+        if let Some(session) = self.world.ask().sessions.first() {
+            known.extend(variables(&session.transport));
+        }
         compare(wants, |name| known.get(name).cloned())
     }
 
@@ -317,6 +311,11 @@ impl What {
     /// Whether the stack does it, so that it is waited for.
     fn is_awaited(&self) -> bool {
         matches!(self, What::Out(_) | What::Event(_))
+    }
+
+    /// Whether it makes something happen, so that nothing may be left from before.
+    fn is_done_by_the_script(&self) -> bool {
+        matches!(self, What::In { .. } | What::InIcmp(_) | What::Act(_))
     }
 }
 
@@ -352,7 +351,11 @@ fn compare(wants: &[(String, Want)], value: impl Fn(&str) -> Option<String>) -> 
 pub(crate) fn matches(expected: &Expected, sent: &Sent) -> Result<(), &'static str> {
     let Expected { text: _, segment: wanted, has_flags, has_range, has_options, has_sack, ecn } = expected;
     let NotedSegment { flags, seq, end, ack, win, urgent, options } = sent.noted;
-    let are_right = if *has_flags { flags == wanted.flags } else { flags == Flags::ACK || flags == Flags::ACK | Flags::PSH };
+    let are_right = if *has_flags {
+        flags == wanted.flags
+    } else {
+        flags == Flags::ACK || flags == Flags::ACK | Flags::PSH
+    };
     if !are_right {
         return Err("other flags");
     }

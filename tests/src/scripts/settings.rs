@@ -2,7 +2,7 @@
 
 use hoststack::SessionLimits;
 use hoststack::app::{Algorithm, Duration, EcnMode, Keepalive, SessionOptions, SocketOption, SocketOptions};
-use hoststack::tcp::TcpConfig;
+use hoststack::tcp::{SynCookies, TcpConfig};
 
 /// What holds for the whole script.
 #[derive(Clone, Debug)]
@@ -36,7 +36,12 @@ impl Default for Setup {
         Setup {
             socket: SocketOptions::DEFAULT,
             // A script is small: limits of its size are taken in no time.
-            tcp: TcpConfig { connections_max: 64, half_opens_max: 64, flows_reserved: 64, ..TcpConfig::default() },
+            tcp: TcpConfig {
+                connections_max: 64,
+                half_opens_max: 64,
+                flows_reserved: 64,
+                ..TcpConfig::default()
+            },
             fifos: SessionOptions { rx_capacity: 65_535, tx_capacity: 1 << 20 },
             sessions: SessionLimits { sessions: 64, chunks: 1 << 12, ..SessionLimits::default() },
             mtu: 1500,
@@ -123,21 +128,22 @@ impl Setup {
     /// Takes a line of the header; `None` when it is not one, or its value is none.
     pub fn set(&mut self, words: &[&str]) -> Option<()> {
         match *words {
-            ["option", name, ref values @ ..] => self.option(name, values),
-            ["config", name, value] => self.config(name, value),
-            ["mtu", bytes] => Some(self.mtu = bytes.parse().ok()?),
-            ["rx_buffer", bytes] => Some(self.fifos.rx_capacity = bytes.parse().ok()?),
-            ["tx_buffer", bytes] => Some(self.fifos.tx_capacity = bytes.parse().ok()?),
-            ["chunks", count] => Some(self.sessions.chunks = count.parse().ok()?),
-            ["sessions", count] => Some(self.sessions.sessions = count.parse().ok()?),
-            ["ip", "6"] => Some(self.is_v6 = true),
-            ["seed", number] => Some(self.seed = number.parse().ok()?),
-            ["backlog", number] => Some(self.backlog = number.parse().ok()?),
-            ["connect_timeout", time] => Some(self.connect_timeout = duration(time)?),
-            ["tolerance", time] => Some(self.tolerance = duration(time)?),
-            ["peer_isn", number] => Some(self.peer_isn = number.parse().ok()?),
-            _ => None,
+            ["option", name, ref values @ ..] => self.option(name, values)?,
+            ["config", name, value] => self.config(name, value)?,
+            ["mtu", bytes] => self.mtu = bytes.parse().ok()?,
+            ["rx_buffer", bytes] => self.fifos.rx_capacity = bytes.parse().ok()?,
+            ["tx_buffer", bytes] => self.fifos.tx_capacity = bytes.parse().ok()?,
+            ["chunks", count] => self.sessions.chunks = count.parse().ok()?,
+            ["sessions", count] => self.sessions.sessions = count.parse().ok()?,
+            ["ip", "6"] => self.is_v6 = true,
+            ["seed", number] => self.seed = number.parse().ok()?,
+            ["backlog", number] => self.backlog = number.parse().ok()?,
+            ["connect_timeout", time] => self.connect_timeout = duration(time)?,
+            ["tolerance", time] => self.tolerance = duration(time)?,
+            ["peer_isn", number] => self.peer_isn = number.parse().ok()?,
+            _ => return None,
         }
+        Some(())
     }
 
     fn option(&mut self, name: &str, values: &[&str]) -> Option<()> {
@@ -194,6 +200,14 @@ impl Setup {
             "challenge_acks_per_second" => tcp.challenge_acks_per_second = value.parse().ok()?,
             "burst_max" => tcp.burst_max = value.parse().ok()?,
             "time_wait_max" => tcp.time_wait_max = value.parse().ok()?,
+            "syn_cookies" => {
+                tcp.syn_cookies = match value {
+                    "never" => SynCookies::Never,
+                    "under-pressure" => SynCookies::UnderPressure,
+                    "always" => SynCookies::Always,
+                    _ => return None,
+                }
+            }
             "syn_received_max" => tcp.syn_received_max = value.parse().ok()?,
             _ => return None,
         }

@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::mpsc::channel;
 
-use hoststack::app::{AppId, AppWorkerId, AttachOptions, Context, DetachPolicy, Duration, Instant, SessionHandle, WorkerId};
+use hoststack::app::{
+    AppId, AppWorkerId, AttachOptions, Context, DetachPolicy, Duration, Instant, SessionHandle, WorkerId,
+};
 use hoststack::net::Cidr;
 use hoststack::{Answer, InterfaceSpec, Query, SingleThreaded, Stack, StackConfig};
 use hoststack_wire::{
-    Flags, IpProtocol, NotedSegment, Segment, SegmentHeader, SeqNum, Timestamps, icmpv4, icmpv6, ipv4, ipv6, tcp,
+    Flags, IpProtocol, NotedSegment, Segment, SegmentHeader, SeqNum, Timestamps, icmpv4, icmpv6, ipv4, ipv6,
+    tcp,
 };
 
 use super::app::{Call, Event, ScriptApp};
@@ -248,11 +251,7 @@ impl World {
 
     /// The stack's address and the peer's.
     fn addrs(&self) -> (IpAddr, IpAddr) {
-        if self.setup.is_v6 {
-            (LOCAL_V6.into(), PEER_V6.into())
-        } else {
-            (LOCAL_V4.into(), PEER_V4.into())
-        }
+        if self.setup.is_v6 { (LOCAL_V6.into(), PEER_V6.into()) } else { (LOCAL_V4.into(), PEER_V4.into()) }
     }
 
     /// Sends a segment of the peer.
@@ -317,7 +316,10 @@ impl World {
     // ---- The app ----
 
     /// Does something inside a callback of the app.
-    pub fn within<T: Send + 'static>(&mut self, act: impl FnOnce(&mut Context<'_>) -> T + Send + 'static) -> T {
+    pub fn within<T: Send + 'static>(
+        &mut self,
+        act: impl FnOnce(&mut Context<'_>) -> T + Send + 'static,
+    ) -> T {
         let (result, done) = channel();
         let call = Call(Box::new(move |ctx| {
             // The other end waits for it below.
@@ -462,7 +464,9 @@ fn pack_icmp(src: IpAddr, dst: IpAddr, error: IcmpKind, quote: &[u8]) -> Vec<u8>
                 IcmpKind::Prohibited => unreachable(icmpv4::unreachable::PROHIBITED, 0),
                 IcmpKind::TooBig(mtu) => unreachable(icmpv4::unreachable::FRAGMENTATION_NEEDED, mtu),
                 IcmpKind::TimeExceeded => icmpv4::Message::TimeExceeded { code: 0, quote },
-                IcmpKind::ParameterProblem => icmpv4::Message::ParameterProblem { code: 0, pointer: 0, quote },
+                IcmpKind::ParameterProblem => {
+                    icmpv4::Message::ParameterProblem { code: 0, pointer: 0, quote }
+                }
             };
             let mut bytes = vec![0; message.len()];
             message.emit(&mut bytes);
