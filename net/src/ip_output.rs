@@ -27,8 +27,8 @@ pub struct OutFlow {
     pub src: IpAddr,
     /// Destination address.
     pub dst: IpAddr,
-    /// The ECN bits of the IP header (RFC 3168 §5): 0 not ECT, 1 ECT(1), 2 ECT(0), 3 CE.
-    pub ecn: u8,
+    /// DSCP (upper 6 bits) and ECN (RFC 3168 §5; lower 2: 0 not ECT, 1 ECT(1), 2 ECT(0), 3 CE) of the IP header.
+    pub tos: u8,
 }
 
 /// What the path knows of a destination.
@@ -96,7 +96,7 @@ impl IpPath {
         payload_len: usize,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(), DropReason> {
-        let OutFlow { domain, src, dst, ecn } = flow;
+        let OutFlow { domain, src, dst, tos } = flow;
         let ip_header_len = match (src, dst) {
             (IpAddr::V4(_), IpAddr::V4(_)) => ipv4::Header::LEN,
             (IpAddr::V6(_), IpAddr::V6(_)) => ipv6::Header::LEN,
@@ -121,7 +121,7 @@ impl IpPath {
         match (src, dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let ip = ipv4::Header {
-                    dscp_ecn: ecn & 3,
+                    dscp_ecn: tos,
                     ..ipv4::Header::new(src, dst, IpProtocol::TCP, segment_len)
                 };
                 // RFC 9293 §3.1 (MUST-2). Cannot cut because the packet fits the MTU.
@@ -132,7 +132,7 @@ impl IpPath {
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 let hash = self.hasher.hash(src.into(), header.src_port, dst.into(), header.dst_port);
                 let ip = ipv6::Header {
-                    traffic_class: ecn & 3,
+                    traffic_class: tos,
                     flow_label: flow_label(hash),
                     ..ipv6::Header::new(src, dst, IpProtocol::TCP, segment_len)
                 };

@@ -150,7 +150,7 @@ impl Bench {
 
     /// Sends a segment with `payload`.
     pub(crate) fn sends(&mut self, src: &str, dst: &str, payload: &[u8]) -> Result<(), DropReason> {
-        let flow = OutFlow { domain: 0, src: ip(src), dst: ip(dst), ecn: 0 };
+        let flow = OutFlow { domain: 0, src: ip(src), dst: ip(dst), tos: 0 };
         let header = segment_header(4000, 80);
         self.path.tcp(self.now_us, &mut self.pool, flow, &header, payload.len(), |into| {
             into.copy_from_slice(payload)

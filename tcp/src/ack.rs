@@ -175,6 +175,7 @@ impl Connection {
             }
         }
         let wait_us = self.recover(header, &heard, rtt_us, shared, now);
+        self.on_ecn_echo(header, flight_before, shared, now);
         // RFC 6298 (5.2), (5.3).
         self.note_progress((self.flight_size() > 0).then_some(now));
         if self.flight_size() == 0 {
@@ -334,6 +335,7 @@ impl Connection {
             is_app_limited: !self.is_cwnd_limited,
             is_cwnd_limited: self.is_cwnd_limited,
             has_sack,
+            has_ecn_echo: self.has_ecn_echo(header),
             delivered: self.delivered,
             delivered_at_send: self.delivered - u64::from(heard.delivered),
             ..AckInfo::default()

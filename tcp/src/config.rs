@@ -27,6 +27,9 @@ pub struct TcpConfig {
     pub rto_initial: Duration,
     /// Probe the tail of what is in flight when nothing is heard of it (RFC 8985 §7). Default true.
     pub tail_loss_probe: bool,
+    /// Tell peers that do SACK what they sent twice (D-SACK, RFC 2883), so that they learn which retransmissions were
+    /// needless. Default true.
+    pub dsack: bool,
     /// SYN retransmissions before an active open gives up by itself: R2 of RFC 9293 §3.8.3, which wants 3 minutes at least
     /// (MUST-23). Default 7 (183 s); its deadline mostly ends it first.
     pub syn_retries: u8,
@@ -93,6 +96,7 @@ impl Default for TcpConfig {
             rto_max: Duration::from_secs(60),
             rto_initial: Duration::from_secs(1),
             tail_loss_probe: true,
+            dsack: true,
             syn_retries: 7,
             syn_ack_retries: 5,
             retransmits_max: 12,

@@ -12,6 +12,7 @@ use hoststack_wire::{SegmentHeader, SeqNum};
 use crate::config::syn_window;
 use crate::congestion::{Congestion, CongestionControl};
 use crate::describe::ConnectionInfo;
+use crate::ecn::Ecn;
 use crate::engine::Shared;
 use crate::extras::Extras;
 use crate::isn::timestamp_clock;
@@ -55,6 +56,8 @@ pub(crate) struct Receive {
     pub(crate) fin: SeqNum,
     /// Where the latest out-of-order data began, and the latest in another range: SACK reports them first.
     pub(crate) recent: [SeqNum; 2],
+    /// What came twice and was not reported yet (D-SACK, RFC 2883); empty if its ends are equal.
+    pub(crate) duplicate: (SeqNum, SeqNum),
 }
 
 /// Timestamps (RFC 7323).
@@ -79,6 +82,9 @@ pub(crate) struct Connection {
     pub(crate) state: State,
     pub(crate) has_timestamps: bool,
     pub(crate) has_sack: bool,
+    pub(crate) ecn: Ecn,
+    /// Acknowledgments that echoed a mark.
+    pub(crate) ecn_echoes: u16,
     /// An acknowledgment is to be sent at the end of this step at the latest.
     pub(crate) is_ack_programmed: bool,
     /// Its key is in the engine's list of programmed acknowledgments.
@@ -194,6 +200,7 @@ struct Agreed {
     wnd: u32,
     scales: Option<(u8, u8)>,
     sack: bool,
+    ecn: bool,
     /// TS.Recent, the offset of our clock, and the TSval that must not be undercut.
     timestamps: Option<(u32, u32, Option<u32>)>,
     peer_mss: Option<u16>,
@@ -219,6 +226,7 @@ impl Connection {
             wnd: u32::from(seed.peer_wnd),
             scales: seed.scales,
             sack: seed.sack,
+            ecn: seed.ecn,
             timestamps: seed.timestamps.map(|ts| {
                 let backward = if canary::has(Bug::TimestampRunsBackward) { 100 } else { 0 };
                 (ts.recent, ts.offset.wrapping_sub(backward), Some(ts.last_sent.wrapping_sub(backward)))
@@ -258,6 +266,7 @@ impl Connection {
             wnd: u32::from(record.peer_wnd),
             scales: record.scales,
             sack: record.sack,
+            ecn: record.ecn,
             timestamps: record.timestamps.then_some((record.ts_recent, record.ts_offset, None)),
             peer_mss: record.peer_mss,
             rtt_us: record
@@ -317,6 +326,7 @@ impl Connection {
                 last_ack_sent: rcv_nxt,
                 fin: rcv_nxt,
                 recent: [rcv_nxt; 2],
+                duplicate: (rcv_nxt, rcv_nxt),
             },
             ts: Stamps {
                 recent: agreed.timestamps.map_or(0, |(recent, ..)| recent),
@@ -327,6 +337,8 @@ impl Connection {
             state: State::Closed,
             has_timestamps,
             has_sack: agreed.sack,
+            ecn: Ecn::new(agreed.ecn, agreed.iss + 1),
+            ecn_echoes: 0,
             is_ack_programmed: false,
             is_ack_listed: false,
             is_fin_wanted: false,
@@ -550,14 +562,14 @@ impl Connection {
             dsack_duplicates: self.dsacks.into(),
             undone: self.undone.into(),
             delivered: u32::try_from(self.delivered / u64::from(self.mss)).unwrap_or(u32::MAX),
-            delivered_ce: 0,
+            delivered_ce: self.ecn_echoes.into(),
             delivery_rate: recovery.map_or(0, |recovery| recovery.latest_rate),
             pacing_rate: self.pacing_rate().unwrap_or(u64::MAX),
             reordering: if self.reordering.is_seen { 4 } else { 3 },
             timestamps: self.has_timestamps,
             sack: self.has_sack,
             window_scaling: self.has_scaling,
-            ecn: false,
+            ecn: self.ecn.is_on,
             syn_data: self.has_syn_data,
             snd_scale: self.snd_scale,
             rcv_scale: self.rcv_scale,

@@ -86,6 +86,12 @@ counters! {
     undone,
     /// Duplicates that peers reported (D-SACK, RFC 2883).
     dsacks_in,
+    /// Duplicates that we reported.
+    dsacks_out,
+    /// Packets received with a congestion mark (RFC 3168), on connections with ECN.
+    ce_in,
+    /// Acknowledgments received that echo a mark.
+    ecn_echoes_in,
     /// Zero-window and small-window probes.
     probes_out,
     /// Duplicate acknowledgments received.

@@ -44,11 +44,13 @@ pub trait Output {
     /// MTU of the path (IP packet size).
     fn path_mtu(&mut self, flow: &FlowKey) -> u16;
 
-    /// Sends a segment; `fill` writes all `payload_len` bytes of its payload in place.
+    /// Sends a segment in a packet with `tos` (DSCP and ECN); `fill` writes all `payload_len` bytes of its payload in
+    /// place.
     fn send(
         &mut self,
         flow: &FlowKey,
         header: &SegmentHeader,
+        tos: u8,
         payload_len: usize,
         fill: impl FnOnce(&mut [u8]),
     );
@@ -415,7 +417,7 @@ impl Engine {
                 .collect();
             for key in records {
                 if let Some(record) = self.remove_syn_received(key) {
-                    send_bare(&mut self.shared, &record.flow, &record.reset(), out);
+                    send_bare(&mut self.shared, &record.flow, &record.reset(), record.dscp << 2, out);
                 }
             }
         }

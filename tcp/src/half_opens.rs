@@ -14,6 +14,7 @@ use hoststack_wire::{FastOpenCookie, Flags, Options, SegmentHeader, SeqNum, Time
 
 use crate::config::{TcpConfig, rx_scale, syn_window};
 use crate::describe::{HalfOpenInfo, HalfOpenState};
+use crate::ecn;
 use crate::fast_open::{Attempt, CookieCache};
 use crate::isn::{Secrets, timestamp_clock};
 use crate::seed::{
@@ -163,7 +164,7 @@ impl HalfOpen {
                 dst_port: self.flow.remote.port,
                 seq: self.iss,
                 ack: SeqNum(0),
-                flags: Flags::SYN,
+                flags: ecn::syn_flags(&self.options, first),
                 // The window of a SYN is never scaled (RFC 7323 §2.2).
                 wnd: syn_window(&self.options),
                 urgent: 0,
@@ -172,6 +173,7 @@ impl HalfOpen {
             first,
             data: if first { self.early_data.clone() } else { EarlyData::NONE },
             data_len: if first { self.syn_data } else { 0 },
+            dscp: self.options.dscp & 63,
         }
     }
 
@@ -199,6 +201,11 @@ impl HalfOpen {
             // RFC 7323 §2.2: both ends must send the option, or neither shift is used.
             scales: scales.map(|peer| (peer.min(14), rx_scale(&self.options))),
             sack: theirs.sack_permitted && self.options.sack,
+            ecn: match state {
+                SeedState::Established => ecn::is_setup_syn_ack(&self.options, &segment.header),
+                // Both asked in their SYNs: what the SYN-ACKs say is for `Connection` to send.
+                SeedState::SynReceived => false,
+            },
             timestamps: theirs.timestamps.filter(|_| self.options.timestamps).map(|ts| SeedTimestamps {
                 recent: ts.val,
                 last_sent: self.last_tsval,

@@ -88,7 +88,7 @@ impl Connection {
         // TS.Recent, and PAWS would drop all that the peer sends. Its ACK must be acceptable as well (RFC 5961 §5).
         self.update_ts_recent(header, now);
         // (Sixth, URG: urgent data is read in line.) Seventh, the text; eighth, the FIN.
-        self.on_text(id, &text, shared, now, layer, out, events)
+        self.on_text(id, segment, &text, shared, now, layer, out, events)
     }
 
     /// RFC 7323 §5.3 (R1), before everything else; a reset is not tested, and a SYN gets its challenge.
@@ -174,6 +174,7 @@ impl Connection {
         let mut is_cut = false;
         if seq.before(self.rcv.nxt) {
             let old = self.rcv.nxt.since(seq);
+            self.note_duplicate(seq, seq + old.min(data.len() as u32), shared);
             shared.drops.count(DropReason::DuplicateData);
             data = data.get(old as usize..).unwrap_or(&[]);
             seq = self.rcv.nxt;
@@ -217,6 +218,10 @@ impl Connection {
             // acknowledgment was lost it must, or the echo makes the sender measure its own time-out.
             self.update_ts_recent(&segment.header, now);
             shared.drops.count(DropReason::OutOfWindow);
+            let end = segment.header.seq + segment.payload.len() as u32;
+            if end.at_or_before(self.rcv.nxt) {
+                self.note_duplicate(segment.header.seq, end, shared);
+            }
             self.program_unacceptable_ack(id, segment, shared, now);
         }
     }
@@ -285,7 +290,7 @@ impl Connection {
     ) -> Verdict {
         if !(header.ack.after(self.snd.una) && header.ack.at_or_before(self.snd.nxt)) {
             shared.drops.count(DropReason::SynReceivedBadAck);
-            send_bare(shared, &self.flow, &reset_for(header, 0), out);
+            send_bare(shared, &self.flow, &reset_for(header, 0), self.tos(false), out);
             return Verdict::Dropped;
         }
         // What our SYN carried and this does not acknowledge is sent again as the usual data (RFC 7413 §4.2.1).
@@ -317,6 +322,7 @@ impl Connection {
     fn on_text<L: SessionLayer, O: Output>(
         &mut self,
         id: Key,
+        segment: &Segment<'_>,
         text: &Text<'_>,
         shared: &mut Shared,
         now: Instant,
@@ -350,6 +356,7 @@ impl Connection {
             }
         }
         if !text.data.is_empty() {
+            self.on_ecn_data(id, &segment.header, segment.ecn, shared);
             if self.is_app_closed {
                 // RFC 9293 §3.6.1 (MAY-1, SHLD-3): data for an app that cannot read any more is answered with a reset.
                 shared.drops.count(DropReason::DataAfterClose);
@@ -387,6 +394,14 @@ impl Connection {
         }
         self.peer_segment = self.peer_segment.max(u16::try_from(data.len()).unwrap_or(u16::MAX));
         // RFC 9293 §3.10.7.4 (SHLD-31): what is beyond a gap is kept.
+        if offset > 0 {
+            let end = offset + data.len() as u32;
+            let held = layer.rx_ranges(self.session).iter().find(|r| r.start < end && offset < r.end);
+            if let Some(held) = held {
+                let (from, until) = (held.start.max(offset), held.end.min(end));
+                self.note_duplicate(self.rcv.nxt + from, self.rcv.nxt + until, shared);
+            }
+        }
         let stored = layer.rx_store(self.session, offset, data);
         if stored.refused > 0 {
             shared.drops.count(DropReason::ReceiveFull);
@@ -427,6 +442,14 @@ impl Connection {
         } else if self.ack_at == Instant::FAR {
             // RFC 9293 §3.8.6.3 (SHLD-18, MUST-40).
             self.ack_at = now + shared.config.ack_delay;
+        }
+    }
+
+    /// `start..end` came twice: the next acknowledgment says so.
+    fn note_duplicate(&mut self, start: SeqNum, end: SeqNum, shared: &mut Shared) {
+        if self.has_sack && shared.config.dsack && start.before(end) {
+            self.rcv.duplicate = (start, end);
+            shared.counters.dsacks_out += 1;
         }
     }
 

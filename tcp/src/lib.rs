@@ -6,7 +6,8 @@
 //! A [`ConnectionSeed`] carries a connection from the first to the second.
 //!
 //! The files follow a segment: [`engine`] (demultiplexing, the `Transport` impl), `input` (RFC 9293 §3.10.7),
-//! `output` (§3.8), `half_opens`, `listener`, `syn_received` (with `fast_open` and `syn_cookies`), `connection`,
+//! `ack` (what it says of what we sent), `output` (§3.8: what may be sent), `acknowledge` (what every segment says of what
+//! was received), `retransmission` (its timers), `half_opens`, `listener`, `syn_received` (with `fast_open` and `syn_cookies`), `connection`,
 //! `time_wait`; `state` has the one transition table, `timers` what fires when. `rtt`, `rate`, `isn`, `congestion`,
 //! `recovery` are the algorithms.
 #![no_std]
@@ -16,11 +17,13 @@ extern crate alloc;
 extern crate std;
 
 mod ack;
+mod acknowledge;
 pub mod config;
 pub mod congestion;
 mod connection;
 pub mod describe;
 pub mod drop_reason;
+mod ecn;
 pub mod engine;
 mod extras;
 mod fast_open;
@@ -32,6 +35,7 @@ mod output;
 mod pacing;
 pub mod rate;
 mod recovery;
+mod retransmission;
 pub mod rtt;
 pub mod seed;
 pub mod state;

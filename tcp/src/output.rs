@@ -2,16 +2,15 @@
 
 use core::net::IpAddr;
 
-use hoststack_transport::{CloseReason, FlowKey, Instant, Key, SessionLayer, Transmitted};
-use hoststack_wire::{Flags, Options, SackBlocks, SegmentHeader, SeqNum, Timestamps};
+use hoststack_transport::{FlowKey, Instant, Key, SessionLayer, Transmitted};
+use hoststack_wire::{Flags, Options, SegmentHeader, SeqNum};
 
 use crate::congestion::CongestionControl;
-use crate::connection::{Connection, Fate};
+use crate::connection::Connection;
 use crate::engine::{Output, Shared};
 use crate::isn::timestamp_clock;
 use crate::recovery::Mode;
 use crate::recovery::flight::Sent;
-use crate::recovery::tlp::{TailProbe, probe_timeout_us};
 use crate::seed::Syn;
 use crate::state::{State, StateEvent};
 use crate::timers::Purpose;
@@ -64,14 +63,20 @@ pub(crate) fn reset_for(header: &SegmentHeader, len: u32) -> SegmentHeader {
 }
 
 /// Sends a segment without payload.
-pub(crate) fn send_bare<O: Output>(shared: &mut Shared, flow: &FlowKey, header: &SegmentHeader, out: &mut O) {
+pub(crate) fn send_bare<O: Output>(
+    shared: &mut Shared,
+    flow: &FlowKey,
+    header: &SegmentHeader,
+    tos: u8,
+    out: &mut O,
+) {
     shared.counters.segments_out += 1;
     if header.flags.has(Flags::RST) {
         shared.counters.resets_out += 1;
     } else if !header.flags.has_any(Flags::SYN | Flags::FIN) {
         shared.counters.pure_acks_out += 1;
     }
-    out.send(flow, header, 0, |_| ());
+    out.send(flow, header, tos, 0, |_| ());
 }
 
 /// Sends a half-open's SYN, with its data if it has any (RFC 7413 §4.2.1).
@@ -80,12 +85,12 @@ pub(crate) fn send_syn<O: Output>(shared: &mut Shared, syn: &Syn, out: &mut O) {
     shared.counters.segments_out += 1;
     shared.counters.bytes_out += payload.len() as u64;
     shared.counters.fast_opens_out += u64::from(!payload.is_empty());
-    out.send(&syn.flow, &syn.header, payload.len(), |into| into.copy_from_slice(payload));
+    out.send(&syn.flow, &syn.header, syn.dscp << 2, payload.len(), |into| into.copy_from_slice(payload));
 }
 
 /// Why nothing (more) is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Limit {
+pub(crate) enum Limit {
     /// There is nothing to send.
     Nothing,
     /// cwnd.
@@ -169,7 +174,7 @@ impl Connection {
     }
 
     /// Whether the state allows data or a FIN to go out, new or again.
-    fn may_send(&self) -> bool {
+    pub(crate) fn may_send(&self) -> bool {
         matches!(
             self.state,
             State::Established | State::CloseWait | State::FinWait1 | State::Closing | State::LastAck
@@ -255,7 +260,7 @@ impl Connection {
 
     /// The new data that the peer's window, silly window avoidance and Nagle allow: length, and whether the FIN ends
     /// it (RFC 9293 §3.7.4, SHLD-7; §3.8.6.2.1, MUST-38).
-    fn next_new(&self, data_end: SeqNum, is_corked: bool) -> Result<(u32, bool), Limit> {
+    pub(crate) fn next_new(&self, data_end: SeqNum, is_corked: bool) -> Result<(u32, bool), Limit> {
         if self.is_fin_sent {
             return Err(Limit::Nothing);
         }
@@ -309,7 +314,7 @@ impl Connection {
     }
 
     /// Sends `len` bytes from SND.NXT on, then the FIN if asked.
-    fn send_new<L: SessionLayer, O: Output>(
+    pub(crate) fn send_new<L: SessionLayer, O: Output>(
         &mut self,
         id: Key,
         len: u32,
@@ -327,7 +332,7 @@ impl Connection {
             self.enter(id, StateEvent::SendFin);
         }
         shared.counters.bytes_out += u64::from(len);
-        self.send_range(seq, len, fin, data_end, shared, now, layer, out);
+        self.send_range(seq, len, fin, len > 0 && !self.is_probing, data_end, shared, now, layer, out);
     }
 
     /// SND.NXT moves by `len`.
@@ -362,7 +367,7 @@ impl Connection {
     }
 
     /// Sends up to `len` sequence numbers from `seq` again, the FIN included if they reach it.
-    fn send_again<L: SessionLayer, O: Output>(
+    pub(crate) fn send_again<L: SessionLayer, O: Output>(
         &mut self,
         seq: SeqNum,
         len: u32,
@@ -400,7 +405,7 @@ impl Connection {
         self.retransmitted_segments = self.retransmitted_segments.saturating_add(1);
         shared.counters.retransmitted_segments += 1;
         shared.counters.retransmitted_bytes += u64::from(data);
-        self.send_range(seq, data, fin, data_end, shared, now, layer, out);
+        self.send_range(seq, data, fin, false, data_end, shared, now, layer, out);
     }
 
     fn send_range<L: SessionLayer, O: Output>(
@@ -408,6 +413,7 @@ impl Connection {
         seq: SeqNum,
         len: u32,
         fin: bool,
+        is_new: bool,
         data_end: SeqNum,
         shared: &mut Shared,
         now: Instant,
@@ -422,451 +428,20 @@ impl Connection {
             // RFC 9293 §3.9.1.2 (MUST-61, SHLD-27): the last segment of what the app queued is pushed, and no other.
             flags = flags | Flags::PSH;
         }
+        let flags = flags | self.ecn_flags(is_new);
         let header = self.header(seq, flags, len, now, layer);
         shared.counters.segments_out += 1;
         self.last_sent = now;
         self.cc.on_sent(now, len, self.flight_size());
         self.pace(now, len);
         let (session, offset) = (self.session, seq.since(self.snd.una));
-        out.send(&self.flow, &header, len as usize, |into| layer.tx_copy(session, offset, into));
-    }
-
-    /// A header that acknowledges all that was received: nothing else of the kind need be sent.
-    pub(crate) fn header<L: SessionLayer>(
-        &mut self,
-        seq: SeqNum,
-        flags: Flags,
-        payload_len: u32,
-        now: Instant,
-        layer: &L,
-    ) -> SegmentHeader {
-        let wnd = self.announce_window(layer.rx_room(self.session));
-        self.is_ack_programmed = false;
-        self.ack_at = Instant::FAR;
-        self.rcv.last_ack_sent = self.rcv.nxt;
-        SegmentHeader {
-            src_port: self.flow.local.port,
-            dst_port: self.flow.remote.port,
-            seq,
-            ack: self.rcv.nxt,
-            flags,
-            wnd,
-            urgent: 0,
-            options: Options {
-                // RFC 9293 §3.2 (MUST-65): no MSS.
-                timestamps: self.timestamps(now),
-                sack: self.sack_blocks(payload_len, layer),
-                ..Options::default()
-            },
-        }
-    }
-
-    fn timestamps(&self, now: Instant) -> Option<Timestamps> {
-        self.has_timestamps
-            .then(|| Timestamps { val: timestamp_clock(now, self.ts.offset), ecr: self.ts.recent })
-    }
-
-    /// What was received beyond a gap, newest first (RFC 2018 §4), as far as it fits beside the payload.
-    fn sack_blocks<L: SessionLayer>(&self, payload_len: u32, layer: &L) -> SackBlocks {
-        let mut blocks = SackBlocks::NONE;
-        if !self.has_sack {
-            return blocks;
-        }
-        let ranges = layer.rx_ranges(self.session);
-        if ranges.is_empty() {
-            return blocks;
-        }
-        let space = if self.has_timestamps { 40 - u32::from(TIMESTAMPS_LEN) } else { 40 };
-        let room = space.min(u32::from(self.mss).saturating_sub(payload_len).max(if payload_len == 0 {
-            space
-        } else {
-            0
-        }));
-        let most = (room.saturating_sub(4) / 8).min(4);
-        let mut push = |range: &hoststack_transport::OooRange| {
-            let block = (self.rcv.nxt + range.start, self.rcv.nxt + range.end);
-            if (blocks.as_slice().len() as u32) < most && !blocks.as_slice().contains(&block) {
-                blocks.push(block.0, block.1);
-            }
-        };
-        for recent in self.rcv.recent {
-            let offset = recent.since(self.rcv.nxt);
-            if let Some(range) = ranges.iter().find(|range| range.start <= offset && offset < range.end) {
-                push(range);
-            }
-        }
-        ranges.iter().for_each(&mut push);
-        blocks
-    }
-
-    /// The window field for `room` bytes of room: the right edge never moves back (RFC 9293 §3.8.6, SHLD-14), and forward
-    /// only by a worthwhile step (§3.8.6.2.2, MUST-39). It may stay zero without end (MAY-8).
-    fn announce_window(&mut self, room: u32) -> u16 {
-        let held = self.rcv_wnd();
-        let wnd = if room < held.saturating_add(self.window_step()) { held } else { room };
-        let scale = u32::from(self.rcv_scale);
-        let mut field = wnd >> scale;
-        if field << scale < held {
-            // Rounding down would take back what was promised.
-            field += 1;
-        }
-        // More than the field holds is not announced; `held` was announced, so it fits but for a change of scale.
-        let field = u16::try_from(field).unwrap_or(u16::MAX);
-        self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + (u32::from(field) << scale));
-        field
-    }
-
-    /// The least step by which the right edge moves.
-    fn window_step(&self) -> u32 {
-        (self.rx_capacity / 2).min(u32::from(self.peer_segment)).max(1)
-    }
-
-    /// Whether the app made so much room that the peer should hear of it without having sent anything: at least as
-    /// much again as it knows of.
-    fn is_window_update_due(&self, room: u32) -> bool {
-        let held = self.rcv_wnd();
-        // What the field cannot say is no reason to say it.
-        let room = room.min(u32::from(u16::MAX) << self.rcv_scale);
-        room >= held.saturating_add(self.window_step()) && room >= held.saturating_mul(2)
-    }
-
-    /// Asks for an acknowledgment at the end of the step, unless a segment carries it before.
-    #[inline]
-    pub(crate) fn program_ack(&mut self, id: Key, shared: &mut Shared) {
-        self.is_ack_programmed = true;
-        if !self.is_ack_listed {
-            self.is_ack_listed = true;
-            shared.acks.push(id);
-        }
-    }
-
-    /// <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>, now.
-    pub(crate) fn send_ack<L: SessionLayer, O: Output>(
-        &mut self,
-        shared: &mut Shared,
-        now: Instant,
-        layer: &L,
-        out: &mut O,
-    ) {
-        // A probe's byte is taken back in thought: the peer expects it next.
-        let seq = if self.is_probing { self.snd.una } else { self.snd.nxt };
-        let header = self.header(seq, Flags::ACK, 0, now, layer);
-        self.send_without_data(shared, &header, out);
-    }
-
-    /// Sends a segment of its own that has no payload.
-    pub(crate) fn send_without_data<O: Output>(
-        &mut self,
-        shared: &mut Shared,
-        header: &SegmentHeader,
-        out: &mut O,
-    ) {
-        send_bare(shared, &self.flow, header, out);
-    }
-
-    /// A challenge ACK (RFC 5961), at the end of the step, within the connection's limit.
-    pub(crate) fn program_challenge_ack(&mut self, id: Key, shared: &mut Shared, now: Instant) {
-        let second = (now.as_millis() / 1000) as u32; // modulo 2^32: only compared
-        if second != self.challenge_second {
-            self.challenge_second = second;
-            self.challenges = 0;
-        }
-        if self.challenges >= shared.config.challenge_acks_per_second {
-            shared.drops.count(crate::drop_reason::DropReason::ChallengeLimited);
-            return;
-        }
-        self.challenges += 1;
-        shared.counters.challenge_acks_out += 1;
-        self.program_ack(id, shared);
-    }
-
-    /// Both SYNs crossed: <SEQ=ISS><ACK=RCV.NXT><CTL=SYN,ACK> (RFC 9293 §3.10.7.3, fourth).
-    pub(crate) fn send_syn_ack<O: Output>(&mut self, shared: &mut Shared, now: Instant, out: &mut O) {
-        let local_mss = local_mss(&self.flow, out.path_mtu(&self.flow), Some(self.mss_max));
-        let header = SegmentHeader {
-            src_port: self.flow.local.port,
-            dst_port: self.flow.remote.port,
-            seq: self.iss,
-            ack: self.rcv.nxt,
-            flags: Flags::SYN | Flags::ACK,
-            wnd: u16::try_from(self.rcv_wnd()).unwrap_or(u16::MAX),
-            urgent: 0,
-            options: Options {
-                // RFC 9293 §3.7.1 (MUST-14, SHLD-5, MAY-3): in every SYN.
-                mss: Some(local_mss),
-                window_scale: self.has_scaling.then_some(self.rcv_scale),
-                sack_permitted: self.has_sack,
-                timestamps: self.timestamps(now),
-                profile: shared.config.option_profile,
-                ..Options::default()
-            },
-        };
-        if self.purpose == Purpose::None {
-            self.purpose = Purpose::Retransmit;
-            self.retransmit_at = now.plus_micros(self.rtt.rto_us(&shared.rto).into());
-        }
-        send_bare(shared, &self.flow, &header, out);
-    }
-
-    /// <SEQ=SND.NXT><ACK=RCV.NXT><CTL=RST,ACK>.
-    pub(crate) fn send_reset<O: Output>(&mut self, shared: &mut Shared, now: Instant, out: &mut O) {
-        let header = SegmentHeader {
-            src_port: self.flow.local.port,
-            dst_port: self.flow.remote.port,
-            seq: self.snd.nxt,
-            ack: self.rcv.nxt,
-            flags: Flags::RST | Flags::ACK,
-            wnd: 0,
-            urgent: 0,
-            options: Options { timestamps: self.timestamps(now), ..Options::default() },
-        };
-        send_bare(shared, &self.flow, &header, out);
-    }
-
-    /// After sending, or failing to: the timer for what is in flight, or for the window that must open.
-    fn start_timer(&mut self, now: Instant, is_window_closed: bool, has_sent_new: bool, shared: &Shared) {
-        if self.is_probing {
-            if self.purpose != Purpose::Persist {
-                self.purpose = Purpose::Persist;
-                self.restart_timer(now, shared);
-            }
-            // RFC 9293 §3.8.6.1 (SHLD-29): the first probe after one timeout.
-        } else if self.flight_size() > 0 {
-            // RFC 6298 (5.1): started if it is not running. RFC 8985 §7.2: a probe is for the newest data.
-            if !matches!(self.purpose, Purpose::Retransmit | Purpose::Reordering | Purpose::TailProbe)
-                || (self.purpose == Purpose::TailProbe && has_sent_new)
-            {
-                self.purpose = Purpose::None;
-                self.set_retransmit_timer(now, None, true, shared);
-            }
-        } else if is_window_closed {
-            if self.purpose != Purpose::Persist {
-                self.purpose = Purpose::Persist;
-                self.note_stalled(now);
-                self.restart_timer(now, shared);
-            }
-        } else if !matches!(self.purpose, Purpose::FinWait2) {
-            // Anything else has nothing to wait for.
-            self.stop_timer();
-        }
-    }
-
-    /// The timer for what is in flight: the reordering timer if more may be lost in `wait_us` (RFC 8985 §6.2), else a
-    /// tail loss probe if one may be sent (§7.2), else the retransmission timer. `has_progressed` starts them anew.
-    pub(crate) fn set_retransmit_timer(
-        &mut self,
-        now: Instant,
-        wait_us: Option<u64>,
-        has_progressed: bool,
-        shared: &Shared,
-    ) {
-        if self.is_probing || self.flight_size() == 0 {
-            return;
-        }
-        let rto_us = u64::from(self.rtt.rto_us(&shared.rto));
-        let was = self.purpose;
-        let rto_at = match was {
-            _ if has_progressed => now.plus_micros(rto_us),
-            Purpose::Retransmit => self.retransmit_at,
-            _ => {
-                let first = self.recovery.as_ref().and_then(|recovery| recovery.first_sent_at());
-                first.unwrap_or(self.flight_at).plus_micros(rto_us).max(now)
-            }
-        };
-        if let Some(wait_us) = wait_us {
-            self.purpose = Purpose::Reordering;
-            self.retransmit_at = now.plus_micros(wait_us.max(1));
-        } else if self.may_probe_tail(shared) {
-            if has_progressed || was != Purpose::TailProbe {
-                let is_single = self.flight_size() <= u32::from(self.mss);
-                let left_us = rto_at.micros_since(now);
-                self.purpose = Purpose::TailProbe;
-                self.retransmit_at =
-                    now.plus_micros(probe_timeout_us(self.rtt.srtt_us(), is_single, left_us));
-            }
-        } else {
-            self.purpose = Purpose::Retransmit;
-            self.retransmit_at = rto_at;
-        }
-        self.limit_by_user_timeout();
-    }
-
-    /// RFC 8985 §7.2: nothing is amiss, and no probe is out.
-    fn may_probe_tail(&self, shared: &Shared) -> bool {
-        self.has_sack
-            && shared.config.tail_loss_probe
-            && self.rtt.back_offs() == 0
-            && self.may_send()
-            && self.recovery.as_ref().is_none_or(|recovery| {
-                recovery.mode == Mode::Open && recovery.probe.is_none() && recovery.flight.sacked() == 0
-            })
-    }
-
-    pub(crate) fn restart_timer(&mut self, now: Instant, shared: &Shared) {
-        self.retransmit_at = now.plus_micros(self.rtt.rto_us(&shared.rto).into());
-        self.limit_by_user_timeout();
-    }
-
-    /// Nothing that was sent, or must be, needs a timer.
-    pub(crate) fn stop_timer(&mut self) {
-        self.purpose = Purpose::None;
-        self.retransmit_at = Instant::FAR;
-        self.start_keepalive_timer();
-    }
-
-    /// In FIN-WAIT-2 with no app, the peer's FIN is not waited for without end.
-    pub(crate) fn start_fin_wait_2_timer(&mut self, now: Instant, shared: &Shared) {
-        if self.state == State::FinWait2
-            && self.is_app_closed
-            && matches!(self.purpose, Purpose::None | Purpose::Keepalive)
-        {
-            self.purpose = Purpose::FinWait2;
-            self.retransmit_at = now + shared.config.fin_wait_2;
-        }
-    }
-
-    /// The retransmission timer expired.
-    pub(crate) fn on_retransmit_timer<L: SessionLayer, O: Output>(
-        &mut self,
-        id: Key,
-        shared: &mut Shared,
-        now: Instant,
-        layer: &mut L,
-        out: &mut O,
-    ) -> Fate {
-        let purpose = self.purpose;
-        let is_exhausted = self.is_given_up(now).unwrap_or(self.retransmits >= shared.config.retransmits_max);
-        match purpose {
-            Purpose::None => return Fate::Lives,
-            Purpose::FinWait2 => {
-                self.enter(id, StateEvent::Expire);
-                return Fate::Closed(CloseReason::TimedOut);
-            }
-            // RFC 9293 §3.8.3 (MUST-20): R2 is reached.
-            Purpose::Retransmit | Purpose::Persist | Purpose::TailProbe | Purpose::Reordering
-                if is_exhausted =>
-            {
-                self.enter(id, StateEvent::Expire);
-                return Fate::Closed(if self.is_unreachable {
-                    CloseReason::Unreachable
-                } else {
-                    CloseReason::TimedOut
-                });
-            }
-            Purpose::Keepalive => return self.on_keepalive_timer(id, shared, now, layer, out),
-            Purpose::Reordering => {
-                self.on_reordering_timer(shared, now);
-                layer.program_tx(self.session);
-                return Fate::Lives;
-            }
-            Purpose::TailProbe => {
-                self.send_tail_probe(id, shared, now, layer, out);
-                return Fate::Lives;
-            }
-            Purpose::Retransmit | Purpose::Persist => {}
-        }
-        self.retransmits += 1;
-        // RFC 6298 (5.5); of probes RFC 9293 §3.8.6.1 (SHLD-30).
-        self.rtt.back_off();
-        if self.state == State::SynReceived {
-            shared.counters.rtos += 1;
-            shared.counters.retransmitted_segments += 1;
-            self.send_syn_ack(shared, now, out);
-        } else if purpose == Purpose::Persist {
-            self.probe(id, shared, now, layer, out);
-        } else {
-            shared.counters.rtos += 1;
-            self.cc.on_rto(now, self.used_window(self.flight_size()));
-            self.enter_loss(true, shared, now);
-            if self.transmit(id, shared, now, 1, layer, out) == Transmitted::More {
-                layer.program_tx(self.session);
-            }
-        }
-        if self.purpose != Purpose::None {
-            self.restart_timer(now, shared);
-        }
-        Fate::Lives
-    }
-
-    /// RFC 8985 §7.3: one more segment, new if the peer's window lets it, else the last once more.
-    fn send_tail_probe<L: SessionLayer, O: Output>(
-        &mut self,
-        id: Key,
-        shared: &mut Shared,
-        now: Instant,
-        layer: &mut L,
-        out: &mut O,
-    ) {
-        let data_end = self.snd.una + layer.tx_len(self.session);
-        let mss = u32::from(self.mss);
-        self.purpose = Purpose::None;
-        let new = self.next_new(data_end, false);
-        let last = self.recovery_mut(shared).flight.last_unsacked(mss);
-        match (new, last) {
-            (Ok((len, fin)), _) => self.send_new(id, len, fin, data_end, shared, now, layer, out),
-            (Err(_), Some((seq, len))) => self.send_again(seq, len, data_end, shared, now, layer, out),
-            (Err(_), None) => {}
-        }
-        let probe = TailProbe { end: self.snd.nxt, is_repeated: new.is_err() };
-        self.recovery_mut(shared).probe = Some(probe);
-        shared.counters.tail_probes += 1;
-        self.set_retransmit_timer(now, None, false, shared);
-    }
-
-    /// Something waits for the peer's window, which is closed or silly: send what little may be sent, one byte or the
-    /// FIN at least (RFC 9293 §3.8.6, MUST-35; §3.8.6.1, MUST-36).
-    fn probe<L: SessionLayer, O: Output>(
-        &mut self,
-        id: Key,
-        shared: &mut Shared,
-        now: Instant,
-        layer: &L,
-        out: &mut O,
-    ) {
-        let data_end = self.snd.una + layer.tx_len(self.session);
-        shared.counters.probes_out += 1;
-        if self.is_probing {
-            self.send_again(self.snd.una, 1, data_end, shared, now, layer, out);
-            return;
-        }
-        let unsent = distance(self.snd.nxt, data_end);
-        let usable = distance(self.snd.nxt, self.snd.una + self.snd.wnd);
-        if unsent > 0 {
-            let len = unsent.min(usable.max(1)).min(u32::from(self.mss));
-            self.is_probing = usable == 0;
-            self.send_new(id, len, false, data_end, shared, now, layer, out);
-        } else if self.is_fin_wanted && !self.is_fin_sent {
-            self.send_new(id, 0, true, data_end, shared, now, layer, out);
-        } else {
-            self.stop_timer();
-            return;
-        }
-        if !self.is_probing {
-            self.purpose = Purpose::Retransmit;
-        }
-    }
-
-    /// The delayed acknowledgment is due.
-    pub(crate) fn on_ack_timer<L: SessionLayer, O: Output>(
-        &mut self,
-        id: Key,
-        shared: &mut Shared,
-        now: Instant,
-        layer: &L,
-        out: &mut O,
-    ) {
-        self.ack_at = Instant::FAR;
-        shared.counters.delayed_acks += 1;
-        if out.room() > 0 {
-            self.send_ack(shared, now, layer, out);
-        } else {
-            self.program_ack(id, shared);
-        }
+        let tos = self.tos(is_new);
+        out.send(&self.flow, &header, tos, len as usize, |into| layer.tx_copy(session, offset, into));
     }
 }
 
 /// From `from` to `to`; zero if `to` is not after it: a usable window may be negative (RFC 9293 §3.8.6, MUST-34).
 #[inline]
-fn distance(from: SeqNum, to: SeqNum) -> u32 {
+pub(crate) fn distance(from: SeqNum, to: SeqNum) -> u32 {
     if to.after(from) { to.since(from) } else { 0 }
 }

@@ -27,6 +27,8 @@ pub struct Syn {
     pub data: EarlyData,
     /// How many bytes of it: what fits into one segment.
     pub data_len: u16,
+    /// DSCP of its packet.
+    pub dscp: u8,
 }
 
 impl Syn {
@@ -117,6 +119,8 @@ pub struct ConnectionSeed {
     /// (peer's shift, ours), when both offered.
     pub(crate) scales: Option<(u8, u8)>,
     pub(crate) sack: bool,
+    /// Both ends do ECN.
+    pub(crate) ecn: bool,
     pub(crate) timestamps: Option<SeedTimestamps>,
     /// Time from SYN to SYN-ACK, unless the SYN was sent more than once (Karn).
     pub(crate) rtt_us: Option<u32>,

@@ -6,6 +6,7 @@ use hoststack_wire::{FastOpenCookie, Flags, Options, SegmentHeader, SeqNum, Time
 
 use crate::config::{TcpConfig, rx_scale, syn_window};
 use crate::drop_reason::DropReason;
+use crate::ecn;
 use crate::fast_open::CookieKeys;
 use crate::isn::{Secrets, timestamp_clock};
 use crate::syn_cookies::{Offer, Proof};
@@ -41,6 +42,10 @@ pub(crate) struct SynReceived {
     /// (peer's shift, ours), when both offered.
     pub(crate) scales: Option<(u8, u8)>,
     pub(crate) sack: bool,
+    /// Both ends do ECN.
+    pub(crate) ecn: bool,
+    /// DSCP of its packets.
+    pub(crate) dscp: u8,
     pub(crate) timestamps: bool,
     pub(crate) gives_cookie: GivesCookie,
     pub(crate) retransmits: u8,
@@ -210,6 +215,8 @@ impl SynReceived {
                 .filter(|_| options.window_scale)
                 .map(|peer| (peer.min(14), rx_scale(options))),
             sack: theirs.sack_permitted && options.sack,
+            ecn: ecn::is_setup_syn(options, syn),
+            dscp: options.dscp & 63,
             timestamps,
             gives_cookie: GivesCookie::No,
             retransmits: 0,
@@ -234,8 +241,10 @@ impl SynReceived {
         secrets: &Secrets,
         config: &TcpConfig,
     ) -> SynReceived {
+        let asked = if proof.offer.is_some_and(|offer| offer.ecn) { ecn::SETUP } else { Flags::NONE };
         let syn = SegmentHeader {
             seq: ack.seq - 1,
+            flags: Flags::SYN | asked,
             options: Options {
                 mss: Some(proof.mss),
                 window_scale: proof.offer.and_then(|offer| offer.scale),
@@ -254,7 +263,7 @@ impl SynReceived {
     /// What of the SYN's offers the timestamp of a SYN cookie says; without timestamps nothing can say them.
     pub(crate) fn offer(&self) -> Option<Offer> {
         let scale = self.scales.map(|(theirs, _)| theirs);
-        self.timestamps.then_some(Offer { scale, sack: self.sack, ecn: false })
+        self.timestamps.then_some(Offer { scale, sack: self.sack, ecn: self.ecn })
     }
 
     /// The SYN-ACK that is all there is of it: the cookie is its ISS, and its timestamp says the rest.
@@ -298,7 +307,7 @@ impl SynReceived {
             dst_port: self.flow.remote.port,
             seq: self.iss,
             ack: self.rcv_nxt(),
-            flags: Flags::SYN | Flags::ACK,
+            flags: Flags::SYN | Flags::ACK | if self.ecn { Flags::ECE } else { Flags::NONE },
             wnd: self.wnd,
             urgent: 0,
             options: Options {

@@ -51,6 +51,11 @@ impl Flags {
         (Flags::AE, 'A'),
     ];
 
+    /// The bits of both.
+    pub const fn union(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
     /// Whether all bits of `other` are set.
     #[inline]
     pub const fn has(self, other: Flags) -> bool {
@@ -296,6 +301,8 @@ pub struct Segment<'a> {
     pub header: SegmentHeader,
     /// Payload.
     pub payload: &'a [u8],
+    /// The ECN bits of its IP header (RFC 3168 §5): 0 not ECT, 1 ECT(1), 2 ECT(0), 3 CE; 0 as parsed.
+    pub ecn: u8,
 }
 
 impl Segment<'_> {
@@ -362,7 +369,7 @@ impl<'a> Segment<'a> {
             urgent: u16_at::<18, _>(head),
             options: Options::parse(&whole[HEADER_LEN..])?,
         };
-        Ok(Segment { header, payload })
+        Ok(Segment { header, payload, ecn: 0 })
     }
 }
 

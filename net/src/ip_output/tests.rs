@@ -17,7 +17,7 @@ fn segment_goes_out_whole_in_either_family_and_on_either_link() {
         let mut bench = Bench::new();
         bench.knows("192.168.1.2", PEER);
         bench.knows("2001:db8:2::2", PEER);
-        let flow = OutFlow { domain: 0, src: ip(src), dst: ip(dst), ecn: 2 };
+        let flow = OutFlow { domain: 0, src: ip(src), dst: ip(dst), tos: 2 };
         let header = segment_header(4000, 80);
         bench.path.tcp(0, &mut bench.pool, flow, &header, 5, |into| into.copy_from_slice(b"hello")).unwrap();
         let sent = bench.sent(interface).pop().unwrap();
@@ -42,7 +42,7 @@ fn segment_goes_out_whole_in_either_family_and_on_either_link() {
             segment
         };
         assert!(tcp::verify_checksum(ip(src), ip(dst), segment));
-        assert_eq!(Segment::parse(segment), Ok(Segment { header, payload: b"hello" }));
+        assert_eq!(Segment::parse(segment), Ok(Segment { header, payload: b"hello", ecn: 0 }));
         assert_eq!((bench.path.drops().total(), bench.path.counters().segments_sent), (0, 1));
     }
 }
@@ -69,7 +69,7 @@ fn what_cannot_be_sent_is_refused_with_its_reason_and_keeps_no_buffer() {
         );
     }
     let mut bench = Bench::new();
-    let flow = OutFlow { domain: 4, src: ip("10.0.0.1"), dst: ip("10.0.0.2"), ecn: 0 };
+    let flow = OutFlow { domain: 4, src: ip("10.0.0.1"), dst: ip("10.0.0.2"), tos: 0 };
     assert_eq!(
         bench.path.tcp(0, &mut bench.pool, flow, &segment_header(1, 2), 0, |_| {}),
         Err(DropReason::NoRoute)

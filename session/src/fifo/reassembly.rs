@@ -3,28 +3,29 @@
 //! Knows offsets only, no bytes.
 
 use hoststack_transport::OooRange;
+use smallvec::SmallVec;
 
-use super::index;
-
-/// The most ranges of out-of-order data that a fifo keeps; data that would open another is refused. Enough for a
-/// window with a loss in every other segment of a 128-segment flight; a peer that makes more is not owed memory.
-pub const OOO_RANGES_MAX: usize = 64;
+/// The most ranges of out-of-order data that a fifo keeps; data that would open another is refused. Enough for a loss of
+/// one in twenty on a path that holds 30 MB; 8 KiB that a peer makes us look at with a segment, at worst, and no more
+/// (CVE-2018-5390).
+pub const OOO_RANGES_MAX: usize = 1024;
+/// Ranges kept without memory of their own.
+const RANGES_INLINE: usize = 32;
 
 /// Ranges of out-of-order data. While a segment is being stored, a first range that starts at 0 is the new in-order
 /// data; [`take_in_order`](OooRanges::take_in_order) removes it.
 pub(super) struct OooRanges {
-    count: u32,
-    ranges: [OooRange; OOO_RANGES_MAX + 1],
+    ranges: SmallVec<[OooRange; RANGES_INLINE]>,
 }
 
 impl OooRanges {
-    pub(super) const fn new() -> Self {
-        OooRanges { count: 0, ranges: [OooRange { start: 0, end: 0 }; OOO_RANGES_MAX + 1] }
+    pub(super) fn new() -> Self {
+        OooRanges { ranges: SmallVec::new() }
     }
 
     #[inline]
     pub(super) fn as_slice(&self) -> &[OooRange] {
-        &self.ranges[..index(self.count)]
+        &self.ranges
     }
 
     /// The first range that ends after `offset`, by position.
@@ -33,7 +34,7 @@ impl OooRanges {
         // New data most often lies behind all that is held.
         match self.as_slice().last() {
             Some(last) if last.end > offset => self.as_slice().partition_point(|range| range.end <= offset),
-            _ => index(self.count),
+            _ => self.ranges.len(),
         }
     }
 
@@ -57,34 +58,25 @@ impl OooRanges {
 
     /// Adds `start..end`, which no range overlaps and which was [accepted](Self::accepts).
     pub(super) fn add(&mut self, start: u32, end: u32) {
-        let (i, count) = (self.position(start), index(self.count));
+        let (i, count) = (self.position(start), self.ranges.len());
         let joins_left = i > 0 && self.ranges[i - 1].end == start;
         let joins_right = i < count && self.ranges[i].start == end;
         match (joins_left, joins_right) {
             (true, true) => {
                 self.ranges[i - 1].end = self.ranges[i].end;
-                self.remove(i);
+                self.ranges.remove(i);
             }
             (true, false) => self.ranges[i - 1].end = end,
             (false, true) => self.ranges[i].start = start,
-            (false, false) => {
-                self.ranges.copy_within(i..count, i + 1);
-                self.ranges[i] = OooRange { start, end };
-                self.count += 1;
-            }
+            (false, false) => self.ranges.insert(i, OooRange { start, end }),
         }
-    }
-
-    fn remove(&mut self, i: usize) {
-        self.ranges.copy_within(i + 1..index(self.count), i);
-        self.count -= 1;
     }
 
     /// Removes the range that starts at 0, if there is one, and counts the others from its end. Returns its length.
     pub(super) fn take_in_order(&mut self) -> u32 {
         let Some(&OooRange { start: 0, end }) = self.as_slice().first() else { return 0 };
-        self.remove(0);
-        for range in &mut self.ranges[..index(self.count)] {
+        self.ranges.remove(0);
+        for range in &mut self.ranges {
             range.start -= end;
             range.end -= end;
         }
@@ -93,13 +85,12 @@ impl OooRanges {
 
     /// Removes the last range.
     pub(super) fn pop(&mut self) -> Option<OooRange> {
-        let last = self.as_slice().last().copied()?;
-        self.count -= 1;
-        Some(last)
+        self.ranges.pop()
     }
 
+    /// Forgets all, and gives back memory of its own.
     pub(super) fn clear(&mut self) {
-        self.count = 0;
+        self.ranges = SmallVec::new();
     }
 
     /// Asserts that the ranges are what the module says.

@@ -45,10 +45,11 @@ impl Output for Out<'_> {
         &mut self,
         flow: &FlowKey,
         header: &SegmentHeader,
+        tos: u8,
         payload_len: usize,
         fill: impl FnOnce(&mut [u8]),
     ) {
-        let out = OutFlow { domain: flow.domain.0, src: flow.local.addr, dst: flow.remote.addr, ecn: 0 };
+        let out = OutFlow { domain: flow.domain.0, src: flow.local.addr, dst: flow.remote.addr, tos };
         // A drop is counted by the path; to TCP it is a loss like any other.
         let _ = self.path.tcp(self.now_us, self.pool, out, header, payload_len, fill);
     }
@@ -154,7 +155,7 @@ impl Worker {
                 self.now,
                 flow,
                 rx.hash,
-                &segment,
+                &Segment { ecn: rx.ecn, ..segment },
                 &mut self.sessions,
                 &mut out!(self),
                 &mut self.events,

@@ -86,7 +86,8 @@ impl Peer {
             .into_iter()
             .map(|packet| {
                 let (_, segment) = ipv4::Header::parse(&packet).expect("the stack sends good packets");
-                let Segment { header, payload } = Segment::parse(segment).expect("the stack sends segments");
+                let Segment { header, payload, .. } =
+                    Segment::parse(segment).expect("the stack sends segments");
                 Sent { header, payload: payload.to_vec(), packet: packet.clone() }
             })
             .collect()

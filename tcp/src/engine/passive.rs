@@ -80,7 +80,7 @@ impl Engine {
                 // The peer may not have seen the first: no sample of this handshake (Karn).
                 record.is_sample = false;
                 let header = record.syn_ack(now, &self.passive.keys, &shared.config);
-                send_bare(shared, &record.flow, &header, out);
+                send_bare(shared, &record.flow, &header, record.dscp << 2, out);
             }
             (SynReceivedVerdict::Ack(reason), opened) => {
                 shared.drops.count(reason);
@@ -88,7 +88,7 @@ impl Engine {
                     connection.program_ack(opened, shared);
                 } else {
                     let header = record.ack(now);
-                    send_bare(shared, &record.flow, &header, out);
+                    send_bare(shared, &record.flow, &header, record.dscp << 2, out);
                 }
             }
             (SynReceivedVerdict::Drop(reason), _) => shared.drops.count(reason),
@@ -271,7 +271,8 @@ impl Engine {
                 record.wheel.arm(record.retransmit_at, TimerOwner::SynReceived(new), &mut self.shared.wheel);
             }
             let header = record.syn_ack(now, &self.passive.keys, &self.shared.config);
-            send_bare(&mut self.shared, flow, &header, out);
+            let tos = record.dscp << 2;
+            send_bare(&mut self.shared, flow, &header, tos, out);
         }
     }
 
@@ -367,9 +368,11 @@ impl Engine {
         counters.fast_open_cookies_out += u64::from(record.gives_cookie != GivesCookie::No);
         // Deviates: RFC 9293 §3.6.1 (MAY-2) has the ISS above what a previous incarnation sent; a cookie is what it is.
         record.iss = cookie;
+        // What the timestamp cannot say is not agreed on.
+        record.ecn &= record.timestamps;
         let header = record.cookie_syn_ack(now, &self.passive.keys, config);
-        let flow = record.flow;
-        send_bare(&mut self.shared, &flow, &header, out);
+        let (flow, tos) = (record.flow, record.dscp << 2);
+        send_bare(&mut self.shared, &flow, &header, tos, out);
     }
 
     /// An acknowledgment for a listener: of a SYN cookie, perhaps.
@@ -454,7 +457,7 @@ impl Engine {
             shared.counters.rtos += 1;
             shared.counters.retransmitted_segments += 1;
             let header = record.syn_ack(now, &self.passive.keys, &shared.config);
-            send_bare(shared, &record.flow, &header, out);
+            send_bare(shared, &record.flow, &header, record.dscp << 2, out);
         }
         record.wheel.arm(record.retransmit_at, TimerOwner::SynReceived(key), &mut shared.wheel);
     }

@@ -37,6 +37,11 @@ impl Exchange {
         connection.and_then(|connection| self.engine.stats(connection)).expect("a connection exists")
     }
 
+    /// Takes what was sent: DSCP and ECN of each packet.
+    pub fn sent_tos(&mut self) -> Vec<u8> {
+        self.out.sent.drain(..).map(|sent| sent.tos).collect()
+    }
+
     /// The timestamp value of the segment that was sent last.
     pub fn last_timestamp(&self) -> u32 {
         self.last_tsval
@@ -57,7 +62,7 @@ impl Exchange {
         } else {
             self.iss
         };
-        let segment = Segment { header: sent.header, payload: &sent.payload };
+        let segment = Segment { header: sent.header, payload: &sent.payload, ecn: sent.tos & 3 };
         segment.noted(iss, self.setup.peer_isn)
     }
 

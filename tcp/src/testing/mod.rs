@@ -47,6 +47,8 @@ pub struct Sent {
     pub flow: FlowKey,
     /// What it says.
     pub header: SegmentHeader,
+    /// DSCP and ECN of its packet.
+    pub tos: u8,
     /// Its payload.
     pub payload: Vec<u8>,
 }
@@ -77,13 +79,14 @@ impl Output for FakeOutput {
         &mut self,
         flow: &FlowKey,
         header: &SegmentHeader,
+        tos: u8,
         payload_len: usize,
         fill: impl FnOnce(&mut [u8]),
     ) {
         let mut payload = alloc::vec![0; payload_len];
         fill(&mut payload);
         self.room = self.room.saturating_sub(1);
-        self.sent.push_back(Sent { at: self.now, flow: *flow, header: *header, payload });
+        self.sent.push_back(Sent { at: self.now, flow: *flow, header: *header, tos, payload });
     }
 }
 
@@ -106,6 +109,8 @@ struct Setup {
     mtu: u16,
     backlog: u32,
     rtt_ms: u64,
+    /// The peer does ECN.
+    ecn: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +159,8 @@ pub struct Exchange {
     /// TSval that the peer uses next, if not noted, and the last it got.
     peer_ts: u32,
     last_tsval: u32,
+    /// The ECN bits of what the peer sends.
+    pub peer_ecn: u8,
     /// Main does not answer: what it is to be told waits.
     pub is_main_slow: bool,
     told: Vec<crate::seed::HalfOpenSegment>,
@@ -195,6 +202,7 @@ impl Exchange {
             early: 0,
             peer_ts: PEER_TSVAL,
             last_tsval: 0,
+            peer_ecn: 0,
             is_main_slow: false,
             told: Vec::new(),
             parked: Vec::new(),
@@ -230,6 +238,7 @@ impl Exchange {
             mtu: 1500,
             backlog: 16,
             rtt_ms: 0,
+            ecn: false,
         })
     }
 
@@ -360,6 +369,11 @@ impl Exchange {
         self.again(|setup| setup.backlog = backlog)
     }
 
+    /// The same state with a peer that does ECN.
+    pub fn ecn(self) -> Exchange {
+        self.again(|setup| setup.ecn = true)
+    }
+
     /// The same state over a path of this round trip, as the handshake measured it. Default 0.
     pub fn rtt_ms(self, rtt_ms: u64) -> Exchange {
         self.again(|setup| setup.rtt_ms = rtt_ms)
@@ -446,7 +460,13 @@ impl Exchange {
 
     /// The peer's SYN or SYN-ACK with the options of the setup.
     fn peer_syn(&mut self, flags: Flags, ack: SeqNum) {
-        let Setup { peer_mss, peer_scale, peer_wnd, peer_isn, timestamps, sack, .. } = self.setup;
+        let Setup { peer_mss, peer_scale, peer_wnd, peer_isn, timestamps, sack, ecn, .. } = self.setup;
+        // RFC 3168 §6.1.1: both flags ask, one agrees.
+        let flags = match (ecn, flags.has(Flags::ACK)) {
+            (false, _) => flags,
+            (true, false) => flags | Flags::ECE | Flags::CWR,
+            (true, true) => flags | Flags::ECE,
+        };
         let ecr = if flags.has(Flags::ACK) { self.last_tsval } else { 0 };
         let header = SegmentHeader {
             src_port: self.flow.remote.port,
@@ -518,7 +538,7 @@ impl Exchange {
 
     fn deliver(&mut self, header: &SegmentHeader, payload: &[u8]) {
         let hash = self.engine.flow_hash(&self.flow);
-        let segment = Segment { header: *header, payload };
+        let segment = Segment { header: *header, payload, ecn: self.peer_ecn };
         let mut told = core::mem::take(&mut self.told);
         let disposition = self.engine.input(
             self.now,

@@ -3,6 +3,7 @@
 mod behaviour;
 mod chaos;
 mod closing;
+mod ecn;
 mod fast_open;
 mod half_opens;
 mod handshake;

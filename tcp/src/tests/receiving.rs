@@ -189,7 +189,7 @@ fn a_segment_without_the_agreed_timestamps_is_dropped() {
         x.iss(),
         100,
     );
-    let segment = hoststack_wire::Segment { header, payload: &[0; 10] };
+    let segment = hoststack_wire::Segment { header, payload: &[0; 10], ecn: 0 };
     let flow = x.flow();
     let (now, mut told) = (x.now, alloc::vec::Vec::new());
     let _ = x.engine.input(now, flow, hash, &segment, &mut x.layer, &mut x.out, &mut x.events, &mut told);
@@ -234,4 +234,21 @@ fn an_acknowledgment_that_is_new_brings_its_window_even_on_an_old_segment() {
     x.gets(["1:1101(1100) ack 1001 win 0"]).app_writes(1000);
     x.after(5);
     assert!(x.sent().iter().all(|segment| !segment.contains("1001:1") || segment.contains("(0)")), "beyond");
+}
+
+#[test]
+fn what_comes_twice_is_reported_in_the_first_block() {
+    let mut x = Exchange::established().sack();
+    x.gets(["1:1001(1000) ack 1"]).after(50).sends([". 1:1(0) ack 1001"]);
+    // RFC 2883 §4.1: below the acknowledgment; once.
+    x.gets(["501:1001(500) ack 1"]).sends([". 1:1(0) ack 1001 <nop,nop,sack 501:1001>"]);
+    x.gets(["1001:1002(1) ack 1"]).after(50).sends([". 1:1(0) ack 1002"]);
+    // Partly new.
+    x.gets(["901:1102(201) ack 1"]).sends([". 1:1(0) ack 1102 <nop,nop,sack 901:1002>"]);
+    // §4.1.2: beyond a gap; the range that it lies in follows.
+    x.gets(["2001:3001(1000) ack 1"]).sends([". 1:1(0) ack 1102 <nop,nop,sack 2001:3001>"]);
+    x.gets(["2501:2601(100) ack 1"]).sends([". 1:1(0) ack 1102 <nop,nop,sack 2501:2601 2001:3001>"]);
+    assert_eq!(x.engine.counters().dsacks_out, 3);
+    let mut x = Exchange::established().sack().config(|c| c.dsack = false);
+    x.gets(["1:1001(1000) ack 1", "1:1001(1000) ack 1"]).sends([". 1:1(0) ack 1001"]);
 }

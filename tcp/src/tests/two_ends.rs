@@ -89,7 +89,7 @@ impl End {
     }
 
     fn deliver(&mut self, now: Instant, sent: &Sent) {
-        let segment = Segment { header: sent.header, payload: &sent.payload };
+        let segment = Segment { header: sent.header, payload: &sent.payload, ecn: sent.tos & 3 };
         let hash = self.engine.flow_hash(&self.flow);
         let mut told = Vec::new();
         let disposition = self.engine.input(

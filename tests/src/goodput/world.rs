@@ -68,6 +68,7 @@ impl Output for Port {
         &mut self,
         _flow: &FlowKey,
         header: &SegmentHeader,
+        _tos: u8,
         payload_len: usize,
         _fill: impl FnOnce(&mut [u8]),
     ) {
@@ -118,7 +119,8 @@ impl End {
     }
 
     fn deliver(&mut self, now: Instant, packet: &Packet) {
-        let segment = Segment { header: packet.header, payload: &ZEROS[..usize::from(packet.payload_len)] };
+        let segment =
+            Segment { header: packet.header, payload: &ZEROS[..usize::from(packet.payload_len)], ecn: 0 };
         let mut told = Vec::new();
         let disposition = self.engine.input(
             now,
