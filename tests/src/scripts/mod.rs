@@ -4,7 +4,7 @@
 //! segments, calls the app's functions, and says which segments, callbacks, states and figures must follow, and when. Each
 //! runs in a world of its own on virtual time, and ends with a look at what the stack still holds.
 //!
-//! Read [`grammar`] for the language, [`settings`] for what a script may set, [`run`] for what each statement means;
+//! Read [`grammar`] for the language, [`settings`] for what a script may set, [`mod@run`] for what each statement means;
 //! [`world`] is the stack with its app and its wire.
 
 pub mod app;
@@ -38,10 +38,10 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Runs the script in a file.
+/// Runs the script in a file; the log of what happened.
 ///
 /// # Errors
-/// The failure, also when the file cannot be read. With `trace` the log comes in any case.
+/// The failure, also when the file cannot be read.
 pub fn run_file(path: &Path) -> Result<Vec<String>, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| Failure {
         line: 0,

@@ -310,7 +310,7 @@ impl World {
 
     /// The peer's initial sequence number moves on.
     pub fn move_peer_isn(&mut self, by: u32) {
-        self.peer_isn = self.peer_isn + by;
+        self.peer_isn += by;
     }
 
     // ---- The app ----
