@@ -309,6 +309,7 @@ impl Connection {
         } else {
             self.rtt.sample(u32::try_from(now.micros_since(self.last_sent)).unwrap_or(u32::MAX));
         }
+        self.note_progress(None);
         self.stop_timer();
         self.enter(id, StateEvent::RcvAckOfSyn);
         if header.flags.has(Flags::SYN) {
@@ -459,7 +460,7 @@ impl Connection {
         let range = layer.rx_ranges(self.session).iter().find(|r| r.start <= offset && offset < r.end);
         let is_same = range.is_some_and(|r| r.start <= previous && previous < r.end);
         if !is_same {
-            self.rcv.recent[1] = self.rcv.recent[0];
+            self.rcv.recent.copy_within(..3, 1);
         }
         self.rcv.recent[0] = seq;
     }

@@ -140,7 +140,6 @@ impl Connection {
                     break Some(limit);
                 }
                 if self.is_paced_out(now) {
-                    self.paced_until = self.pace_at;
                     break Some(Limit::Pace);
                 }
                 if sent == burst || out.room() == 0 {
@@ -327,6 +326,8 @@ impl Connection {
     ) {
         let seq = self.snd.nxt;
         self.note_sent_new(len + u32::from(fin), shared, now);
+        // Cannot cut but for the largest of segments with a FIN.
+        self.last_len = u16::try_from(len + u32::from(fin)).unwrap_or(u16::MAX);
         if fin {
             self.is_fin_sent = true;
             self.enter(id, StateEvent::SendFin);

@@ -44,6 +44,16 @@ fn what_is_sent_at_one_time_is_one_range_and_sacked_neighbours_are_one() {
 }
 
 #[test]
+fn first_bytes_that_end_inside_the_second_range_are_lost_and_no_more() {
+    let mut flight = Flight::new();
+    flight.reset(SeqNum(0));
+    flight.push(Sent::new(SeqNum(100), Instant::ZERO, Snapshot::default()));
+    flight.push(Sent::new(SeqNum(10_000), Instant::from_micros(1), Snapshot::default()));
+    flight.mark_first_lost(150);
+    assert_eq!((flight.lost(), flight.len()), (150, 3));
+}
+
+#[test]
 fn a_peer_that_sacks_ever_smaller_pieces_makes_no_more_ranges_than_the_limit() {
     let mut flight = Flight::new();
     flight.reset(SeqNum(0));
