@@ -102,6 +102,8 @@ pub(crate) struct Connection {
     pub(crate) has_fin: bool,
     /// No Nagle algorithm.
     pub(crate) is_nodelay: bool,
+    /// Nagle holds a small segment back for any data in flight, not only for an earlier small segment.
+    pub(crate) is_nagle_plain: bool,
     /// The last time it stopped sending, the congestion window was the reason.
     pub(crate) is_cwnd_limited: bool,
     /// What is in flight was sent more than once; with `recovery`, its ranges say so.
@@ -164,6 +166,8 @@ pub(crate) struct Connection {
     pub(crate) has_scaling: bool,
     /// Main chose its 4-tuple and is told when the flow is gone.
     pub(crate) is_active_open: bool,
+    /// One past the last segment that was sent less than full (Minshall's SND.SML).
+    pub(crate) small_end: SeqNum,
     /// Sequence numbers that the last new segment took.
     pub(crate) last_len: u16,
     /// DSCP of its packets.
@@ -346,6 +350,7 @@ impl Connection {
             is_app_closed: false,
             has_fin: false,
             is_nodelay: agreed.options.nodelay,
+            is_nagle_plain: !shared.config.minshall,
             is_cwnd_limited: false,
             is_flight_repeated: false,
             is_probing: false,
@@ -381,6 +386,7 @@ impl Connection {
             is_unreachable: false,
             has_scaling: agreed.scales.is_some(),
             is_active_open: false,
+            small_end: agreed.iss,
             last_len: 0,
             dscp: agreed.options.dscp & 63,
             extras: Extras::of(&agreed.options, now),
@@ -581,6 +587,7 @@ impl Connection {
             snd_scale: self.snd_scale,
             rcv_scale: self.rcv_scale,
             recovery: match mode {
+                Mode::Open if self.is_ecn_reducing() => 2,
                 Mode::Open if self.dup_acks > 0 || recovery.is_some_and(|r| r.flight.sacked() > 0) => 1,
                 Mode::Open => 0,
                 Mode::Fast => 3,

@@ -104,6 +104,9 @@ impl Connection {
             return Verdict::Goes;
         }
         let Some(ts) = header.options.timestamps else {
+            if shared.config.tolerate_missing_timestamps {
+                return Verdict::Goes;
+            }
             // RFC 7323 §3.2: once agreed on, a segment without it SHOULD be dropped.
             shared.drops.count(DropReason::TimestampMissing);
             return Verdict::Dropped;

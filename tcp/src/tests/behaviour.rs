@@ -210,3 +210,13 @@ fn statistics_count_what_happened() {
     assert_eq!((stats.flight, stats.bytes_acked, stats.recovery), (0, 5_000, 0));
     assert_eq!(stats.congestion.name(), x.info().congestion);
 }
+
+#[test]
+fn with_minshalls_nagle_only_an_earlier_small_segment_holds_a_small_one_back() {
+    let mut x = Exchange::established().config(|c| c.minshall = true);
+    x.app_writes(1_500).sends([". 1:1001(1000)", "P. 1001:1501(500)"]);
+    x.app_writes(100).sends_nothing().gets([". ack 1001"]).sends_nothing();
+    x.gets([". ack 1501"]).sends(["P. 1501:1601(100)"]);
+    let mut x = Exchange::established();
+    x.app_writes(1_500).sends([". 1:1001(1000)"]).gets([". ack 1001"]).sends(["P. 1001:1501(500)"]);
+}

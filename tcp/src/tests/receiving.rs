@@ -197,6 +197,24 @@ fn a_segment_without_the_agreed_timestamps_is_dropped() {
 }
 
 #[test]
+fn a_segment_without_a_timestamp_is_taken_if_the_stack_is_told_to() {
+    let mut x = Exchange::established().timestamps().config(|c| c.tolerate_missing_timestamps = true);
+    let hash = x.engine.flow_hash(&x.flow());
+    let header = hoststack_wire::parse_notation("P. 1:11(10) ack 1").expect("a segment").to_header(
+        4000,
+        80,
+        hoststack_wire::SeqNum(0x1000),
+        x.iss(),
+        100,
+    );
+    let segment = hoststack_wire::Segment { header, payload: &[0; 10], ecn: 0 };
+    let flow = x.flow();
+    let (now, mut told) = (x.now, alloc::vec::Vec::new());
+    let _ = x.engine.input(now, flow, hash, &segment, &mut x.layer, &mut x.out, &mut x.events, &mut told);
+    x.tells(["Received"]);
+}
+
+#[test]
 fn challenge_acks_are_limited_by_the_second() {
     let mut x = Exchange::established().config(|config| config.challenge_acks_per_second = 2);
     for _ in 0..5 {
