@@ -71,16 +71,21 @@ impl Connection {
         if has_duplicate && most > 0 {
             blocks.push(duplicate.0, duplicate.1);
         }
+        let block_of = |range: &hoststack_transport::OooRange| (rcv_nxt + range.start, rcv_nxt + range.end);
+        if has_duplicate && most > 1 && duplicate.0.after(rcv_nxt) {
+            // Also if it is the same.
+            let offset = duplicate.0.since(rcv_nxt);
+            if let Some(range) = ranges.iter().find(|range| range.start <= offset && offset < range.end) {
+                let (start, end) = block_of(range);
+                blocks.push(start, end);
+            }
+        }
         let mut push = |range: &hoststack_transport::OooRange| {
-            let block = (self.rcv.nxt + range.start, self.rcv.nxt + range.end);
+            let block = block_of(range);
             if (blocks.as_slice().len() as u32) < most && !blocks.as_slice().contains(&block) {
                 blocks.push(block.0, block.1);
             }
         };
-        if has_duplicate && duplicate.0.after(rcv_nxt) {
-            let offset = duplicate.0.since(rcv_nxt);
-            ranges.iter().filter(|range| range.start <= offset && offset < range.end).for_each(&mut push);
-        }
         for recent in self.rcv.recent {
             let offset = recent.since(self.rcv.nxt);
             if let Some(range) = ranges.iter().find(|range| range.start <= offset && offset < range.end) {
@@ -196,7 +201,8 @@ impl Connection {
         };
         if self.purpose == Purpose::None {
             self.purpose = Purpose::Retransmit;
-            self.retransmit_at = now.plus_micros(self.rtt.rto_us(&shared.rto).into());
+            self.note_stalled(now);
+            self.restart_timer(now, shared);
         }
         send_bare(shared, &self.flow, &header, self.tos(false), out);
     }

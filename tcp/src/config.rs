@@ -27,6 +27,13 @@ pub struct TcpConfig {
     pub rto_initial: Duration,
     /// Probe the tail of what is in flight when nothing is heard of it (RFC 8985 §7). Default true.
     pub tail_loss_probe: bool,
+    /// Nagle with Minshall's modification: a small segment waits only for an earlier small one. False: for any data in
+    /// flight (RFC 9293 §3.7.4), the default. Linux has it on: a request that ends in a small segment does not wait for a
+    /// delayed acknowledgment.
+    pub minshall: bool,
+    /// Take segments without a timestamp on a connection that agreed on them, as Linux does, though RFC 7323 §3.2 says
+    /// that they SHOULD be dropped. Default false.
+    pub tolerate_missing_timestamps: bool,
     /// Tell peers that do SACK what they sent twice (D-SACK, RFC 2883), so that they learn which retransmissions were
     /// needless. Default true.
     pub dsack: bool,
@@ -96,6 +103,8 @@ impl Default for TcpConfig {
             rto_max: Duration::from_secs(60),
             rto_initial: Duration::from_secs(1),
             tail_loss_probe: true,
+            minshall: false,
+            tolerate_missing_timestamps: false,
             dsack: true,
             syn_retries: 7,
             syn_ack_retries: 5,

@@ -15,8 +15,9 @@ use crate::describe::ConnectionInfo;
 use crate::ecn::Ecn;
 use crate::engine::Shared;
 use crate::extras::Extras;
-use crate::isn::timestamp_clock;
+use crate::isn::{echoed_round_trip_us, timestamp_clock};
 use crate::output::{MSS_LEAST, TIMESTAMPS_LEN, send_mss};
+use crate::pacing::Pacer;
 use crate::recovery::flight::Sent;
 use crate::recovery::rack::Reordering;
 use crate::recovery::{Mode, Recovery};
@@ -54,8 +55,8 @@ pub(crate) struct Receive {
     pub(crate) last_ack_sent: SeqNum,
     /// Sequence number of the peer's FIN, if `has_fin`.
     pub(crate) fin: SeqNum,
-    /// Where the latest out-of-order data began, and the latest in another range: SACK reports them first.
-    pub(crate) recent: [SeqNum; 2],
+    /// Where the latest out-of-order data began, and before it the latest in other ranges: SACK reports them first.
+    pub(crate) recent: [SeqNum; 4],
     /// What came twice and was not reported yet (D-SACK, RFC 2883); empty if its ends are equal.
     pub(crate) duplicate: (SeqNum, SeqNum),
 }
@@ -101,8 +102,8 @@ pub(crate) struct Connection {
     pub(crate) has_fin: bool,
     /// No Nagle algorithm.
     pub(crate) is_nodelay: bool,
-    /// Paced though its congestion control does not ask for it.
-    pub(crate) is_paced: bool,
+    /// Nagle holds a small segment back for any data in flight, not only for an earlier small segment.
+    pub(crate) is_nagle_plain: bool,
     /// The last time it stopped sending, the congestion window was the reason.
     pub(crate) is_cwnd_limited: bool,
     /// What is in flight was sent more than once; with `recovery`, its ranges say so.
@@ -133,10 +134,8 @@ pub(crate) struct Connection {
     pub(crate) last_sent: Instant,
     /// When what is in flight was sent last, all at one time; with `recovery`, its ranges say so.
     pub(crate) flight_at: Instant,
-    /// Before this nothing is sent: pacing.
-    pub(crate) pace_at: Instant,
-    /// When the app is served next after `pace_at` held it back; `FAR` if nothing waits.
-    pub(crate) paced_until: Instant,
+    /// Nothing: it sends as fast as its window lets it.
+    pub(crate) pacer: Option<Box<Pacer>>,
     /// Capacity of the receive fifo.
     pub(crate) rx_capacity: u32,
     pub(crate) cc: Congestion,
@@ -167,8 +166,10 @@ pub(crate) struct Connection {
     pub(crate) has_scaling: bool,
     /// Main chose its 4-tuple and is told when the flow is gone.
     pub(crate) is_active_open: bool,
-    /// No faster than this, in bytes per second.
-    pub(crate) pacing_rate_max: u64,
+    /// One past the last segment that was sent less than full (Minshall's SND.SML).
+    pub(crate) small_end: SeqNum,
+    /// Sequence numbers that the last new segment took.
+    pub(crate) last_len: u16,
     /// DSCP of its packets.
     pub(crate) dscp: u8,
     /// What only some want.
@@ -293,12 +294,14 @@ impl Connection {
         let has_timestamps = agreed.timestamps.is_some();
         let mss_max = agreed.options.mss_max.unwrap_or(u16::MAX);
         let mss = send_mss(&flow, path_mtu, mss_max, agreed.peer_mss, has_timestamps);
+        let mut cc = Congestion::new(agreed.options.congestion, mss, u64::from(agreed.iss.0));
         let mut rtt = RttEstimator::new();
         if agreed.syn_retransmitted {
             rtt.begin_after_syn_timeout();
         }
         if let Some(rtt_us) = agreed.rtt_us {
             rtt.sample(rtt_us);
+            cc.on_handshake(rtt_us);
         }
         let mut offset = agreed.timestamps.map_or(0, |(_, offset, _)| offset);
         if let Some((_, _, Some(floor))) = agreed.timestamps {
@@ -325,7 +328,7 @@ impl Connection {
                 edge: rcv_nxt + u32::from(syn_window(&agreed.options)),
                 last_ack_sent: rcv_nxt,
                 fin: rcv_nxt,
-                recent: [rcv_nxt; 2],
+                recent: [rcv_nxt; 4],
                 duplicate: (rcv_nxt, rcv_nxt),
             },
             ts: Stamps {
@@ -347,7 +350,7 @@ impl Connection {
             is_app_closed: false,
             has_fin: false,
             is_nodelay: agreed.options.nodelay,
-            is_paced: agreed.options.pacing,
+            is_nagle_plain: !shared.config.minshall,
             is_cwnd_limited: false,
             is_flight_repeated: false,
             is_probing: false,
@@ -363,10 +366,9 @@ impl Connection {
             ack_at: Instant::FAR,
             last_sent: now,
             flight_at: now,
-            pace_at: Instant::ZERO,
-            paced_until: Instant::FAR,
+            pacer: Pacer::of(&agreed.options, &cc),
             rx_capacity: agreed.options.rx_window,
-            cc: Congestion::new(agreed.options.congestion, mss, u64::from(agreed.iss.0)),
+            cc,
             rtt,
             recovery: None,
             delivered: 0,
@@ -384,7 +386,8 @@ impl Connection {
             is_unreachable: false,
             has_scaling: agreed.scales.is_some(),
             is_active_open: false,
-            pacing_rate_max: agreed.options.pacing_rate_max,
+            small_end: agreed.iss,
+            last_len: 0,
             dscp: agreed.options.dscp & 63,
             extras: Extras::of(&agreed.options, now),
             has_syn_data: false,
@@ -458,7 +461,8 @@ impl Connection {
     /// The earliest of its deadlines.
     #[inline]
     pub(crate) fn timer(&self) -> Instant {
-        let timer = self.retransmit_at.min(self.ack_at).min(self.paced_until);
+        let timer = self.retransmit_at.min(self.ack_at);
+        let timer = self.pacer.as_ref().map_or(timer, |pacer| timer.min(pacer.until));
         self.extras.as_ref().map_or(timer, |extras| timer.min(extras.timer()))
     }
 
@@ -467,6 +471,15 @@ impl Connection {
     pub(crate) fn arm(&mut self, id: Key, shared: &mut Shared) {
         let timer = self.timer();
         self.wheel.arm(timer, TimerOwner::Connection(id), &mut shared.wheel);
+    }
+
+    /// A SYN-ACK that was sent again, first at `sent`, is answered: which one, the echoed timestamp tells (RFC 7323 §4.1).
+    pub(crate) fn measure_handshake(&mut self, now: Instant, sent: Instant, header: &SegmentHeader) {
+        if let Some(ts) = header.options.timestamps
+            && let Some(rtt_us) = echoed_round_trip_us(now, sent, self.ts.offset, ts.ecr)
+        {
+            self.rtt.sample(rtt_us);
+        }
     }
 
     /// The window of the segment that completed a passive open: the first that is scaled.
@@ -574,6 +587,7 @@ impl Connection {
             snd_scale: self.snd_scale,
             rcv_scale: self.rcv_scale,
             recovery: match mode {
+                Mode::Open if self.is_ecn_reducing() => 2,
                 Mode::Open if self.dup_acks > 0 || recovery.is_some_and(|r| r.flight.sacked() > 0) => 1,
                 Mode::Open => 0,
                 Mode::Fast => 3,

@@ -92,6 +92,11 @@ impl Connection {
         }
     }
 
+    /// Whether an echo was answered and the window that it concerns is not yet acknowledged: Linux's state CWR.
+    pub(crate) fn is_ecn_reducing(&self) -> bool {
+        self.ecn.is_on && self.ecn.point.after(self.snd.una)
+    }
+
     /// Whether a segment echoes a mark.
     pub(crate) fn has_ecn_echo(&self, header: &SegmentHeader) -> bool {
         self.ecn.is_on && header.flags.has(Flags::ECE) && !header.flags.has(Flags::SYN)

@@ -466,8 +466,7 @@ impl Engine {
         if !connection.wheel.fired(at) {
             return;
         }
-        if connection.paced_until <= now {
-            connection.paced_until = Instant::FAR;
+        if connection.take_paced(now) {
             layer.program_tx(connection.session);
         }
         if connection.ack_at <= now {

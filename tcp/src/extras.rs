@@ -144,7 +144,7 @@ impl Connection {
                     self.cc.on_mss_change(mss);
                 }
             }
-            SocketOption::PacingRateMax(rate) => self.pacing_rate_max = rate.max(1),
+            SocketOption::PacingRateMax(rate) => self.set_pacing_rate_max(rate),
             SocketOption::Congestion(algorithm) => self.change_congestion(algorithm),
             SocketOption::Dscp(dscp) => self.dscp = dscp & 63,
         }
@@ -160,6 +160,7 @@ impl Connection {
         let (window, ssthresh) = (self.cc.window(), self.cc.ssthresh());
         self.cc = Congestion::new(algorithm, self.mss, self.iss.0.into());
         self.cc.take_over(window, ssthresh);
+        self.follow_congestion();
     }
 
     /// Whether the cork holds back less than a segment.
@@ -301,6 +302,9 @@ impl Connection {
         let header: SegmentHeader = self.header(self.snd.nxt - 1, Flags::ACK, 0, now, layer);
         self.send_without_data(shared, &header, out);
         self.start_keepalive_timer();
+        // Also when the interval is 0, or the probes are more than their count can say.
+        let wait_ms = u64::from(keepalive.interval_ms.max(1));
+        self.retransmit_at = self.retransmit_at.max(now + Duration::from_millis(wait_ms));
         Fate::Lives
     }
 }

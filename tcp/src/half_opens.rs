@@ -16,7 +16,7 @@ use crate::config::{TcpConfig, rx_scale, syn_window};
 use crate::describe::{HalfOpenInfo, HalfOpenState};
 use crate::ecn;
 use crate::fast_open::{Attempt, CookieCache};
-use crate::isn::{Secrets, timestamp_clock};
+use crate::isn::{Secrets, echoed_round_trip_us, timestamp_clock};
 use crate::seed::{
     ConnectionSeed, HalfOpenError, HalfOpenSegment, HalfOpenUser, IcmpError, SeedState, SeedTimestamps, Syn,
 };
@@ -183,6 +183,16 @@ impl HalfOpen {
         u16::try_from(self.early_data.len()).unwrap_or(u16::MAX).min(room)
     }
 
+    /// From SYN to SYN-ACK. RFC 6298 §3 (Karn): of a SYN that was sent twice only if the echoed timestamp tells which one
+    /// was answered.
+    fn round_trip_us(&self, segment: &HalfOpenSegment) -> Option<u32> {
+        if self.attempts == 1 {
+            return Some(u32::try_from(segment.received.micros_since(self.first_sent)).unwrap_or(u32::MAX));
+        }
+        let echo = segment.header.options.timestamps.filter(|_| self.options.timestamps)?.ecr;
+        echoed_round_trip_us(segment.received, self.first_sent, self.timestamp_offset, echo)
+    }
+
     /// What the peer's SYN made of it: consumes SYN-SENT, for only plain data leaves main.
     fn establish(&self, id: HalfOpenId, segment: &HalfOpenSegment, state: SeedState) -> ConnectionSeed {
         let theirs = &segment.header.options;
@@ -211,9 +221,7 @@ impl HalfOpen {
                 last_sent: self.last_tsval,
                 offset: self.timestamp_offset,
             }),
-            // RFC 6298 §3 (Karn): a SYN that was sent twice is not measured.
-            rtt_us: (self.attempts == 1 && state == SeedState::Established)
-                .then(|| u32::try_from(segment.received.micros_since(self.first_sent)).unwrap_or(u32::MAX)),
+            rtt_us: if state == SeedState::Established { self.round_trip_us(segment) } else { None },
             syn_retransmitted: self.attempts > 1,
             syn_data_sent: self.syn_data,
             syn_data_acked: if state == SeedState::Established {
@@ -378,8 +386,8 @@ impl HalfOpens {
     }
 
     /// As if a server had given this cookie out.
-    #[cfg(test)]
-    pub(crate) fn remember(&mut self, flow: &FlowKey, cookie: FastOpenCookie, mss: u16) {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn remember(&mut self, flow: &FlowKey, cookie: FastOpenCookie, mss: u16) {
         self.cookies.learn(flow, Some(cookie), mss);
     }
 

@@ -104,6 +104,9 @@ impl Connection {
             return Verdict::Goes;
         }
         let Some(ts) = header.options.timestamps else {
+            if shared.config.tolerate_missing_timestamps {
+                return Verdict::Goes;
+            }
             // RFC 7323 §3.2: once agreed on, a segment without it SHOULD be dropped.
             shared.drops.count(DropReason::TimestampMissing);
             return Verdict::Dropped;
@@ -309,6 +312,7 @@ impl Connection {
         } else {
             self.rtt.sample(u32::try_from(now.micros_since(self.last_sent)).unwrap_or(u32::MAX));
         }
+        self.note_progress(None);
         self.stop_timer();
         self.enter(id, StateEvent::RcvAckOfSyn);
         if header.flags.has(Flags::SYN) {
@@ -459,7 +463,7 @@ impl Connection {
         let range = layer.rx_ranges(self.session).iter().find(|r| r.start <= offset && offset < r.end);
         let is_same = range.is_some_and(|r| r.start <= previous && previous < r.end);
         if !is_same {
-            self.rcv.recent[1] = self.rcv.recent[0];
+            self.rcv.recent.copy_within(..3, 1);
         }
         self.rcv.recent[0] = seq;
     }

@@ -73,6 +73,14 @@ impl fmt::Debug for Secrets {
     }
 }
 
+/// The round trip of what was answered with `echo`, in us, if that is one of the timestamps sent since `first_sent`.
+pub(crate) fn echoed_round_trip_us(now: Instant, first_sent: Instant, offset: u32, echo: u32) -> Option<u32> {
+    let clock = timestamp_clock(now, offset);
+    let elapsed = clock.wrapping_sub(echo);
+    let longest = clock.wrapping_sub(timestamp_clock(first_sent, offset));
+    (elapsed <= longest).then(|| elapsed.max(1).saturating_mul(1000))
+}
+
 /// TSval for a segment sent now: milliseconds since the stack's epoch plus the flow's offset, modulo 2^32
 /// (RFC 7323 §5.4: 1 ms to 1 s per tick).
 #[inline]

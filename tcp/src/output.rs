@@ -140,7 +140,6 @@ impl Connection {
                     break Some(limit);
                 }
                 if self.is_paced_out(now) {
-                    self.paced_until = self.pace_at;
                     break Some(Limit::Pace);
                 }
                 if sent == burst || out.room() == 0 {
@@ -281,7 +280,14 @@ impl Connection {
         }
         let fin = is_rest && self.is_fin_wanted && usable > len;
         // RFC 9293 §3.7.4 (MUST-17): the app may switch Nagle off.
-        let is_quiet = self.is_nodelay || self.snd.nxt == self.snd.una;
+        // Deviates: RFC 9293 §3.7.4 (SHLD-7) has a small segment wait for any data in flight; Minshall's modification
+        // for an earlier small one (`TcpConfig::minshall`).
+        let is_held = if self.is_nagle_plain {
+            self.snd.nxt != self.snd.una
+        } else {
+            self.small_end.after(self.snd.una)
+        };
+        let is_quiet = self.is_nodelay || !is_held;
         // (1) A full segment (SHLD-28); (2) all there is, which we always push, if Nagle agrees; a FIN makes it worth sending.
         if len == u32::from(self.mss) || (is_rest && (is_quiet || self.is_fin_wanted)) {
             return Ok((len, fin));
@@ -327,6 +333,11 @@ impl Connection {
     ) {
         let seq = self.snd.nxt;
         self.note_sent_new(len + u32::from(fin), shared, now);
+        if len > 0 && len < u32::from(self.mss) {
+            self.small_end = self.snd.nxt;
+        }
+        // Cannot cut but for the largest of segments with a FIN.
+        self.last_len = u16::try_from(len + u32::from(fin)).unwrap_or(u16::MAX);
         if fin {
             self.is_fin_sent = true;
             self.enter(id, StateEvent::SendFin);

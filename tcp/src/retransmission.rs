@@ -161,7 +161,8 @@ impl Connection {
             }
             Purpose::Retransmit | Purpose::Persist => {}
         }
-        self.retransmits += 1;
+        // A user timeout, which overrides R2, may be longer than 255 of them.
+        self.retransmits = self.retransmits.saturating_add(1);
         // RFC 6298 (5.5); of probes RFC 9293 §3.8.6.1 (SHLD-30).
         self.rtt.back_off();
         if self.state == State::SynReceived {
@@ -197,7 +198,9 @@ impl Connection {
         let mss = u32::from(self.mss);
         self.purpose = Purpose::None;
         let new = self.next_new(data_end, false);
-        let last = self.recovery_mut(shared).flight.last_unsacked(mss);
+        // The last segment as it was sent, but for a smaller MSS since.
+        let last_len = u32::from(self.last_len).min(mss + 1);
+        let last = self.recovery_mut(shared).flight.last_unsacked(last_len);
         match (new, last) {
             (Ok((len, fin)), _) => self.send_new(id, len, fin, data_end, shared, now, layer, out),
             (Err(_), Some((seq, len))) => self.send_again(seq, len, data_end, shared, now, layer, out),

@@ -9,7 +9,7 @@ use crate::goodput::table::{Summary, summaries};
 
 /// The page of requirements, from the workspace's root.
 pub const RFC_PAGE: &str = "docs/rfc9293.md";
-/// The folder of packetdrill scripts, from the workspace's root.
+/// The folder of scripts, from the workspace's root.
 pub const SCRIPTS: &str = "tests/scripts";
 
 /// The kinds of requirements, in the order in which they are shown.
@@ -106,7 +106,7 @@ impl fmt::Display for Conformance {
             writeln!(f, "  {kind:4} {total:3} {tested:4} {coded:4} {left_out:4} {to_come:4} {silent:4}")?;
         }
         writeln!(f, "deviations from RFCs, each with its reason: {}", self.deviations)?;
-        writeln!(f, "packetdrill scripts in {SCRIPTS}: {}", self.scripts)?;
+        writeln!(f, "scripts in {SCRIPTS}: {}", self.scripts)?;
         if self.goodput.is_empty() {
             writeln!(f, "goodput: {} is not there", crate::goodput::table::SNAPSHOT)?;
         } else {

@@ -22,6 +22,7 @@ pub mod netns;
 pub mod peers;
 pub mod process;
 pub mod relay;
+pub mod scripts;
 pub mod sim;
 pub mod stress;
 pub mod tap;

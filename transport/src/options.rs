@@ -152,6 +152,30 @@ impl Algorithm {
     }
 }
 
+impl core::str::FromStr for Algorithm {
+    type Err = UnknownAlgorithm;
+
+    fn from_str(name: &str) -> Result<Algorithm, UnknownAlgorithm> {
+        Algorithm::from_name(name).ok_or(UnknownAlgorithm)
+    }
+}
+
+/// A name that no congestion control has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownAlgorithm;
+
+impl fmt::Display for UnknownAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected a congestion control:")?;
+        for (n, algorithm) in Algorithm::ALL.iter().enumerate() {
+            write!(f, "{}{algorithm}", if n == 0 { " " } else { " or " })?;
+        }
+        Ok(())
+    }
+}
+
+impl core::error::Error for UnknownAlgorithm {}
+
 impl Default for Algorithm {
     fn default() -> Algorithm {
         Algorithm::DEFAULT

@@ -10,6 +10,7 @@ use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use hoststack::app::{Algorithm, Keepalive, SocketOptions};
 use hoststack::net::{Cidr, CidrError};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use toml::Spanned;
@@ -115,6 +116,15 @@ pub(crate) struct AppConfig {
     /// Send small segments at once. Default false.
     #[serde(default)]
     pub(crate) nodelay: bool,
+    /// Congestion control of its connections. Default cubic.
+    pub(crate) congestion: Option<Text<Algorithm>>,
+    /// Give TCP Fast Open cookies out and take data in SYNs. Default false.
+    #[serde(default)]
+    pub(crate) fast_open: bool,
+    /// After how many seconds of silence the peer is asked whether it is there. Default: never.
+    pub(crate) keepalive: Option<Spanned<u32>>,
+    /// DSCP of its packets, 0 to 63. Default 0.
+    pub(crate) dscp: Option<Spanned<u8>>,
     /// Bytes of a session's fifos, each way.
     pub(crate) fifo: Option<Spanned<u32>>,
 }
@@ -165,6 +175,22 @@ impl AppConfig {
     /// Its routing domain.
     pub(crate) fn domain(&self) -> u16 {
         self.domain.as_ref().map_or(0, |domain| *domain.get_ref())
+    }
+
+    /// How its connections behave.
+    pub(crate) fn socket(&self) -> SocketOptions {
+        let keepalive = self.keepalive.as_ref().map(|seconds| Keepalive {
+            idle_ms: seconds.get_ref().saturating_mul(1000),
+            ..Keepalive::default()
+        });
+        SocketOptions {
+            nodelay: self.nodelay,
+            congestion: self.congestion.map_or(Algorithm::DEFAULT, |algorithm| *algorithm),
+            fast_open: self.fast_open,
+            keepalive,
+            dscp: self.dscp.as_ref().map_or(0, |dscp| *dscp.get_ref()),
+            ..SocketOptions::DEFAULT
+        }
     }
 
     /// The number of its app workers.
@@ -259,6 +285,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, ConfigError> {
             ("expected usize", "expected a number, 0 or above"),
             ("expected u32", "expected a number from 0 to 4294967295"),
             ("expected u16", "expected a number from 0 to 65535"),
+            ("expected u8", "expected a number from 0 to 255"),
         ] {
             what = what.replace(rust, words);
         }
@@ -360,6 +387,15 @@ impl Config {
         app: &AppConfig,
         endpoints: &mut BTreeMap<(u16, SocketAddr), ()>,
     ) -> Result<(), Mistake> {
+        if let Some(dscp) = app.dscp.as_ref().filter(|dscp| *dscp.get_ref() > 63) {
+            return mistake(dscp, format!("a DSCP has 6 bits: expected 0 to 63, found {}", dscp.get_ref()));
+        }
+        if let Some(keepalive) = app.keepalive.as_ref().filter(|seconds| *seconds.get_ref() == 0) {
+            return mistake(
+                keepalive,
+                "expected seconds of silence, 1 or more, or nothing for no keep-alive",
+            );
+        }
         let domain = app.domain();
         let mut addresses = Vec::new();
         let mut has_device = false;

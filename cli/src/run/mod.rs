@@ -238,7 +238,7 @@ fn attach(handle: &StackHandle, app: &AppConfig) -> Result<(), Box<dyn std::erro
     for (local, &app_worker) in endpoints.into_iter().zip(attached.app_workers.iter().cycle()) {
         let mut options = ListenOptions::on(local);
         options.domain = DomainId(app.domain());
-        options.socket.nodelay = app.nodelay;
+        options.socket = app.socket();
         if let Some(backlog) = &app.backlog {
             options.backlog = *backlog.get_ref();
         }

@@ -118,6 +118,9 @@ pub trait CongestionControl {
     /// How fast to send, in bytes per second; `None` when the window alone decides.
     fn pacing_rate(&self) -> Option<u64>;
 
+    /// The handshake measured the round trip.
+    fn on_handshake(&mut self, _rtt_us: u32) {}
+
     /// Begins with the window and ssthresh of the algorithm that it takes over from.
     fn take_over(&mut self, window: u32, ssthresh: u32);
 
@@ -225,6 +228,10 @@ impl CongestionControl for Congestion {
     #[inline]
     fn pacing_rate(&self) -> Option<u64> {
         of_each!(self, algorithm => algorithm.pacing_rate())
+    }
+
+    fn on_handshake(&mut self, rtt_us: u32) {
+        of_each!(self, algorithm => algorithm.on_handshake(rtt_us));
     }
 
     fn take_over(&mut self, window: u32, ssthresh: u32) {

@@ -48,11 +48,17 @@ struct Measured {
     validation: Validation,
     /// HyStart++, during the initial slow start.
     initial: Option<HyStart>,
+    /// The most that was in flight in this round, before an acknowledgment.
+    flight_max: u32,
 }
 
 impl Measured {
     fn new(is_initial: bool) -> Measured {
-        Measured { validation: Validation::new(), initial: is_initial.then(HyStart::new) }
+        Measured { validation: Validation::new(), initial: is_initial.then(HyStart::new), flight_max: 0 }
+    }
+
+    fn note_flight(&mut self, flight: u32, is_round_end: bool) {
+        self.flight_max = if is_round_end { flight } else { self.flight_max.max(flight) };
     }
 }
 
@@ -120,6 +126,7 @@ impl Window {
             self.ssthresh = self.ssthresh.max(self.size / 4 * 3);
             self.size = self.size.min((self.size / 2).max(initial_window(self.mss)));
         }
+        measured.note_flight(ack.flight_before, is_round_end);
         let may_grow = measured.validation.may_grow(ack, self.size);
         // RFC 9293 §3.8.2 (MUST-19): slow start, or congestion avoidance.
         if self.size >= self.ssthresh {
@@ -128,9 +135,10 @@ impl Window {
             // in use is enough.
             return if may_grow && !ack.is_app_limited { Stage::Avoidance } else { Stage::Unused };
         }
-        if may_grow {
+        // As Linux: a window of which half was never in flight in this round is not opened.
+        if may_grow && self.size < measured.flight_max.saturating_mul(2) {
             let growth = match &measured.initial {
-                Some(initial) => initial.growth(ack.bytes_acked, u32::from(self.mss)),
+                Some(initial) => initial.growth(ack.bytes_acked),
                 // RFC 3465 §2.2, §2.3: L is 2*SMSS, but 1*SMSS in the slow start after a timeout.
                 None if self.is_restarting => ack.bytes_acked.min(self.mss.into()),
                 None => ack.bytes_acked.min(2 * u32::from(self.mss)),

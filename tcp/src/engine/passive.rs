@@ -140,6 +140,10 @@ impl Engine {
                 }
                 if let Some(connection) = self.connections.get_mut(new) {
                     connection.set_first_window(&segment.header);
+                    if !record.is_sample && record.timestamps {
+                        // Its time-out is that of a handshake in trouble until the echo tells better.
+                        connection.measure_handshake(now, record.sent, &segment.header);
+                    }
                     connection.start_keepalive_timer();
                 }
                 // The rest of the segment: text and FIN (RFC 9293 §3.10.7.4, fifth: "continue processing").

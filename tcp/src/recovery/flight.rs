@@ -327,11 +327,15 @@ impl Flight {
     /// Marks the first `len` bytes lost, whatever range they are in.
     pub(crate) fn mark_first_lost(&mut self, len: u32) {
         let until = self.una + len.min(self.nxt().since(self.una));
-        if let Some(first) = self.ranges.front()
-            && first.end.after(until)
-            && !first.is_lost
+        // Only so much, also where it ends inside of another range than the first.
+        let last = self.ranges.partition_point(|sent| sent.end.before(until));
+        if let Some(sent) = self.ranges.get(last)
+            && sent.end.after(until)
+            && self.start(last).before(until)
+            && !sent.wants_retransmission()
+            && !sent.is_sacked
         {
-            self.split(0, until);
+            self.split(last, until);
         }
         self.mark_lost(until, |_, _| true, |_, _| ());
     }
@@ -430,5 +434,7 @@ impl Flight {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,7 @@ use hoststack_wire::{
     Flags, FlowHasher, NotedSegment, Options, Segment, SegmentHeader, SeqNum, Timestamps, parse_notation,
 };
 
+pub use crate::recovery::flight::model::{FlightStep, check_flight};
 pub use layer::{FakeLayer, pattern};
 
 use crate::config::TcpConfig;
@@ -531,7 +532,8 @@ impl Exchange {
         if self.setup.timestamps && header.options.timestamps.is_none() && !header.flags.has(Flags::RST) {
             header.options.timestamps = Some(Timestamps { val: self.peer_tsval(), ecr: self.last_tsval });
         }
-        let first = noted.seq.wrapping_sub(1);
+        // A SYN's payload comes behind it.
+        let first = noted.seq.wrapping_sub(u32::from(!noted.flags.has(Flags::SYN)));
         let payload = (0..noted.payload_len()).map(|n| pattern(first.wrapping_add(n))).collect();
         (header, payload)
     }

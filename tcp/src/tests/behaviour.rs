@@ -88,6 +88,23 @@ fn the_user_timeout_ends_a_connection_whose_peer_keeps_its_window_shut() {
 }
 
 #[test]
+fn crossed_syns_are_given_up_at_the_user_timeout() {
+    let mut x = Exchange::crossed_syns().options(|o| o.user_timeout_ms = 7_000);
+    x.after(6_900).is_in(State::SynReceived).after(200).is_in(State::Closed);
+    // Once established, it counts from what waits then.
+    let mut x = Exchange::crossed_syns().options(|o| o.user_timeout_ms = 7_000);
+    x.after(2_000).gets([". ack 1"]).is_in(State::Established).after(100_000).app_writes(100);
+    x.after(6_900).is_in(State::Established).after(200).is_in(State::Closed);
+}
+
+#[test]
+fn a_user_timeout_may_be_longer_than_255_retransmissions() {
+    let mut x = Exchange::established().options(|o| o.user_timeout_ms = 20_000_000);
+    x.app_writes(100).after(19_900_000).is_in(State::Established);
+    x.after(200_000).is_in(State::Listen);
+}
+
+#[test]
 fn the_user_timeout_may_be_set_while_data_is_in_flight() {
     let mut x = Exchange::established().rtt_ms(10);
     x.app_writes(100).after(1_000).app_sets(SocketOption::UserTimeout(2_000));
@@ -192,4 +209,14 @@ fn statistics_count_what_happened() {
     let stats = x.stats();
     assert_eq!((stats.flight, stats.bytes_acked, stats.recovery), (0, 5_000, 0));
     assert_eq!(stats.congestion.name(), x.info().congestion);
+}
+
+#[test]
+fn with_minshalls_nagle_only_an_earlier_small_segment_holds_a_small_one_back() {
+    let mut x = Exchange::established().config(|c| c.minshall = true);
+    x.app_writes(1_500).sends([". 1:1001(1000)", "P. 1001:1501(500)"]);
+    x.app_writes(100).sends_nothing().gets([". ack 1001"]).sends_nothing();
+    x.gets([". ack 1501"]).sends(["P. 1501:1601(100)"]);
+    let mut x = Exchange::established();
+    x.app_writes(1_500).sends([". 1:1001(1000)"]).gets([". ack 1001"]).sends(["P. 1001:1501(500)"]);
 }

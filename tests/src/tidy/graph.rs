@@ -43,6 +43,7 @@ pub const GRAPH: &[(&str, &[&str])] = &[
         ],
     ),
     ("hoststack-packetdrill", &["hoststack-wire", "hoststack"]),
+    ("hoststack-fuzz", &["hoststack-wire", "hoststack-transport", "hoststack-tcp", "hoststack-session"]),
 ];
 
 /// What the tests of a crate may depend on besides. Nothing that is built for others goes this way.

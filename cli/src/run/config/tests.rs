@@ -61,6 +61,40 @@ fn a_good_file_is_read_whole() {
 }
 
 #[test]
+fn an_app_says_how_its_connections_behave() {
+    assert_eq!(parse(GOOD).unwrap().app[0].socket(), SocketOptions::DEFAULT);
+    assert_eq!(parse(GOOD).unwrap().app[1].socket(), SocketOptions::NODELAY);
+    let more = "nodelay = true\ncongestion = \"bbr\"\nfast_open = true\nkeepalive = 30\ndscp = 46";
+    let config = parse(&GOOD.replace("nodelay = true", more)).unwrap();
+    let keepalive = Some(Keepalive { idle_ms: 30_000, ..Keepalive::default() });
+    let expected = SocketOptions {
+        congestion: Algorithm::Bbr,
+        fast_open: true,
+        keepalive,
+        dscp: 46,
+        ..SocketOptions::NODELAY
+    };
+    assert_eq!(config.app[1].socket(), expected);
+}
+
+#[test]
+fn an_app_whose_connections_cannot_behave_so_is_refused() {
+    for (line, message) in [
+        (
+            "congestion = \"vegas\"",
+            "f.toml:39: app[1].congestion: expected a congestion control: cubic or newreno or bbr, found \"vegas\"",
+        ),
+        ("dscp = 64", "f.toml:39: app[1].dscp: a DSCP has 6 bits: expected 0 to 63, found 64"),
+        (
+            "keepalive = 0",
+            "f.toml:39: app[1].keepalive: expected seconds of silence, 1 or more, or nothing for no keep-alive",
+        ),
+    ] {
+        assert_eq!(bad("nodelay = true", line), message);
+    }
+}
+
+#[test]
 fn an_empty_file_is_a_stack_of_one_worker() {
     let config = parse("").unwrap();
     assert_eq!(*config.workers.get_ref(), 1);
@@ -135,7 +169,7 @@ fn every_mistake_is_told_with_its_line_its_key_and_what_was_expected() {
         (
             "backlog = 100",
             "backlogg = 100",
-            "f.toml:31: app[0].backlogg: unknown field `backlogg`, expected one of `name`, `kind`, `listen`, `domain`, `app_workers`, `backlog`, `nodelay`, `fifo`",
+            "f.toml:31: app[0].backlogg: unknown field `backlogg`, expected one of `name`, `kind`, `listen`, `domain`, `app_workers`, `backlog`, `nodelay`, `congestion`, `fast_open`, `keepalive`, `dscp`, `fifo`",
         ),
         ("kind = \"discard\"\n", "", "f.toml:34: app[1]: missing field `kind`"),
         (

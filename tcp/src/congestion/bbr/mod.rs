@@ -382,6 +382,10 @@ impl CongestionControl for Bbr {
         self.begin(now);
     }
 
+    fn on_handshake(&mut self, rtt_us: u32) {
+        self.init_pacing_rate(rtt_us.max(1));
+    }
+
     /// Startup goes on from the window that another algorithm found.
     fn take_over(&mut self, window: u32, _ssthresh: u32) {
         self.cwnd = window.max(self.min_pipe_cwnd());
