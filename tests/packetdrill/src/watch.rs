@@ -15,7 +15,8 @@ use hoststack_wire::{Flags, IpProtocol, Segment, SegmentHeader, SeqNum, ipv4, ip
 
 /// Linux's largest segment before it is cut (GSO_MAX_SIZE, less the largest header).
 const BUFFER_MAX: u32 = 65_536 - 1 - 320;
-/// What Linux accounts for a buffer besides its data.
+/// What Linux accounts for a buffer besides its data: about that much. Its structures differ between versions, and scripts that
+/// fill a send buffer leave room for 550 to 660.
 const BUFFER_COST: u32 = 640;
 /// Linux's MSS when the peer names none.
 const MSS_DEFAULT: u32 = 536;
