@@ -319,6 +319,9 @@ impl Settings {
                 fin_wait_2: self.linux("tcp_fin_timeout").map_or(base.fin_wait_2, Duration::from_secs),
                 tail_loss_probe: self.linux("tcp_early_retrans").is_none_or(|value| value >= 3),
                 rto_max: Duration::from_secs(120),
+                dsack: self.linux("tcp_dsack") != Some(0),
+                minshall: true,
+                tolerate_missing_timestamps: true,
                 ..base
             },
             Profile::FreeBsd => TcpConfig {
@@ -332,6 +335,7 @@ impl Settings {
                 ack_delay: ms(self.freebsd("delacktime"), base.ack_delay),
                 quick_acks: 0,
                 tail_loss_probe: false,
+                tolerate_missing_timestamps: self.freebsd("tolerate_missing_ts") != Some(0),
                 ..base
             },
         }
