@@ -258,7 +258,7 @@ impl Connection {
                 let sent_val = timestamp_clock(sent.sent_at, offset);
                 (ecr.wrapping_sub(sent_val) as i32) >= 0 // signed distance on the circle
             });
-            rack.on_delivered(now, sent, rtt_min_us, echoes_last, reordering);
+            rack.on_delivered(now, sent, len, mss, rtt_min_us, echoes_last, reordering);
         };
         flight.acknowledge(una, |sent, len| {
             if !sent.is_sacked {

@@ -578,7 +578,7 @@ impl Connection {
             delivered_ce: self.ecn_echoes.into(),
             delivery_rate: recovery.map_or(0, |recovery| recovery.latest_rate),
             pacing_rate: self.pacing_rate().unwrap_or(u64::MAX),
-            reordering: if self.reordering.is_seen { 4 } else { 3 },
+            reordering: self.reordering.degree.into(),
             timestamps: self.has_timestamps,
             sack: self.has_sack,
             window_scaling: self.has_scaling,

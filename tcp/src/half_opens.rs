@@ -307,13 +307,13 @@ impl HalfOpens {
         };
         if options.fast_open {
             match self.cookies.attempt(now, &flow) {
-                // Without data a cookie gains nothing.
-                Attempt::Cookie(cookie, mss) if half_open.syn_data_len(mss) > 0 => {
+                // Also without data, as in Linux: the server sees that the cookie is still good.
+                Attempt::Cookie(cookie, mss) => {
                     half_open.fast_open = Some(cookie);
                     half_open.syn_data = half_open.syn_data_len(mss);
                 }
                 Attempt::Request => half_open.fast_open = Some(FastOpenCookie::REQUEST),
-                Attempt::Cookie(..) | Attempt::Plain => {}
+                Attempt::Plain => {}
             }
         }
         let has_data = half_open.syn_data > 0;

@@ -12,11 +12,16 @@ use super::flight::{Flight, Sent};
 /// Recoveries after which a widened window of reordering is forgotten (RFC 8985 §6.2 step 4, RACK.reo_wnd_persist).
 const PERSIST: u8 = 16;
 
+/// More is not told (Linux: tcp_max_reordering).
+const DEGREE_MAX: u16 = 300;
+
 /// What a connection learnt about reordering on its path: kept while nothing is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reordering {
     /// RACK.reordering_seen.
     pub(crate) is_seen: bool,
+    /// The furthest that something arrived behind what was sent after it, in segments; at least 3 (DupThresh).
+    pub(crate) degree: u16,
     /// RACK.reo_wnd_mult: quarters of the least round trip.
     mult: u8,
     /// RACK.reo_wnd_persist.
@@ -24,7 +29,7 @@ pub(crate) struct Reordering {
 }
 
 impl Reordering {
-    pub(crate) const NONE: Reordering = Reordering { is_seen: false, mult: 1, persist: PERSIST };
+    pub(crate) const NONE: Reordering = Reordering { is_seen: false, degree: 3, mult: 1, persist: PERSIST };
 
     /// D-SACK: something was sent again that had only been late; once per round trip.
     fn widen(&mut self) {
@@ -84,6 +89,8 @@ impl Rack {
         &mut self,
         now: Instant,
         sent: &Sent,
+        len: u32,
+        mss: u32,
         rtt_min_us: u32,
         echoes_last: Option<bool>,
         reordering: &mut Reordering,
@@ -93,6 +100,9 @@ impl Rack {
             self.fack = sent.end;
         } else if sent.end.before(self.fack) && !sent.is_repeated {
             reordering.is_seen = true;
+            let segments = self.fack.since(sent.end - len).div_ceil(mss.max(1));
+            reordering.degree =
+                reordering.degree.max(u16::try_from(segments).unwrap_or(u16::MAX).min(DEGREE_MAX));
         }
         if sent.is_repeated && (echoes_last == Some(false) || rtt_us < rtt_min_us) {
             return;

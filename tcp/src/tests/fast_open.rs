@@ -379,10 +379,10 @@ fn a_path_that_swallows_data_in_syns_is_given_plain_ones_for_a_while() {
 }
 
 #[test]
-fn without_early_data_a_known_cookie_is_not_spent() {
+fn without_early_data_a_known_cookie_goes_along_all_the_same() {
     let mut x = knowing();
     x.app_connects(WITHIN).takes_iss();
-    assert_eq!(x.sent(), ["S 0:0(0) win 65535 <mss 1460>"]);
+    assert_eq!(x.sent(), ["S 0:0(0) win 65535 <mss 1460,FO abcd1234,nop,nop>"]);
 }
 
 #[test]
