@@ -86,6 +86,12 @@ counters! {
     undone,
     /// Duplicates that peers reported (D-SACK, RFC 2883).
     dsacks_in,
+    /// Segments sent larger than others to find a larger path MTU (RFC 4821).
+    mtu_probes,
+    /// Of these, those that alone were lost.
+    mtu_probes_lost,
+    /// Full segments that vanished while smaller ones passed: segments became smaller.
+    black_holes,
     /// Zero-window and small-window probes.
     probes_out,
     /// Duplicate acknowledgments received.

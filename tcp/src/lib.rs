@@ -7,7 +7,8 @@
 //!
 //! The files follow a segment: [`engine`] (demultiplexing, the `Transport` impl), `input` (RFC 9293 §3.10.7),
 //! `output` (§3.8), `half_opens`, `listener`, `syn_received` (with `fast_open` and `syn_cookies`), `connection`,
-//! `time_wait`; `state` has the one transition table, `timers` what fires when. `rtt`, `rate`, `isn`, `congestion`,
+//! `time_wait`; `state` has the one transition table, `timers` what fires when, `pmtud` how large
+//! a packet may be. `rtt`, `rate`, `isn`, `congestion`,
 //! `recovery` are the algorithms.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -30,6 +31,7 @@ pub mod isn;
 mod listener;
 mod output;
 mod pacing;
+mod pmtud;
 pub mod rate;
 mod recovery;
 pub mod rtt;
