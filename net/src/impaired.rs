@@ -27,6 +27,8 @@ pub struct Impairments {
     pub seed: u64,
     /// Share of packets lost, 0 to 1.
     pub loss: f64,
+    /// Longer frames are lost, and nobody says so: a black hole of path MTU discovery (default: none are).
+    pub frame_bytes_max: usize,
     /// Share of packets sent twice, 0 to 1.
     pub duplicate: f64,
     /// Share of packets held back behind the next 1 to 3 packets, 0 to 1.
@@ -52,6 +54,7 @@ impl Default for Impairments {
         Impairments {
             seed: 0,
             loss: 0.0,
+            frame_bytes_max: usize::MAX,
             duplicate: 0.0,
             reorder: 0.0,
             reorder_hold_us: 1000,
@@ -104,7 +107,7 @@ impl ImpairmentCounters {
     read! {
         /// Packets that the link was given.
         segments,
-        /// Packets lost by chance, or to a cut link.
+        /// Packets lost by chance, for their length, or to a cut link.
         dropped,
         /// Packets that did not fit the rate limit's queue.
         queue_dropped,
@@ -328,7 +331,7 @@ impl<D: DeviceQueue> Impaired<D> {
             }
             LinkState::Impaired => {}
         }
-        if self.chance(self.impairments.loss) {
+        if packet.len() > self.impairments.frame_bytes_max || self.chance(self.impairments.loss) {
             count(&self.counters.dropped, 1);
             pool.give(packet);
             return;

@@ -176,6 +176,7 @@ impl Connection {
         }
         let wait_us = self.recover(header, &heard, rtt_us, shared, now);
         self.on_ecn_echo(header, flight_before, shared, now);
+        self.on_len_acked(now, shared);
         // RFC 6298 (5.2), (5.3).
         self.note_progress((self.flight_size() > 0).then_some(now));
         if self.flight_size() == 0 {
@@ -398,6 +399,7 @@ impl Connection {
 
     /// RFC 8985 §6.2 step 5; congestion control is told range by range.
     fn detect_loss(&mut self, mode: Mode, now: Instant) -> Found {
+        let mtu_probe = self.mtu_probe();
         let Some(recovery) = &mut self.recovery else { return Found::default() };
         let Recovery { rack, flight, rate, .. } = &mut **recovery;
         let cc = &mut self.cc;
@@ -409,7 +411,11 @@ impl Connection {
             self.rtt.min_us().unwrap_or(0),
             self.rtt.srtt_us().unwrap_or(0),
             self.reordering,
-            |sent, len| cc.on_lost(now, &rate.on_lost(&sent.snapshot, len)),
+            |sent, len| {
+                if mtu_probe != Some((sent.end - len, sent.end)) {
+                    cc.on_lost(now, &rate.on_lost(&sent.snapshot, len));
+                }
+            },
         )
     }
 
@@ -426,6 +432,7 @@ impl Connection {
     ) {
         let (una, nxt, mss) = (self.snd.una, self.snd.nxt, u32::from(self.mss));
         let dup_acks = u32::from(self.dup_acks);
+        let is_repairing = found.bytes > 0 && self.is_repairing_mtu_probe();
         let ecr = header.options.timestamps.filter(|_| self.has_timestamps).map(|ts| ts.ecr);
         let Some(recovery) = &mut self.recovery else { return };
         let is_refuted = recovery.undo.is_refuted_by_dsack()
@@ -474,6 +481,9 @@ impl Connection {
                 recovery.must_retransmit = true;
             }
             Mode::Fast => {}
+            Mode::Loss if is_repairing => {
+                self.enter_fast_recovery(heard, shared, now);
+            }
             Mode::Loss => {
                 // RFC 5682: what was sent before the timeout and not since is heard of, so the timeout was spurious.
                 // Without SACK, the retransmission may have filled a gap beneath it.
@@ -514,6 +524,9 @@ impl Connection {
     }
 
     fn enter_fast_recovery(&mut self, heard: &Heard, shared: &mut Shared, now: Instant) {
+        if self.repair_mtu_probe(shared, now) {
+            return;
+        }
         let (una, nxt, mss) = (self.snd.una, self.snd.nxt, u32::from(self.mss));
         let Some(recovery) = &mut self.recovery else { return };
         recovery.mode = Mode::Fast;
@@ -564,7 +577,7 @@ impl Connection {
                 ..AckInfo::default()
             };
             self.cc.on_ack(&info);
-            if mode == Mode::Open {
+            if mode == Mode::Open || self.is_repairing_mtu_probe() {
                 self.enter_fast_recovery(&heard, shared, now);
             }
             if let Some(recovery) = &mut self.recovery

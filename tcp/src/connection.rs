@@ -12,11 +12,12 @@ use hoststack_wire::{SegmentHeader, SeqNum};
 use crate::config::syn_window;
 use crate::congestion::{Congestion, CongestionControl};
 use crate::describe::ConnectionInfo;
+use crate::drop_reason::DropReason;
 use crate::ecn::Ecn;
 use crate::engine::Shared;
 use crate::extras::Extras;
 use crate::isn::{echoed_round_trip_us, timestamp_clock};
-use crate::output::{MSS_LEAST, TIMESTAMPS_LEN, send_mss};
+use crate::output::{MSS_LEAST, TIMESTAMPS_LEN, peer_mss, send_mss};
 use crate::pacing::Pacer;
 use crate::recovery::flight::Sent;
 use crate::recovery::rack::Reordering;
@@ -126,6 +127,8 @@ pub(crate) struct Connection {
     pub(crate) mss: u16,
     /// The largest payload seen from the peer: its full segment.
     pub(crate) peer_segment: u16,
+    /// The longest segment of which it is known that it arrived.
+    pub(crate) len_acked: u16,
     /// Deadline of the retransmission timer.
     pub(crate) retransmit_at: Instant,
     /// Deadline of a delayed acknowledgment.
@@ -138,6 +141,8 @@ pub(crate) struct Connection {
     pub(crate) pacer: Option<Box<Pacer>>,
     /// Capacity of the receive fifo.
     pub(crate) rx_capacity: u32,
+    /// Where the segment ends that `len_sampled` is about.
+    pub(crate) sample_end: SeqNum,
     pub(crate) cc: Congestion,
     pub(crate) rtt: RttEstimator,
     pub(crate) recovery: Option<Box<Recovery>>,
@@ -172,12 +177,20 @@ pub(crate) struct Connection {
     pub(crate) last_len: u16,
     /// DSCP of its packets.
     pub(crate) dscp: u8,
+    /// When the path MTU was asked for last (`pmtud`).
+    pub(crate) mtu_tick: u8,
+    /// A segment longer than `len_acked` whose arrival will be known; 0 if there is none.
+    pub(crate) len_sampled: u16,
     /// What only some want.
     pub(crate) extras: Option<Box<Extras>>,
     /// Data in the SYN was taken by its receiver, all of it.
     pub(crate) has_syn_data: bool,
     /// MSS limit that options set.
     pub(crate) mss_max: u16,
+    /// MSS that the peer announced, or what stands for it.
+    pub(crate) peer_mss: u16,
+    /// The path MTU that `mss` is made for: it may be less, because of `mss_max` or `peer_mss`.
+    pub(crate) path_mtu: u16,
 }
 
 /// What is left to be done with a connection after something happened to it.
@@ -293,7 +306,8 @@ impl Connection {
         let (snd_scale, rcv_scale) = agreed.scales.unwrap_or((0, 0));
         let has_timestamps = agreed.timestamps.is_some();
         let mss_max = agreed.options.mss_max.unwrap_or(u16::MAX);
-        let mss = send_mss(&flow, path_mtu, mss_max, agreed.peer_mss, has_timestamps);
+        let peer_mss = peer_mss(&flow, agreed.peer_mss);
+        let mss = send_mss(&flow, path_mtu, mss_max, Some(peer_mss), has_timestamps);
         let mut cc = Congestion::new(agreed.options.congestion, mss, u64::from(agreed.iss.0));
         let mut rtt = RttEstimator::new();
         if agreed.syn_retransmitted {
@@ -313,7 +327,7 @@ impl Connection {
         }
         let rcv_nxt = agreed.irs + 1;
         let snd_nxt = agreed.iss + 1 + u32::from(agreed.syn_data_acked);
-        Connection {
+        let mut connection = Connection {
             snd: Send {
                 una: snd_nxt,
                 nxt: snd_nxt,
@@ -362,12 +376,14 @@ impl Connection {
             quick_acks: shared.config.quick_acks,
             mss,
             peer_segment: 536,
+            len_acked: 0,
             retransmit_at: Instant::FAR,
             ack_at: Instant::FAR,
             last_sent: now,
             flight_at: now,
             pacer: Pacer::of(&agreed.options, &cc),
             rx_capacity: agreed.options.rx_window,
+            sample_end: snd_nxt,
             cc,
             rtt,
             recovery: None,
@@ -389,10 +405,18 @@ impl Connection {
             small_end: agreed.iss,
             last_len: 0,
             dscp: agreed.options.dscp & 63,
+            mtu_tick: Connection::mtu_tick(now),
+            len_sampled: 0,
             extras: Extras::of(&agreed.options, now),
             has_syn_data: false,
             mss_max,
+            peer_mss,
+            path_mtu,
+        };
+        if agreed.options.mtu_probing {
+            connection.start_mtu_probing(now);
         }
+        connection
     }
 
     /// FlightSize (RFC 5681 §2): sent and not acknowledged.
@@ -500,7 +524,7 @@ impl Connection {
         self.has_syn_data = len > 0 && usize::from(record.syn_data) == len;
     }
 
-    /// An ICMP error quotes one of our segments; whether it is one that is in flight. None ends a connection
+    /// An ICMP error quotes one of our segments; why it is not believed, if it is not. None ends a connection
     /// (RFC 9293 §3.9.2.2, MUST-56; RFC 5927 §5.2 has hard errors taken as soft ones, too), but the cause of a time-out is
     /// remembered for the app (MUST-47, SHLD-25).
     pub(crate) fn on_icmp_error<L: SessionLayer>(
@@ -510,41 +534,20 @@ impl Connection {
         error: IcmpError,
         layer: &mut L,
         shared: &mut Shared,
-    ) -> bool {
+    ) -> Result<(), DropReason> {
         if !seq.is_within(self.snd.una, self.flight_size()) {
-            return false;
+            return Err(DropReason::IcmpOutOfWindow);
         }
-        let IcmpError::PacketTooBig { mtu } = error else {
-            self.is_unreachable = true;
-            return true;
-        };
-        // What was too big is lost, which says nothing about congestion (RFC 1191 §6.5).
-        let least = if self.flow.remote.addr.is_ipv4() { 552 } else { 1280 };
-        if self.on_path_mtu(mtu.max(least)) && self.state != State::SynReceived {
-            self.enter_loss(false, shared, now);
-            self.restart_timer(now, shared);
-            layer.program_tx(self.session);
+        if let IcmpError::PacketTooBig { mtu } = error {
+            return self.on_packet_too_big(now, seq, mtu, layer, shared);
         }
-        true
+        self.is_unreachable = true;
+        Ok(())
     }
 
     /// What options take in every segment.
     pub(crate) fn option_space(&self) -> u16 {
         if self.has_timestamps { TIMESTAMPS_LEN } else { 0 }
-    }
-
-    /// The path's MTU shrank: smaller segments from now on.
-    fn on_path_mtu(&mut self, mtu: u16) -> bool {
-        let options = self.option_space();
-        let mss = crate::output::local_mss(&self.flow, mtu, Some(self.mss_max))
-            .saturating_sub(options)
-            .max(MSS_LEAST);
-        if mss >= self.mss {
-            return false;
-        }
-        self.mss = mss;
-        self.cc.on_mss_change(mss);
-        true
     }
 
     /// What an app may know of it: `ConnectionStats`.
@@ -560,7 +563,7 @@ impl Connection {
             ssthresh: self.cc.ssthresh(),
             mss: self.mss,
             peer_mss: self.peer_segment,
-            path_mtu: self.mss + self.option_space() + if self.flow.remote.addr.is_ipv4() { 40 } else { 60 },
+            path_mtu: self.path_mtu,
             snd_wnd: self.snd.wnd,
             rcv_wnd: self.rcv_wnd(),
             flight: self.flight_size(),
@@ -678,8 +681,8 @@ impl Connection {
     }
 }
 
-/// Six cache lines, of which an idle connection is all that there is.
-const _: () = assert!(size_of::<Connection>() <= 384);
+/// Little more than six cache lines, of which an idle connection is all that there is.
+const _: () = assert!(size_of::<Connection>() <= 400);
 
 pub(crate) fn millis(at: Instant) -> u32 {
     at.as_millis() as u32 // modulo 2^32 is what the callers compute with

@@ -92,6 +92,12 @@ counters! {
     ce_in,
     /// Acknowledgments received that echo a mark.
     ecn_echoes_in,
+    /// Segments sent larger than others to find a larger path MTU (RFC 4821).
+    mtu_probes,
+    /// Of these, those that alone were lost.
+    mtu_probes_lost,
+    /// Full segments that vanished while smaller ones passed: segments became smaller.
+    black_holes,
     /// Zero-window and small-window probes.
     probes_out,
     /// Duplicate acknowledgments received.

@@ -69,6 +69,8 @@ drop_reasons! {
     TimeWaitReset, "time-wait-reset", "A reset for a flow in TIME-WAIT: ignored (RFC 1337).";
     TimeWaitOverflow, "time-wait-overflow", "A TIME-WAIT record that ended early because the pool was at its limit.";
     IcmpOutOfWindow, "icmp-out-of-window", "An ICMP error that quotes nothing that is in flight (RFC 5927).";
+    IcmpMtuLarger, "icmp-mtu-larger", "An ICMP error that names a path MTU which nothing that is in flight exceeds (RFC 5927 §7.2).";
+    IcmpMtuUnproven, "icmp-mtu-unproven", "An ICMP error that names a path MTU below what has arrived: it counts when a timeout bears it out (RFC 5927 §7.2).";
     IcmpNoFlow, "icmp-no-flow", "An ICMP error about no flow of ours.";
 }
 

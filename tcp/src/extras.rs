@@ -12,6 +12,7 @@ use crate::congestion::{Congestion, CongestionControl};
 use crate::connection::{Connection, Fate};
 use crate::engine::{Output, Shared};
 use crate::output::MSS_LEAST;
+use crate::pmtud::Pmtud;
 use crate::state::{State, StateEvent};
 use crate::timers::Purpose;
 
@@ -35,6 +36,8 @@ pub(crate) struct Extras {
     is_corked: bool,
     /// When what the cork holds back goes out all the same; `FAR` if it holds nothing.
     cork_at: Instant,
+    /// What it knows of the path's MTU beyond the number.
+    pub(crate) pmtud: Option<Box<Pmtud>>,
 }
 
 impl Extras {
@@ -49,6 +52,7 @@ impl Extras {
             linger_at: Instant::FAR,
             is_corked: false,
             cork_at: Instant::FAR,
+            pmtud: None,
         }
     }
 
@@ -91,7 +95,7 @@ impl Extras {
 }
 
 impl Connection {
-    fn extras_mut(&mut self, now: Instant) -> &mut Extras {
+    pub(crate) fn extras_mut(&mut self, now: Instant) -> &mut Extras {
         self.extras.get_or_insert_with(|| Box::new(Extras::new(now)))
     }
 
@@ -139,10 +143,7 @@ impl Connection {
                 self.mss_max = self.mss_max.min(max.max(MSS_LEAST));
                 let options = self.option_space();
                 let mss = max.saturating_sub(options).max(MSS_LEAST);
-                if mss < self.mss {
-                    self.mss = mss;
-                    self.cc.on_mss_change(mss);
-                }
+                self.set_mss(mss.min(self.mss));
             }
             SocketOption::PacingRateMax(rate) => self.set_pacing_rate_max(rate),
             SocketOption::Congestion(algorithm) => self.change_congestion(algorithm),

@@ -430,6 +430,7 @@ impl HalfOpens {
         if let IcmpError::PacketTooBig { mtu } = error.error {
             // A SYN is never too big, but what it promises may be, and the data that goes with it: then it goes again at
             // once, without.
+            let mtu = mtu.max(crate::pmtud::least_path_mtu(&half_open.flow));
             let mss = crate::output::local_mss(&half_open.flow, mtu, half_open.options.mss_max);
             half_open.local_mss = half_open.local_mss.min(mss);
             if half_open.syn_data > 0 && half_open.attempts == 1 {

@@ -7,8 +7,9 @@
 //!
 //! The files follow a segment: [`engine`] (demultiplexing, the `Transport` impl), `input` (RFC 9293 §3.10.7),
 //! `ack` (what it says of what we sent), `output` (§3.8: what may be sent), `acknowledge` (what every segment says of what
-//! was received), `retransmission` (its timers), `half_opens`, `listener`, `syn_received` (with `fast_open` and `syn_cookies`), `connection`,
-//! `time_wait`; `state` has the one transition table, `timers` what fires when. `rtt`, `rate`, `isn`, `congestion`,
+//! was received), `retransmission` (its timers), `half_opens`, `listener`, `syn_received` (with `fast_open` and
+//! `syn_cookies`), `connection`, `time_wait`; `state` has the one transition table, `timers` what fires when, `pmtud` how
+//! large a packet may be, `ecn`, `pacing` and `extras` what only some do. `rtt`, `rate`, `isn`, `congestion`,
 //! `recovery` are the algorithms.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -33,6 +34,7 @@ pub mod isn;
 mod listener;
 mod output;
 mod pacing;
+mod pmtud;
 pub mod rate;
 mod recovery;
 mod retransmission;

@@ -9,6 +9,7 @@ use crate::congestion::CongestionControl;
 use crate::connection::Connection;
 use crate::engine::{Output, Shared};
 use crate::isn::timestamp_clock;
+use crate::pmtud::ProbeStep;
 use crate::recovery::Mode;
 use crate::recovery::flight::Sent;
 use crate::seed::Syn;
@@ -34,13 +35,18 @@ pub(crate) fn local_mss(flow: &FlowKey, mtu: u16, max: Option<u16>) -> u16 {
 
 /// Eff.snd.MSS (RFC 9293 §3.7.1, MUST-16): payload bytes of a full segment.
 pub(crate) fn send_mss(flow: &FlowKey, mtu: u16, max: u16, peer: Option<u16>, timestamps: bool) -> u16 {
+    let options = if timestamps { TIMESTAMPS_LEN } else { 0 };
+    local_mss(flow, mtu, Some(max)).min(peer_mss(flow, peer)).saturating_sub(options).max(MSS_LEAST)
+}
+
+/// The peer's MSS as announced, or what stands for it.
+pub(crate) fn peer_mss(flow: &FlowKey, announced: Option<u16>) -> u16 {
     // RFC 9293 §3.7.1 (MUST-15): without the option, 536 over IPv4 and 1220 over IPv6.
-    let peer = peer.unwrap_or(match flow.remote.addr {
+    let peer = announced.unwrap_or(match flow.remote.addr {
         IpAddr::V4(_) => 536,
         IpAddr::V6(_) => 1220,
     });
-    let options = if timestamps { TIMESTAMPS_LEN } else { 0 };
-    local_mss(flow, mtu, Some(max)).min(peer.max(MSS_LEAST)).saturating_sub(options).max(MSS_LEAST)
+    peer.max(MSS_LEAST)
 }
 
 /// <SEQ=SEG.ACK><CTL=RST>, or <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK> (RFC 9293 §3.10.7.1).
@@ -131,11 +137,13 @@ impl Connection {
         let nxt_before = self.snd.nxt;
         let mut result = Transmitted::Idle;
         if self.may_send() {
+            self.follow_path_mtu(now, out);
             let data_end = self.snd.una + layer.tx_len(self.session);
             self.restart_after_idle(now, data_end, shared);
             let is_corked = self.is_corked(now);
             let limit = loop {
                 let next = self.next(data_end, is_corked);
+                let next = self.with_mtu_probe(next, data_end, now);
                 if let Next::Wait(limit) = next {
                     break Some(limit);
                 }
@@ -252,6 +260,20 @@ impl Connection {
         }
     }
 
+    /// A full segment of new data may go as a larger one (`pmtud`).
+    #[inline]
+    fn with_mtu_probe(&mut self, next: Next, data_end: SeqNum, now: Instant) -> Next {
+        if !matches!(next, Next::New { len, .. } if len == u32::from(self.mss)) || self.extras.is_none() {
+            return next;
+        }
+        match self.mtu_probe_step(data_end, now) {
+            ProbeStep::None => next,
+            ProbeStep::Send { len } => Next::New { len, fin: false },
+            ProbeStep::AwaitCongestionWindow => Next::Wait(Limit::Congestion),
+            ProbeStep::AwaitWindow => Next::Wait(Limit::Window),
+        }
+    }
+
     /// Whether `len` more bytes fit into cwnd. A small rest does not go alone because cwnd is nearly full.
     fn fits(&self, pipe: u32, len: u32, cwnd: u32) -> bool {
         pipe == 0 || len == 0 || pipe.saturating_add(len) <= cwnd
@@ -332,6 +354,7 @@ impl Connection {
         out: &mut O,
     ) {
         let seq = self.snd.nxt;
+        self.note_len_sent(seq, len, shared);
         self.note_sent_new(len + u32::from(fin), shared, now);
         if len > 0 && len < u32::from(self.mss) {
             self.small_end = self.snd.nxt;
@@ -391,6 +414,7 @@ impl Connection {
         let data = distance(seq, data_end).min(len);
         let fin = self.is_fin_sent && seq + data == data_end;
         let len = data + u32::from(fin);
+        self.note_len_lost(seq, now);
         let pipe = self.pipe();
         let tsval = timestamp_clock(now, self.ts.offset);
         match &mut self.recovery {

@@ -174,6 +174,7 @@ impl Connection {
         } else {
             shared.counters.rtos += 1;
             self.cc.on_rto(now, self.used_window(self.flight_size()));
+            self.on_pmtud_timeout(now);
             self.enter_loss(true, shared, now);
             if self.transmit(id, shared, now, 1, layer, out) == Transmitted::More {
                 layer.program_tx(self.session);

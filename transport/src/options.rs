@@ -48,8 +48,8 @@ pub struct SocketOptions {
     /// TCP Fast Open (RFC 7413): a connect sends its early data in the SYN when it has a cookie, a listener gives
     /// cookies out and takes data in SYNs. Default false: data in a SYN may be delivered twice.
     pub fast_open: bool,
-    /// Search for a larger path MTU by probing (RFC 4821), and for a smaller one when full segments vanish. Default
-    /// false: ICMP alone tells.
+    /// Search for a larger path MTU by probing (RFC 4821; with SACK only), and for a smaller one when large segments
+    /// vanish. Default false: ICMP alone tells.
     pub mtu_probing: bool,
     /// An ICMP unreachable ends an active open at once instead of being remembered as its cause. Default false
     /// (RFC 9293 §3.9.2.2: MUST NOT abort on a soft error).
@@ -233,7 +233,7 @@ pub struct ConnectionStats {
     pub mss: u16,
     /// The peer's full segment, as seen.
     pub peer_mss: u16,
-    /// The path MTU in use.
+    /// The path MTU in use: of the way out, as ICMP told or as probing found. Segments may be smaller for other reasons.
     pub path_mtu: u16,
     /// The peer's window.
     pub snd_wnd: u32,

@@ -323,6 +323,7 @@ fn impairments() -> impl Strategy<Value = Impairments> {
                     rate_bits_per_second: rate,
                     queue_bytes,
                     held_packets_max: 1000,
+                    ..Impairments::default()
                 }
             },
         )

@@ -213,13 +213,13 @@ impl Engine {
         let hash = mix(hash, flow.domain);
         let target = self.find_flow(hash, &flow).map(|(_, target)| target);
         // RFC 9293 §3.9.2.2 (MUST-54): to the connection that it is about.
-        let in_flight = match target {
+        let verdict = match target {
             Some(FlowTarget::HalfOpen(key)) => {
                 let Some(&HalfOpenFlow { id, iss, .. }) = self.half_opens.get(key) else { return false };
                 if seq == iss {
                     half_open_errors.push(HalfOpenError { half_open: id, error });
                 }
-                seq == iss
+                if seq == iss { Ok(()) } else { Err(DropReason::IcmpOutOfWindow) }
             }
             Some(target @ (FlowTarget::Connection(_) | FlowTarget::SynReceived(_))) => {
                 let opened = match target {
@@ -231,9 +231,9 @@ impl Engine {
                 // Nothing of a record is worth acting upon, and nothing was checked.
                 let Some(key) = opened else { return false };
                 let Some(connection) = self.connections.get_mut(key) else { return false };
-                let is_ours = connection.on_icmp_error(now, seq, error, layer, &mut self.shared);
+                let verdict = connection.on_icmp_error(now, seq, error, layer, &mut self.shared);
                 connection.arm(key, &mut self.shared);
-                is_ours
+                verdict
             }
             // Nor is anything of TIME-WAIT.
             Some(FlowTarget::TimeWait(_)) => return false,
@@ -242,9 +242,9 @@ impl Engine {
                 return false;
             }
         };
-        if !in_flight {
-            self.shared.drops.count(DropReason::IcmpOutOfWindow);
+        if let Err(reason) = verdict {
+            self.shared.drops.count(reason);
         }
-        in_flight
+        verdict.is_ok()
     }
 }

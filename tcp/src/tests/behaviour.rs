@@ -203,7 +203,7 @@ fn statistics_count_what_happened() {
     assert_eq!((stats.flight, stats.sacked, stats.lost, stats.retransmitted), (5_000, 3_000, 1_000, 1_000));
     assert_eq!((stats.retransmitted_segments, stats.recovery), (1, 3));
     assert_eq!((stats.bytes_received, stats.bytes_acked, stats.delivered), (100, 0, 3));
-    assert_eq!((stats.mss, stats.path_mtu, stats.sack, stats.timestamps), (1_000, 1_040, true, false));
+    assert_eq!((stats.mss, stats.path_mtu, stats.sack, stats.timestamps), (1_000, 1_500, true, false));
     assert!(stats.srtt_us >= 40_000 && stats.rtt_min_us == 40_000 && stats.rto_us >= 240_000, "{stats:?}");
     x.after(40).gets(["101:101(0) ack 5001"]);
     let stats = x.stats();

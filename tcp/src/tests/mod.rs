@@ -8,6 +8,7 @@ mod fast_open;
 mod half_opens;
 mod handshake;
 mod loss;
+mod pmtud;
 mod receiving;
 mod rfc9293;
 mod sending;

@@ -32,6 +32,8 @@ struct World {
     reorder: f64,
     delay_us: u64,
     mtu: u16,
+    /// Larger packets vanish: then both probe.
+    takes: Option<u16>,
     /// Bytes that each end writes.
     bytes: [u32; 2],
     options: [SocketOptions; 2],
@@ -323,7 +325,11 @@ fn run(world: &World) -> Duration {
             ends[n].step(now, &mut rng, world.reads);
             for sent in ends[n].out.sent.drain(..).collect::<Vec<_>>() {
                 for _ in 0..=usize::from(rng.chance(world.duplicate)) {
-                    if rng.chance(world.loss) {
+                    let options = if sent.header.options.timestamps.is_some() { 12 } else { 0 };
+                    let is_too_large = world.takes.is_some_and(|takes| {
+                        !sent.payload.is_empty() && sent.payload.len() + 40 + options > usize::from(takes)
+                    });
+                    if is_too_large || rng.chance(world.loss) {
                         continue;
                     }
                     let extra = if rng.chance(world.reorder) {
@@ -404,6 +410,7 @@ fn world() -> impl Strategy<Value = World> {
         any::<[bool; 2]>(),
         0.05..1.0f64,
         (prop_oneof![Just(0), 1..5000u32], any::<[bool; 2]>()),
+        prop::option::weighted(0.3, 552u16..1500),
     )
         .prop_map(
             |(
@@ -415,6 +422,7 @@ fn world() -> impl Strategy<Value = World> {
                 half_closes,
                 reads,
                 (early, [is_fast, is_stateless]),
+                takes,
             )| World {
                 seed,
                 loss,
@@ -425,13 +433,18 @@ fn world() -> impl Strategy<Value = World> {
                 syn_cookies: if is_stateless { SynCookies::Always } else { SynCookies::UnderPressure },
                 delay_us,
                 mtu,
+                takes,
                 // What a tiny window or a terrible link takes weeks for teaches no more.
                 bytes: [0, 1].map(|n: usize| {
                     let most = options[1 - n].rx_window.saturating_mul(if loss > 0.1 { 5 } else { 20 });
                     // If the ACK of a cookie is lost, the server knows of nothing until the client speaks.
                     bytes[n].min(most).max(u32::from(n == 0 && is_stateless))
                 }),
-                options: options.map(|options| SocketOptions { fast_open: is_fast, ..options }),
+                options: options.map(|options| SocketOptions {
+                    fast_open: is_fast,
+                    mtu_probing: takes.is_some(),
+                    ..options
+                }),
                 is_simultaneous: sim,
                 // Someone must begin.
                 closes_first: if first == [false; 2] { [true, false] } else { first },
@@ -450,6 +463,7 @@ fn calm() -> World {
         reorder: 0.0,
         delay_us: 1000,
         mtu: 1500,
+        takes: None,
         bytes: [300_000, 300_000],
         options: [SocketOptions::default(); 2],
         early: 0,
@@ -485,6 +499,15 @@ fn early_data_arrives_once_and_first_with_fast_open_and_without() {
 fn a_lossy_link_costs_time_but_no_bytes() {
     let took = run(&World { loss: 0.02, ..calm() });
     assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn a_link_that_swallows_large_packets_is_found_out() {
+    for takes in [600, 1000, 1300, 1492] {
+        let options = SocketOptions { mtu_probing: true, ..SocketOptions::default() };
+        let took = run(&World { takes: Some(takes), options: [options; 2], ..calm() });
+        assert!(took < Duration::from_secs(15), "{takes}: {took:?}");
+    }
 }
 
 proptest! {
