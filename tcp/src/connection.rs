@@ -183,6 +183,8 @@ pub(crate) struct Connection {
     pub(crate) len_sampled: u16,
     /// What only some want.
     pub(crate) extras: Option<Box<Extras>>,
+    /// Data of the SYN goes again, for the peer did not take it: no small segment in Minshall's sense.
+    pub(crate) sends_syn_data_again: bool,
     /// Data in the SYN was taken by its receiver, all of it.
     pub(crate) has_syn_data: bool,
     /// MSS limit that options set.
@@ -257,6 +259,7 @@ impl Connection {
             SeedState::SynReceived => StateEvent::RcvSyn,
         });
         connection.has_syn_data = seed.syn_data_sent > 0 && seed.syn_data_acked == seed.syn_data_sent;
+        connection.sends_syn_data_again = seed.syn_data_sent > seed.syn_data_acked;
         if seed.state == SeedState::SynReceived {
             connection.snd.una = seed.iss;
             connection.snd.nxt = seed.iss + 1 + u32::from(seed.syn_data_sent);
@@ -408,6 +411,7 @@ impl Connection {
             mtu_tick: Connection::mtu_tick(now),
             len_sampled: 0,
             extras: Extras::of(&agreed.options, now),
+            sends_syn_data_again: false,
             has_syn_data: false,
             mss_max,
             peer_mss,

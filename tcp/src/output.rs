@@ -356,7 +356,7 @@ impl Connection {
         let seq = self.snd.nxt;
         self.note_len_sent(seq, len, shared);
         self.note_sent_new(len + u32::from(fin), shared, now);
-        if len > 0 && len < u32::from(self.mss) {
+        if len > 0 && len < u32::from(self.mss) && !core::mem::take(&mut self.sends_syn_data_again) {
             self.small_end = self.snd.nxt;
         }
         // Cannot cut but for the largest of segments with a FIN.

@@ -302,7 +302,7 @@ impl End {
             urgent: 0,
             options: Options { fast_open: Some(FastOpenCookie::REQUEST), ..Options::default() },
         };
-        let syn = Sent { at: Instant::ZERO, flow: client.flow, header, payload: Vec::new() };
+        let syn = Sent { at: Instant::ZERO, flow: client.flow, header, tos: 0, payload: Vec::new() };
         server.hears(Instant::ZERO, &encode(&syn));
         server
             .out
