@@ -95,8 +95,6 @@ pub(crate) struct Connection {
     pub(crate) is_fin_wanted: bool,
     /// The FIN has been sent: SND.NXT includes it.
     pub(crate) is_fin_sent: bool,
-    /// What is received is answered with data (Linux: pingpong): acknowledgments wait for it.
-    pub(crate) is_interactive: bool,
     /// Acknowledgments are never delayed.
     pub(crate) is_quick_ack: bool,
     /// The app closed both ways: nothing received has a reader.
@@ -365,7 +363,6 @@ impl Connection {
             is_ack_listed: false,
             is_fin_wanted: false,
             is_fin_sent: false,
-            is_interactive: false,
             is_quick_ack: agreed.options.quick_ack,
             is_app_closed: false,
             has_fin: false,

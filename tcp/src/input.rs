@@ -437,7 +437,7 @@ impl Connection {
         {
             // It filled a gap, or part of one (RFC 5681 §4.2), or was refused.
             self.program_ack(id, shared);
-        } else if (self.quick_acks > 0 && !self.is_interactive) || self.is_quick_ack {
+        } else if self.quick_acks > 0 || self.is_quick_ack {
             self.quick_acks = self.quick_acks.saturating_sub(1);
             self.program_ack(id, shared);
         } else if self.rcv.nxt.since(self.rcv.last_ack_sent) > u32::from(self.peer_segment) {

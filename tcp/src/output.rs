@@ -382,8 +382,6 @@ impl Connection {
             }
         }
         self.note_stalled(now);
-        // It speaks first, or its data carries an acknowledgment that was due.
-        self.is_interactive |= self.bytes_received == 0 || self.rcv.last_ack_sent != self.rcv.nxt;
         let pipe = self.pipe();
         self.snd.nxt += len;
         if let Some(recovery) = &mut self.recovery {

@@ -220,16 +220,3 @@ fn with_minshalls_nagle_only_an_earlier_small_segment_holds_a_small_one_back() {
     let mut x = Exchange::established();
     x.app_writes(1_500).sends([". 1:1001(1000)"]).gets([". ack 1001"]).sends(["P. 1001:1501(500)"]);
 }
-
-#[test]
-fn an_end_that_answers_with_data_delays_its_acknowledgments_until_it_does_not() {
-    let mut x = Exchange::established().config(|c| c.quick_acks = 8);
-    x.gets(["P. 1:11(10) ack 1"]).sends([". 1:1(0) ack 11"]);
-    // It speaks, and is spoken to: what it says next carries the acknowledgment.
-    let mut x = Exchange::established().config(|c| c.quick_acks = 8);
-    x.app_writes(100).sends(["P. 1:101(100) ack 1"]).gets(["P. 1:11(10) ack 101"]).sends_nothing();
-    x.app_writes(100).sends(["P. 101:201(100) ack 11"]);
-    // It does not answer in time: the next are acknowledged at once again.
-    x.gets(["P. 11:21(10) ack 201"]).sends_nothing_for(39).after(1).sends([". 201:201(0) ack 21"]);
-    x.gets(["P. 21:31(10) ack 201"]).sends([". 201:201(0) ack 31"]);
-}
