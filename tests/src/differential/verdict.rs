@@ -73,7 +73,6 @@ const NEVER: &[&str] = &[
     "ListenOverflows",
     "ListenDrops",
     "TCPSACKReneging",
-    "TCPSACKDiscard",
     "TCPAbortOnMemory",
     "TCPAbortOnTimeout",
     "TCPAbortOnLinger",
@@ -101,6 +100,8 @@ pub fn judge_kernel(counters: &KernelCounters, grounds: Grounds) -> Vec<String> 
     NEVER.iter().for_each(|name| at_most(name, 0));
     let aborts = i64::try_from(grounds.aborts).unwrap_or(i64::MAX);
     ABORTS_ONLY.iter().for_each(|name| at_most(name, aborts));
+    // An acknowledgment that comes behind a later one, which moved SND.UNA into its blocks.
+    at_most("TCPSACKDiscard", if grounds.is_repeated { i64::MAX } else { 0 });
     // What comes once more for a connection that is over is answered with a reset.
     let may_reset = aborts > 0 || grounds.is_repeated;
     at_most("OutRsts", if may_reset { i64::MAX } else { 0 });
@@ -241,7 +242,7 @@ mod tests {
         assert_eq!([ORDERLY, REPEATED, ABORTIVE].map(|g| wrong("TCPSYNChallenge", 1, g)), [1, 0, 1]);
         assert_eq!([ORDERLY, REPEATED, ABORTIVE].map(|g| wrong("TCPChallengeACK", 1, g)), [1, 1, 0]);
         assert_eq!([ORDERLY, REPEATED, ABORTIVE].map(|g| wrong("BeyondWindow", 2, g)), [1, 0, 1]);
-        assert_eq!([ORDERLY, REPEATED, ABORTIVE].map(|g| wrong("TCPSACKDiscard", 1, g)), [1, 1, 1]);
+        assert_eq!([ORDERLY, REPEATED, ABORTIVE].map(|g| wrong("TCPSACKDiscard", 1, g)), [1, 0, 1]);
     }
 
     #[test]
