@@ -54,11 +54,15 @@ pub fn fifo(bdp: u64, buffer: u64) -> u32 {
 }
 
 impl Cell {
-    /// All, in the table's order.
+    /// All, in the table's order. Not 1 Gbit/s with 200 ms: around 10^5 segments in flight, finding what is lost takes
+    /// minutes a cell (issue 4).
     pub fn all() -> Vec<Cell> {
         let mut cells = Vec::new();
         for rate in RATES {
             for rtt in RTTS {
+                if (rate, rtt) == (1000, 200) {
+                    continue;
+                }
                 for buffer in BUFFERS {
                     cells.extend(LOSSES.map(|loss_ppm| Cell { rate, rtt, buffer, loss_ppm }));
                 }
