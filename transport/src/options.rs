@@ -8,8 +8,8 @@ use core::fmt;
 pub struct SocketOptions {
     /// The largest receive window, in bytes: the capacity of the receive fifo, which sets it. Default 256 KiB.
     pub rx_window: u32,
-    /// The receive window offered at first, in bytes; it grows towards `rx_window` as fast as the app reads
-    /// (dynamic right-sizing). Default `u32::MAX`: all of `rx_window` at once, for an idle connection holds no memory.
+    /// The receive window that the handshake offers at most, in bytes; from the first segment after it all of `rx_window`
+    /// is. Default `u32::MAX`: `rx_window`, for an idle connection holds no memory.
     pub rx_window_initial: u32,
     /// Most bytes in a second (pacing, whatever the congestion control wants). Default `u64::MAX`: no limit.
     pub pacing_rate_max: u64,

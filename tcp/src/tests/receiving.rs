@@ -178,39 +178,28 @@ fn ts_recent_is_taken_from_what_spans_the_last_ack_only() {
     assert_eq!(x.info().ts_recent, 4000);
 }
 
+/// Gets 10 bytes in a segment without the timestamps that were agreed on: `Exchange::gets` would add them.
+fn gets_without_timestamps(x: &mut Exchange) {
+    let flow = x.flow();
+    let hash = x.engine.flow_hash(&flow);
+    let noted = hoststack_wire::parse_notation("P. 1:11(10) ack 1").expect("a segment");
+    let header = noted.to_header(4000, 80, hoststack_wire::SeqNum(0x1000), x.iss(), 100);
+    let segment = hoststack_wire::Segment { header, payload: &[0; 10], ecn: 0 };
+    let (now, mut told) = (x.now, alloc::vec::Vec::new());
+    let _ = x.engine.input(now, flow, hash, &segment, &mut x.layer, &mut x.out, &mut x.events, &mut told);
+}
+
 #[test]
 fn a_segment_without_the_agreed_timestamps_is_dropped() {
     let mut x = Exchange::established().timestamps();
-    let hash = x.engine.flow_hash(&x.flow());
-    let header = hoststack_wire::parse_notation("P. 1:11(10) ack 1").expect("a segment").to_header(
-        4000,
-        80,
-        hoststack_wire::SeqNum(0x1000),
-        x.iss(),
-        100,
-    );
-    let segment = hoststack_wire::Segment { header, payload: &[0; 10], ecn: 0 };
-    let flow = x.flow();
-    let (now, mut told) = (x.now, alloc::vec::Vec::new());
-    let _ = x.engine.input(now, flow, hash, &segment, &mut x.layer, &mut x.out, &mut x.events, &mut told);
+    gets_without_timestamps(&mut x);
     x.dropped(DropReason::TimestampMissing, 1).tells([]);
 }
 
 #[test]
 fn a_segment_without_a_timestamp_is_taken_if_the_stack_is_told_to() {
     let mut x = Exchange::established().timestamps().config(|c| c.tolerate_missing_timestamps = true);
-    let hash = x.engine.flow_hash(&x.flow());
-    let header = hoststack_wire::parse_notation("P. 1:11(10) ack 1").expect("a segment").to_header(
-        4000,
-        80,
-        hoststack_wire::SeqNum(0x1000),
-        x.iss(),
-        100,
-    );
-    let segment = hoststack_wire::Segment { header, payload: &[0; 10], ecn: 0 };
-    let flow = x.flow();
-    let (now, mut told) = (x.now, alloc::vec::Vec::new());
-    let _ = x.engine.input(now, flow, hash, &segment, &mut x.layer, &mut x.out, &mut x.events, &mut told);
+    gets_without_timestamps(&mut x);
     x.tells(["Received"]);
 }
 
