@@ -4,6 +4,7 @@
 //! if it never had a transport, when its outcome was told).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hoststack_transport::{
     ConnectFailure, ConnectId, ConnectTicket, EarlyData, FlowKey, HalfOpenId, Instant, SocketOptions,
@@ -57,8 +58,8 @@ pub struct HalfOpenSession {
     /// Whether this request took its 4-tuple. It did not if the tuple was held by an earlier flow that may be in
     /// TIME-WAIT, which the flow's worker decides.
     pub owns_tuple: bool,
-    /// How the connection shall behave.
-    pub socket: SocketOptions,
+    /// How the connection shall behave; shared, for most connects of an app ask for the same.
+    pub socket: Arc<SocketOptions>,
     /// The first bytes of the stream, until they leave with the hand-over.
     pub early_data: EarlyData,
 }

@@ -24,7 +24,7 @@ use crate::inspect::{Query, WorkerAnswer};
 #[derive(Debug)]
 pub(crate) enum Seed {
     /// RFC 9293.
-    Tcp(ConnectionSeed),
+    Tcp(Box<ConnectionSeed>),
 }
 
 /// How a session is to be ended from outside its app.
@@ -55,7 +55,13 @@ pub(crate) enum Command {
     /// Nothing more will come for it: end its sessions and drop its object; answered by `Report::Detached`.
     DetachEnd { app_worker: AppWorkerId, policy: DetachPolicy },
     /// Answered by `Report::Listening`.
-    Listen { record: ListenerRecord, domain: DomainId, local: Endpoint, backlog: u32, socket: SocketOptions },
+    Listen {
+        record: ListenerRecord,
+        domain: DomainId,
+        local: Endpoint,
+        backlog: u32,
+        socket: Box<SocketOptions>,
+    },
     /// Not answered: what follows in this channel finds it gone.
     Unlisten { listener: ListenerId },
     /// A flow becomes a half-open's, and its SYN goes out.
@@ -65,7 +71,7 @@ pub(crate) enum Command {
     /// A half-open's flow becomes a connection, and the ticket moves.
     Establish {
         ticket: ConnectTicket,
-        seed: Box<Seed>,
+        seed: Seed,
         deadline: Instant,
         options: SessionOptions,
         early_data: EarlyData,

@@ -22,10 +22,7 @@ impl Step {
     pub fn and(self, other: Step) -> Step {
         Step {
             worked: self.worked | other.worked,
-            next_deadline: match (self.next_deadline, other.next_deadline) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            },
+            next_deadline: Instant::earliest([self.next_deadline, other.next_deadline]),
             stopped: self.stopped & other.stopped,
         }
     }

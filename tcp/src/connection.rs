@@ -208,8 +208,17 @@ pub(crate) enum Fate {
 }
 
 /// What a handshake agreed on, whichever side began.
-struct Agreed {
-    options: SocketOptions,
+struct Agreed<'a> {
+    options: &'a SocketOptions,
+    state: State,
+    is_active_open: bool,
+    /// SND.UNA and SND.NXT.
+    sent: (SeqNum, SeqNum),
+    /// RCV.NXT + RCV.WND, as the SYN announced it.
+    rcv_edge: SeqNum,
+    /// Data in the SYN was taken by its receiver, all of it; and not all, so that it goes again.
+    has_syn_data: bool,
+    sends_syn_data_again: bool,
     iss: SeqNum,
     irs: SeqNum,
     /// SND.WND, scaled.
@@ -222,8 +231,6 @@ struct Agreed {
     peer_mss: Option<u16>,
     rtt_us: Option<u32>,
     syn_retransmitted: bool,
-    /// Bytes that our SYN carried and the peer acknowledged with it.
-    syn_data_acked: u16,
 }
 
 impl Connection {
@@ -235,8 +242,24 @@ impl Connection {
         path_mtu: u16,
         shared: &Shared,
     ) -> Connection {
+        let begin = seed.iss + 1;
+        let sent = match seed.state {
+            SeedState::Established => {
+                (begin + u32::from(seed.syn_data_acked), begin + u32::from(seed.syn_data_acked))
+            }
+            SeedState::SynReceived => (seed.iss, begin + u32::from(seed.syn_data_sent)),
+        };
         let agreed = Agreed {
-            options: seed.options,
+            options: &seed.options,
+            state: State::SynSent.after(match seed.state {
+                SeedState::Established => StateEvent::RcvSynAck,
+                SeedState::SynReceived => StateEvent::RcvSyn,
+            }),
+            is_active_open: true,
+            sent,
+            rcv_edge: seed.irs + 1 + u32::from(syn_window(&seed.options)),
+            has_syn_data: seed.syn_data_sent > 0 && seed.syn_data_acked == seed.syn_data_sent,
+            sends_syn_data_again: seed.syn_data_sent > seed.syn_data_acked,
             iss: seed.iss,
             irs: seed.irs,
             wnd: u32::from(seed.peer_wnd),
@@ -250,27 +273,14 @@ impl Connection {
             peer_mss: seed.peer_mss,
             rtt_us: seed.rtt_us,
             syn_retransmitted: seed.syn_retransmitted,
-            syn_data_acked: seed.syn_data_acked,
         };
-        let mut connection = Connection::new(seed.flow, session, now, path_mtu, &agreed, shared);
-        connection.is_active_open = true;
-        connection.state = State::SynSent.after(match seed.state {
-            SeedState::Established => StateEvent::RcvSynAck,
-            SeedState::SynReceived => StateEvent::RcvSyn,
-        });
-        connection.has_syn_data = seed.syn_data_sent > 0 && seed.syn_data_acked == seed.syn_data_sent;
-        connection.sends_syn_data_again = seed.syn_data_sent > seed.syn_data_acked;
-        if seed.state == SeedState::SynReceived {
-            connection.snd.una = seed.iss;
-            connection.snd.nxt = seed.iss + 1 + u32::from(seed.syn_data_sent);
-        }
-        connection
+        Connection::new(seed.flow, session, now, path_mtu, &agreed, shared)
     }
 
     /// A connection whose handshake a listener's peer completed. Its window comes with the segment that did.
     pub(crate) fn from_syn_received(
         record: &SynReceived,
-        options: SocketOptions,
+        options: &SocketOptions,
         session: SessionId,
         now: Instant,
         path_mtu: u16,
@@ -278,6 +288,12 @@ impl Connection {
     ) -> Connection {
         let agreed = Agreed {
             options,
+            state: State::SynReceived.after(StateEvent::RcvAckOfSyn),
+            is_active_open: false,
+            sent: (record.iss + 1, record.iss + 1),
+            rcv_edge: record.edge(),
+            has_syn_data: false,
+            sends_syn_data_again: false,
             iss: record.iss,
             irs: record.irs,
             wnd: u32::from(record.peer_wnd),
@@ -290,12 +306,8 @@ impl Connection {
                 .is_sample
                 .then(|| u32::try_from(now.micros_since(record.sent)).unwrap_or(u32::MAX)),
             syn_retransmitted: record.retransmits > 0,
-            syn_data_acked: 0,
         };
-        let mut connection = Connection::new(record.flow, session, now, path_mtu, &agreed, shared);
-        connection.state = State::SynReceived.after(StateEvent::RcvAckOfSyn);
-        connection.rcv.edge = record.edge();
-        connection
+        Connection::new(record.flow, session, now, path_mtu, &agreed, shared)
     }
 
     fn new(
@@ -303,7 +315,7 @@ impl Connection {
         session: SessionId,
         now: Instant,
         path_mtu: u16,
-        agreed: &Agreed,
+        agreed: &Agreed<'_>,
         shared: &Shared,
     ) -> Connection {
         let (snd_scale, rcv_scale) = agreed.scales.unwrap_or((0, 0));
@@ -329,20 +341,12 @@ impl Connection {
             }
         }
         let rcv_nxt = agreed.irs + 1;
-        let snd_nxt = agreed.iss + 1 + u32::from(agreed.syn_data_acked);
+        let (una, nxt) = agreed.sent;
         let mut connection = Connection {
-            snd: Send {
-                una: snd_nxt,
-                nxt: snd_nxt,
-                wnd: agreed.wnd,
-                wl1: agreed.irs,
-                wl2: snd_nxt,
-                wnd_max: agreed.wnd,
-            },
+            snd: Send { una, nxt, wnd: agreed.wnd, wl1: agreed.irs, wl2: una, wnd_max: agreed.wnd },
             rcv: Receive {
                 nxt: rcv_nxt,
-                // What the SYN announced, unscaled.
-                edge: rcv_nxt + u32::from(syn_window(&agreed.options)),
+                edge: agreed.rcv_edge,
                 last_ack_sent: rcv_nxt,
                 fin: rcv_nxt,
                 recent: [rcv_nxt; 4],
@@ -354,7 +358,7 @@ impl Connection {
                 offset,
             },
             session,
-            state: State::Closed,
+            state: agreed.state,
             has_timestamps,
             has_sack: agreed.sack,
             ecn: Ecn::new(agreed.ecn, agreed.iss + 1),
@@ -384,9 +388,9 @@ impl Connection {
             ack_at: Instant::FAR,
             last_sent: now,
             flight_at: now,
-            pacer: Pacer::of(&agreed.options, &cc),
+            pacer: Pacer::of(agreed.options, &cc),
             rx_capacity: agreed.options.rx_window,
-            sample_end: snd_nxt,
+            sample_end: nxt,
             cc,
             rtt,
             recovery: None,
@@ -404,15 +408,15 @@ impl Connection {
             challenges: 0,
             is_unreachable: false,
             has_scaling: agreed.scales.is_some(),
-            is_active_open: false,
+            is_active_open: agreed.is_active_open,
             small_end: agreed.iss,
             last_len: 0,
             dscp: agreed.options.dscp & 63,
             mtu_tick: Connection::mtu_tick(now),
             len_sampled: 0,
-            extras: Extras::of(&agreed.options, now),
-            sends_syn_data_again: false,
-            has_syn_data: false,
+            extras: Extras::of(agreed.options, now),
+            sends_syn_data_again: agreed.sends_syn_data_again,
+            has_syn_data: agreed.has_syn_data,
             mss_max,
             peer_mss,
             path_mtu,

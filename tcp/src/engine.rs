@@ -209,7 +209,7 @@ impl Engine {
         if let Some((_, target)) = found {
             let FlowTarget::TimeWait(key) = target else { return Err(FlowTaken) };
             let Shared { config, secrets, .. } = &self.shared;
-            let may = |record: &TimeWait| record.may_be_opened(&syn.header, config.time_wait, secrets);
+            let may = |record: &TimeWait| record.may_be_opened(&syn.header(), config.time_wait, secrets);
             if !self.time_waits.get(key).is_some_and(may) {
                 return Err(FlowTaken);
             }
@@ -279,22 +279,6 @@ impl Engine {
         true
     }
 
-    /// Main handed a connection over, but there is no session for it: the peer is reset, the flow is let go.
-    pub fn refuse_seed<O: Output>(
-        &mut self,
-        now: Instant,
-        seed: &ConnectionSeed,
-        out: &mut O,
-        events: &mut Vec<TransportEvent>,
-    ) {
-        if self.forget_half_open(&seed.flow, seed.half_open, events) {
-            let nobody = SessionId(hoststack_transport::Key { slot: 0, generation: 0 });
-            let mut connection =
-                Connection::from_seed(seed, nobody, now, out.path_mtu(&seed.flow), &self.shared);
-            connection.send_reset(&mut self.shared, now, out);
-        }
-    }
-
     /// Bytes that are no TCP segment came with a good checksum.
     pub fn count_malformed(&mut self) {
         self.shared.drops.count(DropReason::Malformed);
@@ -309,7 +293,7 @@ impl Engine {
     pub fn establish<L: SessionLayer, O: Output>(
         &mut self,
         now: Instant,
-        seed: ConnectionSeed,
+        seed: Box<ConnectionSeed>,
         session: SessionId,
         layer: &mut L,
         out: &mut O,
@@ -320,11 +304,11 @@ impl Engine {
             return Err(EstablishError::NoFlow);
         };
         self.half_opens.remove(half_open);
-        let connection = Connection::from_seed(&seed, session, now, out.path_mtu(&flow), &self.shared);
-        let Ok(key) = self.connections.insert_with(|_| connection) else {
+        let (path_mtu, shared) = (out.path_mtu(&flow), &self.shared);
+        let make = |_| Connection::from_seed(&seed, session, now, path_mtu, shared);
+        let Ok(key) = self.connections.insert_with(make) else {
             self.flows.remove(word);
-            let mut connection =
-                Connection::from_seed(&seed, session, now, out.path_mtu(&flow), &self.shared);
+            let mut connection = Connection::from_seed(&seed, session, now, path_mtu, &self.shared);
             connection.send_reset(&mut self.shared, now, out);
             events.push(TransportEvent::FlowGone { flow });
             return Err(EstablishError::Full);
@@ -352,23 +336,21 @@ impl Engine {
         Ok(ConnectionId(key))
     }
 
-    /// Main handed a connection over, but its outcome is decided otherwise (cancelled, no room for its session): resets
-    /// the peer and removes the flow. Returns whether the flow was there.
+    /// Main handed a connection over, but its outcome is decided otherwise (cancelled, no room for its session): if the
+    /// flow is there it is removed, and the peer reset.
     pub fn refuse<O: Output>(
         &mut self,
         now: Instant,
         seed: &ConnectionSeed,
         out: &mut O,
         events: &mut Vec<TransportEvent>,
-    ) -> bool {
-        let was_there = self.forget_half_open(&seed.flow, seed.half_open, events);
-        if was_there {
+    ) {
+        if self.forget_half_open(&seed.flow, seed.half_open, events) {
             let no_session = SessionId(Key { slot: 0, generation: u32::MAX });
             let mut connection =
                 Connection::from_seed(seed, no_session, now, out.path_mtu(&seed.flow), &self.shared);
             connection.send_reset(&mut self.shared, now, out);
         }
-        was_there
     }
 
     // ---- listeners ----
@@ -508,8 +490,11 @@ impl Engine {
 
     /// When [`Engine::poll`] must be called next at the latest. It may be earlier than anything that happens.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let queues = [self.time_waits.next_deadline(), self.syn_acks.front().map(|first| first.0)];
-        queues.into_iter().chain([self.shared.wheel.next_deadline()]).flatten().min()
+        Instant::earliest([
+            self.time_waits.next_deadline(),
+            self.syn_acks.front().map(|first| first.0),
+            self.shared.wheel.next_deadline(),
+        ])
     }
 }
 

@@ -3,14 +3,16 @@
 //!
 //! A record is freed in one place, [`HalfOpens::settled`]'s [`HalfOpenAction::Deleted`], whatever became of the open.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
     ConnectFailure, EarlyData, FlowKey, Full, HalfOpenId, Instant, Key, Pool, SocketOptions, TimerWheel,
 };
-use hoststack_wire::{FastOpenCookie, Flags, Options, SegmentHeader, SeqNum, Timestamps};
+use hoststack_wire::{FastOpenCookie, Flags, SeqNum};
 
 use crate::config::{TcpConfig, rx_scale, syn_window};
 use crate::describe::{HalfOpenInfo, HalfOpenState};
@@ -24,7 +26,6 @@ use crate::state::{State, StateEvent};
 
 /// What main is to do for a half-open, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant)] // they pass through a recycled vector, one after the other
 pub enum HalfOpenAction {
     /// Have the flow's worker send this SYN (`Engine::open` before, if it is the first).
     SendSyn {
@@ -40,7 +41,7 @@ pub enum HalfOpenAction {
         /// Whose.
         user: HalfOpenUser,
         /// The connection.
-        seed: ConnectionSeed,
+        seed: Box<ConnectionSeed>,
     },
     /// The attempt failed. The record stays until it is settled.
     Failed {
@@ -105,19 +106,24 @@ pub struct HalfOpenCounters {
 /// No SYN carries more data than what is left beside the longest option list: as much as the peer's MSS surely holds.
 const OPTIONS_LEN_MAX: u16 = 40;
 
+/// What the first SYN of a Fast Open says (RFC 7413 §4.2.1).
+struct FastOpenTry {
+    option: FastOpenCookie,
+    /// How much of the early data goes with it, in bytes.
+    data_len: u16,
+}
+
 struct HalfOpen {
     flow: FlowKey,
     user: HalfOpenUser,
     iss: SeqNum,
-    options: SocketOptions,
+    options: Arc<SocketOptions>,
     state: HalfOpenState,
     /// MSS that our SYN announces.
     local_mss: u16,
     attempts: u8,
-    /// The option of the first SYN, and how much of the early data goes with it.
-    fast_open: Option<FastOpenCookie>,
-    syn_data: u16,
-    early_data: EarlyData,
+    /// With the Fast Open option in its first SYN.
+    fast_open: Option<Box<FastOpenTry>>,
     soft_error: Option<IcmpError>,
     timestamp_offset: u32,
     last_tsval: u32,
@@ -137,50 +143,42 @@ impl HalfOpen {
         }
     }
 
-    /// The SYN, sent now.
-    fn syn(&mut self, now: Instant, config: &TcpConfig) -> Syn {
+    /// Bytes of early data in its first SYN.
+    fn syn_data_len(&self) -> u16 {
+        self.fast_open.as_ref().map_or(0, |fast_open| fast_open.data_len)
+    }
+
+    /// The SYN, sent now; with the early data if it is the first.
+    fn syn(&mut self, now: Instant, early_data: Option<&EarlyData>, config: &TcpConfig) -> Syn {
         let first = self.attempts == 0;
-        let options = Options {
-            // RFC 9293 §3.7.1 (MUST-14, SHLD-5, MAY-3): in every SYN.
-            mss: Some(self.local_mss),
-            window_scale: self.options.window_scale.then(|| rx_scale(&self.options)),
-            sack_permitted: self.options.sack,
-            timestamps: self.options.timestamps.then(|| {
-                self.last_tsval = timestamp_clock(now, self.timestamp_offset);
-                Timestamps { val: self.last_tsval, ecr: 0 }
-            }),
-            // RFC 7413 §4.2.1 (and §4.1.3.1): a SYN that is sent again has neither option nor data, in case they were why
-            // the first was lost.
-            fast_open: self.fast_open.filter(|_| first),
-            profile: config.option_profile,
-            ..Options::default()
-        };
         self.attempts = self.attempts.saturating_add(1);
+        if self.options.timestamps {
+            self.last_tsval = timestamp_clock(now, self.timestamp_offset);
+        }
+        // RFC 7413 §4.2.1 (and §4.1.3.1): a SYN that is sent again has neither option nor data, in case they were why the
+        // first was lost.
+        let fast_open = self.fast_open.as_ref().filter(|_| first);
         Syn {
             flow: self.flow,
             iss: self.iss,
-            header: SegmentHeader {
-                src_port: self.flow.local.port,
-                dst_port: self.flow.remote.port,
-                seq: self.iss,
-                ack: SeqNum(0),
-                flags: ecn::syn_flags(&self.options, first),
-                // The window of a SYN is never scaled (RFC 7323 §2.2).
-                wnd: syn_window(&self.options),
-                urgent: 0,
-                options,
-            },
+            flags: ecn::syn_flags(&self.options, first),
+            wnd: syn_window(&self.options),
+            mss: self.local_mss,
+            window_scale: self.options.window_scale.then(|| rx_scale(&self.options)),
+            has_sack: self.options.sack,
+            tsval: self.options.timestamps.then_some(self.last_tsval),
+            fast_open: fast_open.map(|fast_open| Box::new(fast_open.option)),
+            profile: config.option_profile,
             first,
-            data: if first { self.early_data.clone() } else { EarlyData::NONE },
-            data_len: if first { self.syn_data } else { 0 },
+            data: early_data.filter(|_| fast_open.is_some()).cloned().unwrap_or(EarlyData::NONE),
+            data_len: fast_open.map_or(0, |fast_open| fast_open.data_len),
             dscp: self.options.dscp & 63,
         }
     }
 
-    /// How much of the early data goes with the SYN to a server whose MSS is known.
-    fn syn_data_len(&self, peer_mss: u16) -> u16 {
-        let room = self.local_mss.min(peer_mss).saturating_sub(OPTIONS_LEN_MAX);
-        u16::try_from(self.early_data.len()).unwrap_or(u16::MAX).min(room)
+    /// How much early data may go with the SYN to a server whose MSS is known.
+    fn syn_room(&self, peer_mss: u16) -> u16 {
+        self.local_mss.min(peer_mss).saturating_sub(OPTIONS_LEN_MAX)
     }
 
     /// From SYN to SYN-ACK. RFC 6298 §3 (Karn): of a SYN that was sent twice only if the echoed timestamp tells which one
@@ -202,7 +200,7 @@ impl HalfOpen {
             half_open: id,
             user: self.user,
             state,
-            options: self.options,
+            options: *self.options,
             iss: self.iss,
             irs: segment.header.seq,
             peer_wnd: segment.header.wnd,
@@ -223,10 +221,10 @@ impl HalfOpen {
             }),
             rtt_us: if state == SeedState::Established { self.round_trip_us(segment) } else { None },
             syn_retransmitted: self.attempts > 1,
-            syn_data_sent: self.syn_data,
+            syn_data_sent: self.syn_data_len(),
             syn_data_acked: if state == SeedState::Established {
                 // The worker saw that it lies within what was sent.
-                segment.header.ack.since(self.iss + 1).min(self.syn_data.into()) as u16
+                segment.header.ack.since(self.iss + 1).min(self.syn_data_len().into()) as u16
             } else {
                 0
             },
@@ -280,23 +278,22 @@ impl HalfOpens {
         now: Instant,
         flow: FlowKey,
         user: HalfOpenUser,
-        options: SocketOptions,
+        options: impl Into<Arc<SocketOptions>>,
         early_data: EarlyData,
         mtu: u16,
         deadline: Instant,
         actions: &mut Vec<HalfOpenAction>,
     ) -> Result<HalfOpenId, Full> {
+        let options = options.into();
         let mut half_open = HalfOpen {
             flow,
             user,
             iss: self.secrets.isn(now, &flow),
-            options,
             state: HalfOpenState::SynSent,
             local_mss: crate::output::local_mss(&flow, mtu, options.mss_max),
+            options,
             attempts: 0,
             fast_open: None,
-            syn_data: 0,
-            early_data,
             soft_error: None,
             timestamp_offset: self.secrets.timestamp_offset(&flow),
             last_tsval: 0,
@@ -305,28 +302,36 @@ impl HalfOpens {
             deadline,
             wheel_at: Instant::FAR,
         };
-        if options.fast_open {
-            match self.cookies.attempt(now, &flow) {
+        if half_open.options.fast_open {
+            let asked = match self.cookies.attempt(now, &flow) {
                 // Also without data, as in Linux: the server sees that the cookie is still good.
                 Attempt::Cookie(cookie, mss) => {
-                    half_open.fast_open = Some(cookie);
-                    half_open.syn_data = half_open.syn_data_len(mss);
+                    let room = half_open.syn_room(mss);
+                    let data_len = u16::try_from(early_data.len()).unwrap_or(u16::MAX).min(room);
+                    Some(FastOpenTry { option: cookie, data_len })
                 }
-                Attempt::Request => half_open.fast_open = Some(FastOpenCookie::REQUEST),
-                Attempt::Plain => {}
-            }
+                Attempt::Request => Some(FastOpenTry { option: FastOpenCookie::REQUEST, data_len: 0 }),
+                Attempt::Plain => None,
+            };
+            half_open.fast_open = asked.map(Box::new);
         }
-        let has_data = half_open.syn_data > 0;
+        let has_data = half_open.syn_data_len() > 0;
         let id = HalfOpenId(self.pool.insert(half_open)?);
         self.counters.opened += 1;
         self.counters.fast_opens += u64::from(has_data);
-        self.send_syn(now, id, actions);
+        self.send_syn(now, id, Some(&early_data), actions);
         Ok(id)
     }
 
-    fn send_syn(&mut self, now: Instant, id: HalfOpenId, actions: &mut Vec<HalfOpenAction>) {
+    fn send_syn(
+        &mut self,
+        now: Instant,
+        id: HalfOpenId,
+        early_data: Option<&EarlyData>,
+        actions: &mut Vec<HalfOpenAction>,
+    ) {
         let Some(half_open) = self.pool.get_mut(id.0) else { return };
-        let syn = half_open.syn(now, &self.config);
+        let syn = half_open.syn(now, early_data, &self.config);
         // RFC 6298 §5.5: doubled with each. RFC 9293 §3.8.3 (MUST-22): as for data.
         let back_off = self.config.rto_initial * (1 << (half_open.attempts - 1).min(16));
         half_open.retransmit_at = now + back_off.min(self.config.rto_max);
@@ -381,7 +386,7 @@ impl HalfOpens {
         half_open.state = HalfOpenState::HandedOver;
         Self::learn(&mut self.cookies, &mut self.counters, half_open, segment);
         self.counters.established += 1;
-        let (user, seed) = (half_open.user, half_open.establish(id, segment, state));
+        let (user, seed) = (half_open.user, Box::new(half_open.establish(id, segment, state)));
         actions.push(HalfOpenAction::Establish { half_open: id, user, seed });
     }
 
@@ -409,7 +414,7 @@ impl HalfOpens {
         cookies.learn(flow, cookie, mss);
         let acked = header.ack.since(half_open.iss + 1);
         if acked > 0 || half_open.attempts == 1 {
-            let is_all = acked > 0 && acked == u32::from(half_open.syn_data);
+            let is_all = acked > 0 && acked == u32::from(half_open.syn_data_len());
             counters.fast_opens_accepted += u64::from(is_all);
             cookies.on_passed(flow);
         } else {
@@ -433,8 +438,8 @@ impl HalfOpens {
             let mtu = mtu.max(crate::pmtud::least_path_mtu(&half_open.flow));
             let mss = crate::output::local_mss(&half_open.flow, mtu, half_open.options.mss_max);
             half_open.local_mss = half_open.local_mss.min(mss);
-            if half_open.syn_data > 0 && half_open.attempts == 1 {
-                self.send_syn(now, error.half_open, actions);
+            if half_open.syn_data_len() > 0 && half_open.attempts == 1 {
+                self.send_syn(now, error.half_open, None, actions);
             }
             return;
         }
@@ -512,16 +517,13 @@ impl HalfOpens {
             };
             self.fail(id, cause, actions);
         } else {
-            self.send_syn(now, id, actions);
+            self.send_syn(now, id, None, actions);
         }
     }
 
     /// When [`HalfOpens::poll`] must be called next at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        match (self.wheel.next_deadline(), self.first.front()) {
-            (Some(a), Some(&(b, _))) => Some(a.min(b)),
-            (a, b) => a.or(b.map(|first| first.0)),
-        }
+        Instant::earliest([self.wheel.next_deadline(), self.first.front().map(|first| first.0)])
     }
 
     /// Number of half-opens, settled ones not included.

@@ -91,7 +91,7 @@ pub(crate) fn send_syn<O: Output>(shared: &mut Shared, syn: &Syn, out: &mut O) {
     shared.counters.segments_out += 1;
     shared.counters.bytes_out += payload.len() as u64;
     shared.counters.fast_opens_out += u64::from(!payload.is_empty());
-    out.send(&syn.flow, &syn.header, syn.dscp << 2, payload.len(), |into| into.copy_from_slice(payload));
+    out.send(&syn.flow, &syn.header(), syn.dscp << 2, payload.len(), |into| into.copy_from_slice(payload));
 }
 
 /// Why nothing (more) is sent.

@@ -1,7 +1,9 @@
 //! Plain values that cross between main and workers: they are `Send`, hold no reference and name no pool's insides.
 
+use alloc::boxed::Box;
+
 use hoststack_transport::{AppWorkerId, EarlyData, FlowKey, HalfOpenId, Instant, Key, SocketOptions};
-use hoststack_wire::{SegmentHeader, SeqNum};
+use hoststack_wire::{FastOpenCookie, Flags, OptionProfile, Options, SegmentHeader, SeqNum, Timestamps};
 
 /// Whose active open it is: copied into all that is said about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -12,15 +14,23 @@ pub struct HalfOpenUser {
     pub half_open: Key,
 }
 
-/// A SYN that a worker is to send for main.
+/// A SYN that a worker is to send for main: what its header is made of, in half of a header's size, for every connect
+/// sends one through a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Syn {
     /// The flow.
     pub flow: FlowKey,
     /// ISS: what the worker judges answers against.
     pub iss: SeqNum,
-    /// The header as it is to be sent.
-    pub header: SegmentHeader,
+    pub(crate) flags: Flags,
+    /// SEG.WND, never scaled (RFC 7323 §2.2).
+    pub(crate) wnd: u16,
+    pub(crate) mss: u16,
+    pub(crate) window_scale: Option<u8>,
+    pub(crate) has_sack: bool,
+    pub(crate) tsval: Option<u32>,
+    pub(crate) fast_open: Option<Box<FastOpenCookie>>,
+    pub(crate) profile: OptionProfile,
     /// Not a retransmission: the worker inserts the flow (`Engine::open`) before it sends it.
     pub first: bool,
     /// The connect's early data, if some of it goes with this SYN (RFC 7413 §4.2.1).
@@ -32,6 +42,29 @@ pub struct Syn {
 }
 
 impl Syn {
+    /// The header as it is to be sent.
+    pub fn header(&self) -> SegmentHeader {
+        SegmentHeader {
+            src_port: self.flow.local.port,
+            dst_port: self.flow.remote.port,
+            seq: self.iss,
+            ack: SeqNum(0),
+            flags: self.flags,
+            wnd: self.wnd,
+            urgent: 0,
+            options: Options {
+                // RFC 9293 §3.7.1 (MUST-14, SHLD-5, MAY-3): in every SYN.
+                mss: Some(self.mss),
+                window_scale: self.window_scale,
+                sack_permitted: self.has_sack,
+                timestamps: self.tsval.map(|val| Timestamps { val, ecr: 0 }),
+                fast_open: self.fast_open.as_deref().copied(),
+                profile: self.profile,
+                ..Options::default()
+            },
+        }
+    }
+
     /// The data that it carries.
     pub fn payload(&self) -> &[u8] {
         self.data.as_slice().get(..usize::from(self.data_len)).unwrap_or(&[])

@@ -56,9 +56,16 @@ struct Entry<T> {
 }
 
 struct Chunk<T> {
+    /// Entries are never taken out: that would copy a large value, only to drop the copy.
     slab: Slab<Entry<T>>,
-    /// Generation that the next occupant of each slot gets.
-    next: Vec<u32>,
+    /// Entries without a value whose slot may be used again, the latest on top: it is in the cache.
+    free: Vec<u16>,
+}
+
+impl<T> Chunk<T> {
+    fn has_room(&self) -> bool {
+        !self.free.is_empty() || self.slab.len() < self.slab.capacity()
+    }
 }
 
 /// Where memory or numbers are taken for a connection: each place can refuse, and a simulated fault makes it.
@@ -164,18 +171,27 @@ impl<T> Pool<T> {
             Some(&c) => c as usize,
             None => {
                 let room = CHUNK.min(self.limit - self.chunks.len() * CHUNK);
-                self.chunks.push(Chunk { slab: Slab::with_capacity(room), next: alloc::vec![0; room] });
+                self.chunks.push(Chunk { slab: Slab::with_capacity(room), free: Vec::new() });
                 self.roomy.push(self.chunks.len() as u32 - 1);
                 self.chunks.len() - 1
             }
         };
         let chunk = &mut self.chunks[c];
-        let vacant = chunk.slab.vacant_entry();
-        let slot = vacant.key();
-        let generation = chunk.next[slot];
-        let key = Key { slot: ((c as u32) << CHUNK_BITS) | slot as u32, generation };
-        vacant.insert(Entry { generation, value: Some(make(key)) });
-        if chunk.slab.len() == chunk.next.len() {
+        let key_of =
+            |slot: usize, generation| Key { slot: ((c as u32) << CHUNK_BITS) | slot as u32, generation };
+        let key = if let Some(&slot) = chunk.free.last() {
+            let entry = &mut chunk.slab[slot.into()];
+            let key = key_of(slot.into(), entry.generation);
+            entry.value = Some(make(key));
+            chunk.free.pop();
+            key
+        } else {
+            let vacant = chunk.slab.vacant_entry();
+            let key = key_of(vacant.key(), 0);
+            vacant.insert(Entry { generation: 0, value: Some(make(key)) });
+            key
+        };
+        if !chunk.has_room() {
             self.roomy.pop();
         }
         self.len += 1;
@@ -193,9 +209,7 @@ impl<T> Pool<T> {
     /// The value at `key`, unless it was removed.
     #[inline]
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let chunk = self.chunks.get_mut((key.slot >> CHUNK_BITS) as usize)?;
-        let entry = chunk.slab.get_mut(key.slot as usize & (CHUNK - 1))?;
-        if entry.generation == key.generation { entry.value.as_mut() } else { None }
+        self.get_slot_mut(key)?.as_mut()
     }
 
     /// Whether `key` names a value.
@@ -218,26 +232,43 @@ impl<T> Pool<T> {
 
     /// Takes the value at `key` out.
     pub fn remove(&mut self, key: Key) -> Option<T> {
-        let c = key.slot >> CHUNK_BITS;
-        let chunk = self.chunks.get_mut(c as usize)?;
-        let slot = key.slot as usize & (CHUNK - 1);
-        let entry = chunk.slab.get_mut(slot).filter(|entry| entry.generation == key.generation)?;
+        let value = self.get_slot_mut(key)?.take()?;
+        self.vacate(key);
+        Some(value)
+    }
+
+    /// Drops the value at `key` where it is: cheaper than [`Pool::remove`] for a large one. Whether there was one.
+    pub fn discard(&mut self, key: Key) -> bool {
+        let Some(slot) = self.get_slot_mut(key).filter(|slot| slot.is_some()) else { return false };
+        *slot = None;
+        self.vacate(key);
+        true
+    }
+
+    /// The place of `key`'s value, taken or not.
+    #[inline]
+    fn get_slot_mut(&mut self, key: Key) -> Option<&mut Option<T>> {
+        let chunk = self.chunks.get_mut((key.slot >> CHUNK_BITS) as usize)?;
+        let entry = chunk.slab.get_mut(key.slot as usize & (CHUNK - 1))?;
+        (entry.generation == key.generation).then_some(&mut entry.value)
+    }
+
+    /// The slot of `key`, whose value is gone, is free.
+    fn vacate(&mut self, key: Key) {
+        self.len -= 1;
         if key.generation >= GENERATION_MAX {
-            // The slot stays occupied by nothing, for ever: its generation would wrap and a stale key would match.
-            let value = entry.value.take()?;
+            // It stays occupied by nothing, for ever: its generation would wrap and a stale key would match.
             self.retired += 1;
-            self.len -= 1;
-            return Some(value);
+            return;
         }
-        entry.value.as_ref()?;
-        let was_full = chunk.slab.len() == chunk.next.len();
-        chunk.next[slot] = key.generation + 1;
-        let entry = chunk.slab.remove(slot);
-        if was_full {
+        let c = key.slot >> CHUNK_BITS;
+        let (chunk, slot) = (&mut self.chunks[c as usize], key.slot as usize & (CHUNK - 1));
+        if !chunk.has_room() {
             self.roomy.push(c);
         }
-        self.len -= 1;
-        entry.value
+        chunk.slab[slot].generation = key.generation + 1;
+        // Cannot cut: a slot of a chunk.
+        chunk.free.push(slot as u16);
     }
 
     /// All values, with their keys, in slot order.
@@ -254,7 +285,7 @@ impl<T> Pool<T> {
     /// The first key of a slot, set as if it had been reused `generation` times.
     #[cfg(test)]
     fn age(&mut self, slot: u32, generation: u32) {
-        self.chunks[(slot >> CHUNK_BITS) as usize].next[slot as usize & (CHUNK - 1)] = generation;
+        self.chunks[(slot >> CHUNK_BITS) as usize].slab[slot as usize & (CHUNK - 1)].generation = generation;
     }
 }
 

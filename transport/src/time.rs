@@ -52,6 +52,16 @@ impl Instant {
     pub const fn plus_micros(self, micros: u64) -> Instant {
         Instant(self.0.saturating_add(micros))
     }
+
+    /// The earliest of some deadlines; none if there is none.
+    #[inline]
+    pub fn earliest<const N: usize>(deadlines: [Option<Instant>; N]) -> Option<Instant> {
+        let mut earliest = Instant::FAR;
+        for deadline in deadlines {
+            earliest = earliest.min(deadline.unwrap_or(Instant::FAR));
+        }
+        (earliest != Instant::FAR).then_some(earliest)
+    }
 }
 
 impl Add<Duration> for Instant {
@@ -91,5 +101,12 @@ mod tests {
         assert_eq!(late - early, Duration::from_micros(4));
         assert_eq!(early - late, Duration::ZERO);
         assert_eq!(Instant::FAR + Duration::from_secs(1), Instant::FAR);
+    }
+
+    #[test]
+    fn the_earliest_deadline_is_found_among_some_that_are_none() {
+        let at = |micros| Some(Instant::from_micros(micros));
+        assert_eq!(Instant::earliest([at(7), None, at(5), at(9)]), at(5));
+        assert_eq!(Instant::earliest([None, None]), None);
     }
 }

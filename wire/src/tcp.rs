@@ -479,9 +479,20 @@ impl Options {
         self.sack.as_slice().len().min(room.saturating_sub(4) / 8)
     }
 
+    /// Whether there is nothing but timestamps, if these: nearly every segment.
+    #[inline]
+    const fn is_timestamps_only(&self) -> bool {
+        let is_of_syn =
+            self.mss.is_some() | self.sack_permitted | self.window_scale.is_some() | self.fast_open.is_some();
+        !is_of_syn && self.sack.len == 0
+    }
+
     /// Bytes on the wire: a multiple of 4, at most 40. SACK blocks that do not fit are left out.
     #[inline]
     pub fn len(&self) -> usize {
+        if self.is_timestamps_only() {
+            return 12 * usize::from(self.timestamps.is_some());
+        }
         let blocks = self.sack_fit();
         self.fixed_len() + if blocks == 0 { 0 } else { 4 + 8 * blocks }
     }
@@ -496,6 +507,16 @@ impl Options {
     /// §3.1: each has its length (MUST-68); nothing comes after an End of List (MUST-69).
     #[inline]
     fn emit(&self, into: &mut [u8]) -> usize {
+        if !self.is_timestamps_only() {
+            return self.emit_any(into);
+        }
+        let Some(timestamps) = self.timestamps else { return 0 };
+        let at = put(into, 0, &NOP_NOP_TIMESTAMPS);
+        let at = put(into, at, &timestamps.val.to_be_bytes());
+        put(into, at, &timestamps.ecr.to_be_bytes())
+    }
+
+    fn emit_any(&self, into: &mut [u8]) -> usize {
         let mut at = 0;
         if let Some(mss) = self.mss {
             let [a, b] = mss.to_be_bytes();

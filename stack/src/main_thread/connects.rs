@@ -2,6 +2,7 @@
 //! one outcome sent to the worker that tells it, and the delete notification that frees.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hoststack_app::{CancelError, ConnectOptions};
@@ -23,6 +24,19 @@ const ATTEMPTS_MAX: u8 = 8;
 /// The half-open of a request for which there was no room: it names nothing.
 const NO_HALF_OPEN: Key = Key { slot: u32::MAX, generation: u32::MAX };
 
+/// The socket options of the latest connect: those of the next are mostly the same, and then they are kept once.
+#[derive(Default)]
+pub(super) struct SharedOptions(Arc<SocketOptions>);
+
+impl SharedOptions {
+    fn share(&mut self, options: SocketOptions) -> Arc<SocketOptions> {
+        if *self.0 != options {
+            self.0 = Arc::new(options);
+        }
+        self.0.clone()
+    }
+}
+
 impl Main {
     /// A connect request, made at `made`, arrived. Exactly one outcome follows.
     pub(super) fn connect(
@@ -37,6 +51,8 @@ impl Main {
         let wanted = options.worker.filter(|worker| worker.index() < self.config.workers);
         let worker = wanted.unwrap_or_else(|| self.least_loaded());
         let ledger = self.ledger.clone();
+        let socket = SocketOptions { rx_window: options.fifos.rx_capacity, ..options.socket };
+        let socket = self.socket_options.share(socket);
         let Some(record) = self.app_workers.get_mut(app_worker.0) else {
             debug_assert!(false, "an app worker's slot is freed after every request that was made for it");
             self.connects_orphaned += 1;
@@ -72,7 +88,7 @@ impl Main {
             local_addr: options.local_addr,
             local_port: options.local_port,
             owns_tuple: false,
-            socket: options.socket,
+            socket,
             early_data,
         });
         let Ok(key) = inserted else {
@@ -150,13 +166,12 @@ impl Main {
             Err(_) => return Err(ConnectFailure::AddressInUse),
         };
         let mtu = self.router.mtu(next_hop).unwrap_or(576);
-        let socket = SocketOptions { rx_window: session.options.rx_capacity, ..session.socket };
         let user = HalfOpenUser { app_worker, half_open: key };
         let opened = self.half_opens.open(
             now,
             flow,
             user,
-            socket,
+            session.socket.clone(),
             // All attempts have the same.
             session.early_data.clone(),
             u16::try_from(mtu).unwrap_or(u16::MAX),
@@ -240,7 +255,7 @@ impl Main {
                     session.state = HalfOpenState::HandedOver;
                     let command = Command::Establish {
                         ticket,
-                        seed: Box::new(Seed::Tcp(seed)),
+                        seed: Seed::Tcp(seed),
                         deadline: session.deadline,
                         options: session.options,
                         early_data: std::mem::take(&mut session.early_data),
@@ -282,10 +297,10 @@ impl Main {
     fn establish_again(&self, first: &Command) -> Option<Command> {
         let Command::Establish { ticket, seed, deadline, options, early_data } = first else { return None };
         let (connect, half_open, app_worker) = (ticket.connect(), ticket.half_open(), ticket.app_worker());
-        let Seed::Tcp(seed) = **seed;
+        let Seed::Tcp(seed) = seed;
         Some(Command::Establish {
             ticket: ConnectTicket::mint(connect, half_open, app_worker, ticket.opaque(), self.ledger.clone()),
-            seed: Box::new(Seed::Tcp(seed)),
+            seed: Seed::Tcp(seed.clone()),
             deadline: *deadline,
             options: *options,
             early_data: early_data.clone(),

@@ -85,7 +85,7 @@ impl Main {
             ListenerRecord { id: listener, app_worker, opaque: options.opaque, options: options.fifos };
         let socket = SocketOptions { rx_window: options.fifos.rx_capacity, ..options.socket };
         let (domain, backlog) = (options.domain, options.backlog);
-        self.broadcast(|| Command::Listen { record, domain, local, backlog, socket });
+        self.broadcast(|| Command::Listen { record, domain, local, backlog, socket: Box::new(socket) });
         Ok(listener)
     }
 

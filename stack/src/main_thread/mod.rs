@@ -80,6 +80,7 @@ pub(crate) struct Main {
     listeners: Pool<listeners::Listener>,
     endpoints: BTreeMap<(u16, IpAddr, u16), hoststack_transport::ListenerId>,
     connects: HashMap<ConnectId, (AppWorkerId, Key), IdHasher>,
+    socket_options: connects::SharedOptions,
     /// Connects under way per worker: its load, together with its sessions.
     in_flight: Vec<usize>,
     /// Requests that wait for a neighbour before their first attempt, and their deadlines.
@@ -123,6 +124,7 @@ impl Main {
             listeners: Pool::new(seed.config.listeners_max),
             endpoints: BTreeMap::new(),
             connects: HashMap::with_hasher(IdHasher::default()),
+            socket_options: connects::SharedOptions::default(),
             in_flight: vec![0; workers],
             waiting: BTreeMap::new(),
             wait_timers: TimerWheel::new(Instant::ZERO),
@@ -348,10 +350,12 @@ impl Main {
 
     fn next_deadline(&self) -> Option<Instant> {
         let router = self.router.next_deadline_us().map(Instant::from_micros);
-        [self.half_opens.next_deadline(), router, self.wait_timers.next_deadline(), self.detach_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        Instant::earliest([
+            self.half_opens.next_deadline(),
+            router,
+            self.wait_timers.next_deadline(),
+            self.detach_deadline(),
+        ])
     }
 
     fn flush(&mut self) {

@@ -65,7 +65,7 @@ impl Worker {
             Command::Listen { record, domain, local, backlog, socket } => {
                 let listener = record.id;
                 let result =
-                    self.tcp.listen(listener, domain, local, backlog, socket).map_err(|error| match error {
+                    self.tcp.listen(listener, domain, local, backlog, *socket).map_err(|error| match error {
                         hoststack_tcp::ListenError::InUse => hoststack_app::ListenError::InUse,
                         hoststack_tcp::ListenError::Full => hoststack_app::ListenError::NoRoom,
                     });
@@ -87,7 +87,7 @@ impl Worker {
             }
             Command::SendSyn { half_open, syn } => self.tcp.send_syn(now, &syn, half_open, &mut out!(self)),
             Command::Establish { ticket, seed, deadline, options, early_data } => {
-                self.establish(ticket, *seed, deadline, options, &early_data);
+                self.establish(ticket, seed, deadline, options, &early_data);
             }
             Command::Outcome { ticket, failure, attempt } => {
                 if let Some((half_open, flow)) = attempt {
@@ -183,7 +183,7 @@ impl Worker {
             }
             Err((ticket, failure)) => {
                 // The peer believes in the connection: it must hear that there is none.
-                self.tcp.refuse_seed(self.now, &seed, &mut out!(self), &mut self.events);
+                self.tcp.refuse(self.now, &seed, &mut out!(self), &mut self.events);
                 self.after_tcp();
                 self.outcomes.push_back((ticket, failure));
             }

@@ -223,15 +223,15 @@ impl Worker {
 
     /// When the worker has something to do by itself.
     fn next_deadline(&self) -> Option<Instant> {
-        let timers = [
+        let timers = Instant::earliest([
             self.tcp.next_deadline(),
             self.app_timers.next_deadline(),
             self.connect_timers.next_deadline(),
             self.detach_deadline(),
-        ];
-        let devices =
-            self.ports.iter().filter_map(|port| port.queue.next_deadline_us()).map(Instant::from_micros);
-        timers.into_iter().flatten().chain(devices).min()
+        ]);
+        self.ports.iter().fold(timers, |earliest, port| {
+            Instant::earliest([earliest, port.queue.next_deadline_us().map(Instant::from_micros)])
+        })
     }
 
     /// Whether something waits that another thread put there: the second look before sleeping.

@@ -26,13 +26,15 @@ impl Engine {
         reason: CloseReason,
         events: &mut Vec<TransportEvent>,
     ) {
-        let Some(connection) = self.take_connection(key) else { return };
-        self.remove_connection_flow(&connection.flow, key);
+        let Some(connection) = self.connections.get(key) else { return };
+        let flow = connection.flow;
         // RFC 9293 §3.6 (MUST-12): the reason tells a reset from a normal end.
         events.push(TransportEvent::Closed { session: connection.session, reason });
         if connection.is_active_open {
-            events.push(TransportEvent::FlowGone { flow: connection.flow });
+            events.push(TransportEvent::FlowGone { flow });
         }
+        self.discard_connection(key);
+        self.remove_connection_flow(&flow, key);
     }
 
     pub(super) fn enter_time_wait<L: SessionLayer, O: Output>(
@@ -43,13 +45,14 @@ impl Engine {
         out: &mut O,
         events: &mut Vec<TransportEvent>,
     ) {
-        if let Some(connection) = self.connections.get_mut(key)
-            && connection.is_ack_programmed
-        {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.is_ack_programmed {
             // Nothing will carry it any more.
             connection.send_ack(&mut self.shared, now, layer, out);
         }
-        let Some(connection) = self.take_connection(key) else { return };
+        let (flow, session) = (connection.flow, connection.session);
+        let record = TimeWait::of(connection, &self.shared.secrets);
+        self.discard_connection(key);
         if self.time_waits.is_full() {
             self.shared.drops.count(DropReason::TimeWaitOverflow);
             if let Some((key, oldest)) = self.time_waits.take_oldest() {
@@ -57,24 +60,22 @@ impl Engine {
             }
         }
         // RFC 9293 §3.6.1 (MUST-13): for 2 MSL.
-        let record = self
-            .time_waits
-            .insert(TimeWait::of(&connection, &self.shared.secrets), now + self.shared.config.time_wait);
-        let hash = self.table_hash(&connection.flow);
+        let record = self.time_waits.insert(record, now + self.shared.config.time_wait);
+        let hash = self.table_hash(&flow);
         self.flows.replace(FlowTarget::Connection(key).word(hash), FlowTarget::TimeWait(record).word(hash));
-        events.push(TransportEvent::Closed { session: connection.session, reason: CloseReason::Finished });
+        events.push(TransportEvent::Closed { session, reason: CloseReason::Finished });
     }
 
-    pub(super) fn take_connection(&mut self, key: Key) -> Option<Connection> {
-        let mut connection = self.connections.remove(key)?;
-        self.shared.counters.closed += 1;
-        if let Some(mut recovery) = connection.recovery.take() {
+    /// Drops a connection where it is; its flow entry is the caller's.
+    fn discard_connection(&mut self, key: Key) {
+        let recovery = self.connections.get_mut(key).and_then(|connection| connection.recovery.take());
+        self.shared.counters.closed += u64::from(self.connections.discard(key));
+        if let Some(mut recovery) = recovery {
             recovery.reset(SeqNum(0));
             if self.shared.spare.len() < SPARES_MAX {
                 self.shared.spare.push(recovery);
             }
         }
-        Some(connection)
     }
 
     pub(super) fn forget_time_wait(&mut self, key: Key, record: &TimeWait, events: &mut Vec<TransportEvent>) {

@@ -91,11 +91,14 @@ impl Engine {
     /// Takes the flow of a connection that is over out of the table. The ACK of a fast open may not have come: then the
     /// flow is its handshake's, which ends with it.
     pub(super) fn remove_connection_flow(&mut self, flow: &FlowKey, key: Key) {
-        match self.find_flow(self.table_hash(flow), flow) {
-            Some((_, FlowTarget::SynReceived(record))) => {
-                self.remove_syn_received(record);
-            }
-            _ => self.remove_flow(flow, FlowTarget::Connection(key)),
+        let hash = self.table_hash(flow);
+        if self.flows.remove(FlowTarget::Connection(key).word(hash)) {
+            return;
+        }
+        let found = self.find_flow(hash, flow);
+        debug_assert!(found.is_some(), "{flow}: a record's flow is in the table");
+        if let Some((_, FlowTarget::SynReceived(record))) = found {
+            self.remove_syn_received(record);
         }
     }
 

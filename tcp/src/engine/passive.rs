@@ -168,16 +168,15 @@ impl Engine {
         out: &mut O,
         events: &mut Vec<TransportEvent>,
     ) -> Result<Key, DropReason> {
-        let listener = self.listeners.get(record.listener).map(|listener| (listener.id, listener.options));
-        let Some((listener, options)) = listener else {
+        let Some(listener) = self.listeners.get(record.listener) else {
             unreachable!("unlisten removes the records of a listener with it")
         };
         let path_mtu = out.path_mtu(&record.flow);
         let no_session = SessionId(Key { slot: 0, generation: u32::MAX });
-        let connection =
-            Connection::from_syn_received(record, options, no_session, now, path_mtu, &self.shared);
-        let new = self.connections.insert(connection).map_err(|_| DropReason::AcceptNoRoom)?;
-        match layer.accept(listener, ConnectionId(new), &record.flow) {
+        let (options, shared) = (&listener.options, &self.shared);
+        let make = |_| Connection::from_syn_received(record, options, no_session, now, path_mtu, shared);
+        let new = self.connections.insert_with(make).map_err(|_| DropReason::AcceptNoRoom)?;
+        match layer.accept(listener.id, ConnectionId(new), &record.flow) {
             Ok(session) => {
                 if let Some(connection) = self.connections.get_mut(new) {
                     connection.session = session;
@@ -187,7 +186,7 @@ impl Engine {
                 Ok(new)
             }
             Err(error) => {
-                self.connections.remove(new);
+                self.connections.discard(new);
                 Err(match error {
                     AcceptError::NoListener => DropReason::AcceptNoListener,
                     AcceptError::NoRoom => DropReason::AcceptNoRoom,
