@@ -12,6 +12,7 @@
 //! | [`AppWorker::connected`] | the worker that owns the flow | once per connect request, whoever made it, wherever |
 //! | [`AppWorker::accepted`] | the worker that owns the flow | once per inbound session |
 //! | [`AppWorker::readable`], [`AppWorker::writable`] | the session's | after the session's announcement, any number |
+//! | [`AppWorker::urgent`] | the session's | as those; of one step, before `readable` |
 //! | [`AppWorker::peer_closed`] | the session's | at most once, after the last `readable` |
 //! | [`AppWorker::reset`] | the session's | at most once; `closed` follows at once |
 //! | [`AppWorker::closed`] | the session's | last of the session, once if it was announced |
@@ -69,7 +70,7 @@ pub trait Application: Send {
 /// An app worker's object on one worker. All its callbacks run on that worker's thread, none inside another, and
 /// each may call anything that [`Context`] offers.
 ///
-/// Order, per session: `accepted` or `connected` first; then `readable`, `writable` in any order and number;
+/// Order, per session: `accepted` or `connected` first; then `urgent`, `readable`, `writable` in any order and number;
 /// `peer_closed` after the last `readable`; `reset` at most once; `closed` last, exactly once. Per connect request:
 /// one `connected`.
 ///
@@ -94,6 +95,10 @@ pub trait AppWorker: Send {
     /// Bytes arrived since the last call that were not taken. At most once per session and step. An app that leaves
     /// bytes behind is called again when more arrive, or reads them when it likes.
     fn readable(&mut self, _ctx: &mut Context<'_>, _session: SessionHandle) {}
+
+    /// The peer calls data urgent, some of which is unread, that was not urgent before (RFC 9293 §3.8.5, MUST-32).
+    /// [`Context::urgent_left`] says how much; it is read in line like all other. At most once per session and step.
+    fn urgent(&mut self, _ctx: &mut Context<'_>, _session: SessionHandle) {}
 
     /// There is room to write again (a quarter of the fifo at least), after a write found less than it wanted.
     fn writable(&mut self, _ctx: &mut Context<'_>, _session: SessionHandle) {}

@@ -292,6 +292,18 @@ impl<'a> Context<'a> {
         self.own(session).map_or(0, |id| self.sessions.write(id, bytes))
     }
 
+    /// [`Context::write`] of bytes that are urgent, and with them all that was written before (RFC 9293 §3.8.5): the peer's
+    /// app is told where they end. New applications should not use it (SHLD-13): what the peer makes of it differs.
+    pub fn write_urgent(&mut self, session: SessionHandle, bytes: &[u8]) -> usize {
+        self.own(session).map_or(0, |id| self.sessions.write_urgent(id, bytes))
+    }
+
+    /// Bytes to read until the end of what the peer called urgent (RFC 9293 §3.8.5, MUST-33), which may be more than have
+    /// come yet; 0 if nothing unread is urgent.
+    pub fn urgent_left(&self, session: SessionHandle) -> usize {
+        self.own(session).and_then(|id| self.sessions.get(id)).map_or(0, |session| session.urgent_left())
+    }
+
     /// Room to write in place, at most `want` bytes that lie together; [`Context::commit`] queues them.
     pub fn reserve(&mut self, session: SessionHandle, want: usize) -> &mut [u8] {
         match self.own(session) {

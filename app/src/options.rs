@@ -92,7 +92,9 @@ impl ConnectOptions {
 
 fn fifos_are_valid(fifos: &SessionOptions) -> bool {
     let valid = 1..=FIFO_MAX;
-    valid.contains(&fifos.rx_capacity) && valid.contains(&fifos.tx_capacity)
+    valid.contains(&fifos.rx_capacity)
+        && valid.contains(&fifos.tx_capacity)
+        && fifos.tx_capacity_max <= FIFO_MAX
 }
 
 /// How to listen. `ListenOptions::on(endpoint)` and change what differs.

@@ -14,16 +14,26 @@ impl Pending {
     pub const NONE: Pending = Pending(0);
     /// `connected` or `accepted`.
     pub const ANNOUNCE: Pending = Pending(0x01);
+    /// `urgent`.
+    pub const URGENT: Pending = Pending(0x02);
     /// `readable`.
-    pub const READABLE: Pending = Pending(0x02);
+    pub const READABLE: Pending = Pending(0x04);
     /// `writable`.
-    pub const WRITABLE: Pending = Pending(0x04);
+    pub const WRITABLE: Pending = Pending(0x08);
     /// `peer_closed`.
-    pub const PEER_CLOSED: Pending = Pending(0x08);
+    pub const PEER_CLOSED: Pending = Pending(0x10);
     /// `reset`.
-    pub const RESET: Pending = Pending(0x10);
+    pub const RESET: Pending = Pending(0x20);
     /// `closed`, after which the session is freed.
-    pub const CLOSED: Pending = Pending(0x20);
+    pub const CLOSED: Pending = Pending(0x40);
+    /// What an app that closed or was told of a failure does not hear any more.
+    pub(crate) const ALL_BUT_THE_END: Pending = Pending(
+        Pending::URGENT.0
+            | Pending::READABLE.0
+            | Pending::WRITABLE.0
+            | Pending::PEER_CLOSED.0
+            | Pending::RESET.0,
+    );
     /// Not a thing to tell: the app was told that the connect failed and must not hear of the session's end.
     pub(crate) const SILENT: Pending = Pending(0x80);
 
@@ -74,7 +84,8 @@ impl BitOr for Pending {
 
 impl fmt::Debug for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = ["announce", "readable", "writable", "peer-closed", "reset", "closed", "", "silent"];
+        let names =
+            ["announce", "urgent", "readable", "writable", "peer-closed", "reset", "closed", "silent"];
         let mut set = f.debug_set();
         for (bit, name) in names.iter().enumerate() {
             if self.0 & (1 << bit) != 0 {

@@ -31,12 +31,15 @@ pub struct SessionOptions {
     pub rx_capacity: u32,
     /// Most bytes written and not yet acknowledged. 1 to 2^30.
     pub tx_capacity: u32,
+    /// How far `tx_capacity` may grow, to 2^30 at most: to twice the congestion window as that grows, so that an app that
+    /// writes whenever there is room keeps a long path full and queues little for a slow one. Default 0: it does not grow.
+    pub tx_capacity_max: u32,
 }
 
 impl Default for SessionOptions {
     /// 64 KiB each way: a window that needs no scaling, chunks are taken only as bytes are queued.
     fn default() -> SessionOptions {
-        SessionOptions { rx_capacity: 65_535, tx_capacity: 65_536 }
+        SessionOptions { rx_capacity: 65_535, tx_capacity: 65_536, tx_capacity_max: 0 }
     }
 }
 
@@ -67,6 +70,11 @@ pub struct Session {
     tx: TxFifo,
     rx_capacity: u32,
     tx_capacity: u32,
+    tx_capacity_max: u32,
+    /// Bytes to read until the end of what the peer called urgent; more than there are, if not all of it has come.
+    rx_urgent: u32,
+    /// Bytes from tx offset 0 to the end of what the app called urgent.
+    tx_urgent: u32,
     connection: Option<ConnectionId>,
     app: AppSide,
     transport: TransportSide,
@@ -126,6 +134,17 @@ impl Session {
     /// Bytes queued for sending, unacknowledged ones included.
     pub fn tx_len(&self) -> usize {
         self.tx.len()
+    }
+
+    /// Bytes that the app may have queued, unacknowledged ones included.
+    pub fn tx_capacity(&self) -> usize {
+        self.tx_capacity as usize
+    }
+
+    /// Bytes to read until the end of what the peer called urgent (RFC 9293 §3.8.5, MUST-33), those included that have not
+    /// come yet; 0 if nothing unread is urgent.
+    pub fn urgent_left(&self) -> usize {
+        self.rx_urgent as usize
     }
 
     /// When the session was allocated.
@@ -399,6 +418,9 @@ impl Sessions {
             tx: TxFifo::default(),
             rx_capacity: options.rx_capacity,
             tx_capacity: options.tx_capacity,
+            tx_capacity_max: options.tx_capacity_max,
+            rx_urgent: 0,
+            tx_urgent: 0,
             connection: None,
             app: AppSide::Unannounced,
             transport,
@@ -437,6 +459,14 @@ impl Sessions {
                 }
                 session
             }
+            TransportEvent::Urgent { session } => {
+                if let Some(s) = self.pool.get_mut(session.0)
+                    && s.app != AppSide::Closed
+                {
+                    s.pending.add(Pending::URGENT);
+                }
+                session
+            }
             TransportEvent::Acknowledged { session } => {
                 if let Some(s) = self.pool.get_mut(session.0)
                     && s.wants_room
@@ -450,6 +480,8 @@ impl Sessions {
             TransportEvent::PeerClosed { session } => {
                 if let Some(s) = self.pool.get_mut(session.0) {
                     s.transport.advance(TransportSide::PeerClosed);
+                    // "a TCP receiver should be robust to invalid urgent pointer values": nothing comes any more.
+                    s.rx_urgent = s.rx_urgent.min(s.rx.len() as u32); // fits: a fifo is 2^30 at most
                     if s.app != AppSide::Closed {
                         s.pending.add(Pending::PEER_CLOSED);
                     }
@@ -523,7 +555,7 @@ impl Sessions {
         None
     }
 
-    /// The next thing to tell of `id`, in the order announce, readable, writable, peer closed, reset, closed; `last`
+    /// The next thing to tell of `id`, in the order announce, urgent, readable, writable, peer closed, reset, closed; `last`
     /// is what this visit told before. What does not come after it was caused by the app during this visit: it waits
     /// for the next one, for which the session is queued, so that no app can keep the worker here.
     ///
@@ -577,7 +609,7 @@ impl Sessions {
     fn free_or_orphan(&mut self, id: SessionId) {
         let Some(session) = self.pool.get_mut(id.0) else { return };
         session.app.advance(AppSide::Closed);
-        session.pending.remove(Pending::READABLE | Pending::WRITABLE | Pending::PEER_CLOSED | Pending::RESET);
+        session.pending.remove(Pending::ALL_BUT_THE_END);
         if session.connection.is_none() {
             self.free(id);
         } else {

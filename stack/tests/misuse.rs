@@ -28,7 +28,7 @@ fn one_app() -> (SingleThreaded, Attached, Log) {
 fn bad_connects() -> Vec<(ConnectOptions, ConnectError)> {
     let good = to_server();
     let fifos = |rx_capacity, tx_capacity| ConnectOptions {
-        fifos: SessionOptions { rx_capacity, tx_capacity },
+        fifos: SessionOptions { rx_capacity, tx_capacity, ..SessionOptions::default() },
         ..to_server()
     };
     let remote = |text: &str| ConnectOptions::to(text.parse::<std::net::SocketAddr>().unwrap());
@@ -63,11 +63,11 @@ fn bad_listens() -> Vec<(ListenOptions, ListenError)> {
         (on("10.0.0.2:0"), ListenError::BadEndpoint),
         (ListenOptions { backlog: 0, ..good }, ListenError::BadBacklog),
         (
-            ListenOptions { fifos: SessionOptions { rx_capacity: 0, tx_capacity: 1 }, ..good },
+            ListenOptions { fifos: SessionOptions { rx_capacity: 0, tx_capacity: 1, ..good.fifos }, ..good },
             ListenError::BadFifo,
         ),
         (
-            ListenOptions { fifos: SessionOptions { rx_capacity: 1, tx_capacity: 0 }, ..good },
+            ListenOptions { fifos: SessionOptions { rx_capacity: 1, tx_capacity: 0, ..good.fifos }, ..good },
             ListenError::BadFifo,
         ),
     ]

@@ -111,7 +111,8 @@ fn a_slow_link_with_a_short_queue_is_filled_and_not_more() {
 #[test]
 fn windows_from_a_byte_to_a_megabyte_work() {
     for capacity in [1, 10, 1460, 5000, 65_535, 65_536, 1 << 20] {
-        let fifos = SessionOptions { rx_capacity: capacity, tx_capacity: capacity };
+        let fifos =
+            SessionOptions { rx_capacity: capacity, tx_capacity: capacity, ..SessionOptions::default() };
         let total = if capacity < 1000 { 300 } else { 1_000_000 };
         transfer(stack(1), 2, total, fifos, Family::V4);
     }
@@ -153,7 +154,7 @@ fn a_slow_consumer_closes_the_window_and_gets_everything() {
             _ => {}
         });
         let server = attach(&mut stack, "server", probe);
-        let fifos = SessionOptions { rx_capacity: 20_000, tx_capacity: 20_000 };
+        let fifos = SessionOptions { rx_capacity: 20_000, tx_capacity: 20_000, ..SessionOptions::default() };
         stack.listen(server.app_workers[0], ListenOptions { fifos, ..listen_on(Family::V4, 80) }).unwrap();
         let producer = ours.clone();
         let probe = Probe::new(&log, move |ctx, event| match *event {
@@ -368,4 +369,56 @@ fn a_chunk_pool_that_runs_out_stalls_nobody_for_ever() {
             finish(stack, &[&client, &server], &[&log, &server_log]);
         }
     }
+}
+
+/// How long 20 MB take over 100 Mbit/s and a round trip of 100 ms, in ms: 1.6 s at least.
+fn long_path_ms(fifos: SessionOptions, rx_window_initial: u32) -> u128 {
+    let link = Impairments {
+        rate_bits_per_second: Some(100_000_000),
+        queue_bytes: 1_250_000,
+        delay_us: 50_000,
+        ..Impairments::default()
+    };
+    let (mut stack, _) = impaired_stack(config(1), link, link);
+    let total = 20_000_000;
+    let (log, server_log) = (Log::default(), Log::default());
+    let socket = SocketOptions { rx_window_initial, ..SocketOptions::DEFAULT };
+    let server = attach(&mut stack, "server", Probe::sink(&server_log));
+    let listen = ListenOptions { fifos, socket, ..listen_on(Family::V4, 80) };
+    stack.listen(server.app_workers[0], listen).unwrap();
+    let streams = Streams::default();
+    let client = attach(
+        &mut stack,
+        "client",
+        Probe::new(&log, move |ctx, event| {
+            if let Event::Connected(_, _, Ok(session)) | Event::Writable(session) = *event
+                && streams.send(ctx, session, total)
+            {
+                ctx.half_close(session);
+            }
+            close_with_peer(ctx, event);
+        }),
+    );
+    let options = ConnectOptions { fifos, socket, ..to(Family::V4, 80) };
+    stack.connect(client.app_workers[0], options).unwrap();
+    let from = stack.now();
+    until(&mut stack, LONG, || log.closed() == 1 && server_log.closed() == 1);
+    let took = stack.now().since(from).as_millis();
+    finish(stack, &[&client, &server], &[&log, &server_log]);
+    took
+}
+
+#[test]
+fn buffers_that_grow_fill_a_long_path_as_large_ones_do() {
+    let (small, large) = (1 << 16, 1 << 23);
+    let fifos = |tx, tx_max| SessionOptions { rx_capacity: large, tx_capacity: tx, tx_capacity_max: tx_max };
+    let whole = long_path_ms(fifos(large, 0), u32::MAX);
+    let grown = long_path_ms(fifos(small, large), small);
+    let (fixed_tx, fixed_rx) = (
+        long_path_ms(fifos(small, 0), u32::MAX),
+        long_path_ms(SessionOptions { rx_capacity: small, ..fifos(large, 0) }, u32::MAX),
+    );
+    assert!(whole < 4000 && grown * 10 <= whole * 11, "{grown} ms, {whole} ms with large ones");
+    // What a buffer of one size costs: 64 KiB in a round trip.
+    assert!(fixed_tx > 20_000 && fixed_rx > 20_000, "{fixed_tx} ms, {fixed_rx} ms with small ones");
 }

@@ -73,6 +73,7 @@ fn connect_options(dice: &Dice) -> ConnectOptions {
         fifos: SessionOptions {
             rx_capacity: dice.pick(&[1, 100, 5_000, 65_535, 300_000]),
             tx_capacity: dice.pick(&[1, 100, 5_000, 65_535, 300_000]),
+            ..SessionOptions::default()
         },
         socket: SocketOptions {
             nodelay: dice.one_of(2),
@@ -104,6 +105,7 @@ fn listen_options(dice: &Dice) -> ListenOptions {
         fifos: SessionOptions {
             rx_capacity: dice.pick(&[1, 100, 5_000, 65_535]),
             tx_capacity: dice.pick(&[1, 100, 5_000, 65_535]),
+            ..SessionOptions::default()
         },
         socket: SocketOptions { fast_open: dice.one_of(2), ..SocketOptions::DEFAULT },
         ..ListenOptions::on(local)

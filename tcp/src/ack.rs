@@ -177,6 +177,7 @@ impl Connection {
         let wait_us = self.recover(header, &heard, rtt_us, shared, now);
         self.on_ecn_echo(header, flight_before, shared, now);
         self.on_len_acked(now, shared);
+        self.tell_wanted(layer);
         // RFC 6298 (5.2), (5.3).
         self.note_progress((self.flight_size() > 0).then_some(now));
         if self.flight_size() == 0 {

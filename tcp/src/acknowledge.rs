@@ -20,7 +20,9 @@ impl Connection {
         now: Instant,
         layer: &L,
     ) -> SegmentHeader {
-        let wnd = self.announce_window(layer.rx_room(self.session));
+        let offer = self.rx_offer(now, layer);
+        let wnd = self.announce_window(offer);
+        let (urg, urgent) = self.urgent_field(seq);
         self.is_ack_programmed = false;
         self.ack_at = Instant::FAR;
         self.rcv.last_ack_sent = self.rcv.nxt;
@@ -29,9 +31,9 @@ impl Connection {
             dst_port: self.flow.remote.port,
             seq,
             ack: self.rcv.nxt,
-            flags,
+            flags: flags | urg,
             wnd,
-            urgent: 0,
+            urgent,
             options: Options {
                 // RFC 9293 §3.2 (MUST-65): no MSS.
                 timestamps: self.timestamps(now),
@@ -96,32 +98,36 @@ impl Connection {
         blocks
     }
 
-    /// The window field for `room` bytes of room: the right edge never moves back (RFC 9293 §3.8.6, SHLD-14), and forward
-    /// only by a worthwhile step (§3.8.6.2.2, MUST-39). It may stay zero without end (MAY-8).
+    /// The window field for `room` bytes of room: the right edge never moves back (RFC 9293 §3.8.6, SHLD-14), forward only
+    /// by a worthwhile step (§3.8.6.2.2, MUST-39), and never beyond the room. It may stay zero without end (MAY-8).
     fn announce_window(&mut self, room: u32) -> u16 {
         let held = self.rcv_wnd();
-        let wnd = if room < held.saturating_add(self.window_step()) { held } else { room };
         let scale = u32::from(self.rcv_scale);
-        let mut field = wnd >> scale;
-        if field << scale < held {
-            // Rounding down would take back what was promised.
-            field += 1;
-        }
+        let field = if room >= held.saturating_add(self.window_step()) {
+            // A step is a unit of the field at least: this is beyond `held`.
+            room >> scale
+        } else {
+            let up = held.div_ceil(1 << scale);
+            // What was promised, or what the peer sent since then, need not be whole units. Rounded up again and again, the
+            // edge would follow a peer that sends less than a unit at a time out of the room. Rounded down, the peer sees
+            // it back by less than a unit, as RFC 7323 §2.4 foresees: what is beyond is taken all the same, for `edge` stays.
+            if up << scale <= room { up } else { held >> scale }
+        };
         // More than the field holds is not announced; `held` was announced, so it fits but for a change of scale.
         let field = u16::try_from(field).unwrap_or(u16::MAX);
         self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + (u32::from(field) << scale));
         field
     }
 
-    /// The least step by which the right edge moves.
-    pub(crate) fn window_step(&self) -> u32 {
-        (self.rx_capacity / 2).min(u32::from(self.peer_segment)).max(1)
+    /// The least step by which the right edge moves: a full segment, and a unit of the field.
+    fn window_step(&self) -> u32 {
+        (self.rx_buffer() / 2).min(u32::from(self.peer_segment)).max(1 << self.rcv_scale)
     }
 
     /// Whether the app made so much room that the peer should hear of it without having sent anything: at least as
     /// much again as it knows of.
-    pub(crate) fn is_window_update_due(&self, room: u32) -> bool {
-        let held = self.rcv_wnd();
+    pub(crate) fn is_window_update_due<L: SessionLayer>(&mut self, now: Instant, layer: &L) -> bool {
+        let (room, held) = (self.rx_offer(now, layer), self.rcv_wnd());
         // What the field cannot say is no reason to say it.
         let room = room.min(u32::from(u16::MAX) << self.rcv_scale);
         room >= held.saturating_add(self.window_step()) && room >= held.saturating_mul(2)

@@ -421,6 +421,7 @@ impl Connection {
             peer_mss,
             path_mtu,
         };
+        connection.start_receive_window(&agreed.options, agreed.rtt_us, now);
         if agreed.options.mtu_probing {
             connection.start_mtu_probing(now);
         }

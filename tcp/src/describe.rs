@@ -102,6 +102,10 @@ counters! {
     probes_out,
     /// Duplicate acknowledgments received.
     duplicate_acks_in,
+    /// Urgent pointers of peers that were ahead of the one before and of what the app had read.
+    urgent_in,
+    /// Urgent pointers of ours: how often apps called more data urgent.
+    urgent_out,
     /// Segments without payload, SYN, FIN or RST that were sent.
     pure_acks_out,
     /// Acknowledgments that waited for the delayed-ACK timer.

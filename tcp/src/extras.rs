@@ -1,18 +1,19 @@
 //! What only some connections want, and what may be changed while they are up: keep-alive (RFC 9293 §3.8.4), user
-//! timeout (RFC 5482, RFC 9293 §3.9.1.8), lingering close, cork. A connection with defaults holds none of it.
+//! timeout (RFC 5482, RFC 9293 §3.9.1.8), lingering close, cork, a receive window that grows, urgent data. A connection with defaults holds none of it.
 
 use alloc::boxed::Box;
 
 use hoststack_transport::{
     Algorithm, CloseReason, Duration, Instant, Keepalive, Key, SessionLayer, SocketOption, SocketOptions,
 };
-use hoststack_wire::{Flags, SegmentHeader};
+use hoststack_wire::{Flags, SegmentHeader, SeqNum};
 
 use crate::congestion::{Congestion, CongestionControl};
 use crate::connection::{Connection, Fate};
 use crate::engine::{Output, Shared};
 use crate::output::MSS_LEAST;
 use crate::pmtud::Pmtud;
+use crate::receive_window::ReceiveWindow;
 use crate::state::{State, StateEvent};
 use crate::timers::Purpose;
 
@@ -38,6 +39,10 @@ pub(crate) struct Extras {
     cork_at: Instant,
     /// What it knows of the path's MTU beyond the number.
     pub(crate) pmtud: Option<Box<Pmtud>>,
+    /// The receive window as far as it has grown; `None` if it is all of the fifo's room.
+    pub(crate) receive_window: Option<Box<ReceiveWindow>>,
+    /// SND.UP: the octet after what the app called urgent, until that is acknowledged.
+    pub(crate) urgent_end: Option<SeqNum>,
 }
 
 impl Extras {
@@ -53,6 +58,8 @@ impl Extras {
             is_corked: false,
             cork_at: Instant::FAR,
             pmtud: None,
+            receive_window: None,
+            urgent_end: None,
         }
     }
 

@@ -87,7 +87,14 @@ impl Connection {
         // Not before: RFC 7323 §4.3 (2) has it in the sequence check, but then a segment forged into the window could move
         // TS.Recent, and PAWS would drop all that the peer sends. Its ACK must be acceptable as well (RFC 5961 §5).
         self.update_ts_recent(header, now);
-        // (Sixth, URG: urgent data is read in line.) Seventh, the text; eighth, the FIN.
+        if !segment.payload.is_empty() {
+            self.measure_receive_rtt(header, now);
+        }
+        // Sixth, URG.
+        if header.flags.has(Flags::URG) {
+            self.on_urgent(header, shared, layer, events);
+        }
+        // Seventh, the text; eighth, the FIN.
         self.on_text(id, segment, &text, shared, now, layer, out, events)
     }
 
@@ -410,6 +417,7 @@ impl Connection {
         if stored.refused > 0 {
             shared.drops.count(DropReason::ReceiveFull);
         }
+        self.note_arrived((data.len() as u32).saturating_sub(stored.refused));
         if stored.advanced > 0 {
             self.rcv.nxt += stored.advanced;
             // What the session layer could store lay inside the window, but for room that it kept beyond it.

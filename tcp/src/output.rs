@@ -139,6 +139,7 @@ impl Connection {
         if self.may_send() {
             self.follow_path_mtu(now, out);
             let data_end = self.snd.una + layer.tx_len(self.session);
+            self.note_urgent(layer.tx_urgent(self.session), shared, now);
             self.restart_after_idle(now, data_end, shared);
             let is_corked = self.is_corked(now);
             let limit = loop {
@@ -169,7 +170,7 @@ impl Connection {
             }
             self.start_timer(now, limit == Some(Limit::Window), self.snd.nxt != nxt_before, shared);
         }
-        if sent == 0 && self.state.can_receive() && self.is_window_update_due(layer.rx_room(self.session)) {
+        if sent == 0 && self.state.can_receive() && self.is_window_update_due(now, layer) {
             if out.room() > 0 {
                 self.send_ack(shared, now, layer, out);
             } else {
@@ -297,7 +298,9 @@ impl Connection {
             };
         }
         let is_rest = len == unsent;
-        if is_rest && is_corked && len < u32::from(self.mss) && !self.is_fin_wanted {
+        // What is urgent waits for nothing that the peer did not ask for.
+        let is_urgent = self.is_urgent(self.snd.nxt);
+        if is_rest && is_corked && !is_urgent && len < u32::from(self.mss) && !self.is_fin_wanted {
             return Err(Limit::Cork);
         }
         let fin = is_rest && self.is_fin_wanted && usable > len;
@@ -309,7 +312,7 @@ impl Connection {
         } else {
             self.small_end.after(self.snd.una)
         };
-        let is_quiet = self.is_nodelay || !is_held;
+        let is_quiet = self.is_nodelay || is_urgent || !is_held;
         // (1) A full segment (SHLD-28); (2) all there is, which we always push, if Nagle agrees; a FIN makes it worth sending.
         if len == u32::from(self.mss) || (is_rest && (is_quiet || self.is_fin_wanted)) {
             return Ok((len, fin));

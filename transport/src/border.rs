@@ -49,6 +49,25 @@ pub trait SessionLayer {
     /// Bytes queued for sending, from tx offset 0 (unacknowledged ones included).
     fn tx_len(&self, session: SessionId) -> u32;
 
+    /// The peer calls data urgent that ends at rx offset `end`, which is negative if all of it was received before. Says
+    /// whether that is news: some of it is unread, and it ends beyond what was called urgent so far.
+    fn rx_urgent(&mut self, session: SessionId, end: i32) -> bool {
+        let _ = (session, end);
+        false
+    }
+
+    /// Bytes from tx offset 0 to the end of what the app called urgent; 0 if there is nothing.
+    fn tx_urgent(&self, session: SessionId) -> u32 {
+        let _ = session;
+        0
+    }
+
+    /// The path takes so many bytes at a time that the app should be let queue `bytes`: twice the congestion window. Said
+    /// with each acknowledgment of something new; what was wanted before stays granted.
+    fn tx_wanted(&mut self, session: SessionId, bytes: u32) {
+        let _ = (session, bytes);
+    }
+
     /// Copies the bytes at tx offset `offset` into all of `into`; they must be there.
     fn tx_copy(&self, session: SessionId, offset: u32, into: &mut [u8]);
 
@@ -166,6 +185,11 @@ pub enum TransportEvent {
     },
     /// In-order bytes were stored.
     Received {
+        /// Its session.
+        session: SessionId,
+    },
+    /// The peer calls data urgent that was not urgent before ([`SessionLayer::rx_urgent`]).
+    Urgent {
         /// Its session.
         session: SessionId,
     },

@@ -8,8 +8,9 @@ use core::fmt;
 pub struct SocketOptions {
     /// The largest receive window, in bytes: the capacity of the receive fifo, which sets it. Default 256 KiB.
     pub rx_window: u32,
-    /// The receive window that the handshake offers at most, in bytes; from the first segment after it all of `rx_window`
-    /// is. Default `u32::MAX`: `rx_window`, for an idle connection holds no memory.
+    /// The receive window to begin with, in bytes, four units of the window scale at least. It grows to `rx_window` as the
+    /// app reads: to twice of what it takes in a round trip, and room for a sender that doubles; it never shrinks. Default
+    /// `u32::MAX`: all of `rx_window` at once, for an idle connection holds no memory.
     pub rx_window_initial: u32,
     /// Most bytes in a second (pacing, whatever the congestion control wants). Default `u64::MAX`: no limit.
     pub pacing_rate_max: u64,

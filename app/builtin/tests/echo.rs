@@ -50,7 +50,7 @@ fn every_session_gets_its_bytes_back_on_one_worker_and_on_three() {
 fn sessions_larger_than_the_fifos_and_of_odd_sizes_come_back_whole() {
     for bytes in [1, 65_537, 1_000_003] {
         let mut stack = stack(2);
-        let fifos = SessionOptions { rx_capacity: 10_000, tx_capacity: 7_000 };
+        let fifos = SessionOptions { rx_capacity: 10_000, tx_capacity: 7_000, ..SessionOptions::default() };
         let server = EchoServer::new(vec![ListenOptions { fifos, ..on(PEER) }]);
         let server = stack.attach(server, named("server")).unwrap();
         let (client, handle) = client(echo_options(3, bytes));

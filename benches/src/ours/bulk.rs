@@ -77,7 +77,8 @@ impl Bulk {
         let BulkOptions { threads, flows, fifo_bytes, mode, verify } = *options;
         let flows = flows.max(1);
         let progress = Arc::new(Progress::default());
-        let fifos = SessionOptions { rx_capacity: fifo_bytes, tx_capacity: fifo_bytes };
+        let fifos =
+            SessionOptions { rx_capacity: fifo_bytes, tx_capacity: fifo_bytes, ..SessionOptions::default() };
         let room = 2 * flows + 1024;
         let host_options = HostOptions { threads, client_addresses: ADDRESSES, server_ports: 1, fifos, room };
         let client = Client { progress: progress.clone(), flows, fifos, mode };

@@ -10,7 +10,7 @@ use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use hoststack::app::{Algorithm, Keepalive, SocketOptions};
+use hoststack::app::{Algorithm, DomainId, EcnMode, Keepalive, ListenOptions, SessionOptions, SocketOptions};
 use hoststack::net::{Cidr, CidrError};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use toml::Spanned;
@@ -125,8 +125,39 @@ pub(crate) struct AppConfig {
     pub(crate) keepalive: Option<Spanned<u32>>,
     /// DSCP of its packets, 0 to 63. Default 0.
     pub(crate) dscp: Option<Spanned<u8>>,
-    /// Bytes of a session's fifos, each way.
+    /// Explicit congestion notification: `off`, `accept` (if the peer asks for it) or `request`. Default accept.
+    pub(crate) ecn: Option<Ecn>,
+    /// Search for a larger path MTU by probing, and for a smaller one when large segments vanish. Default false.
+    #[serde(default)]
+    pub(crate) mtu_probing: bool,
+    /// Bytes of a session's fifos, each way. Default 64 KiB.
     pub(crate) fifo: Option<Spanned<u32>>,
+    /// The receive window to begin with, in bytes: it grows to `fifo` with what the app reads. Default: `fifo` at once.
+    pub(crate) rx_window_initial: Option<Spanned<u32>>,
+    /// How far the fifo for sending may grow, in bytes: to twice the congestion window. Default: it does not.
+    pub(crate) tx_capacity_max: Option<Spanned<u32>>,
+}
+
+/// Explicit congestion notification, by its word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Ecn {
+    /// Never.
+    Off,
+    /// If the peer's SYN asks for it.
+    Accept,
+    /// Asked for in our SYNs, too.
+    Request,
+}
+
+impl From<Ecn> for EcnMode {
+    fn from(ecn: Ecn) -> EcnMode {
+        match ecn {
+            Ecn::Off => EcnMode::Off,
+            Ecn::Accept => EcnMode::Accept,
+            Ecn::Request => EcnMode::Request,
+        }
+    }
 }
 
 /// What an application does.
@@ -189,8 +220,38 @@ impl AppConfig {
             fast_open: self.fast_open,
             keepalive,
             dscp: self.dscp.as_ref().map_or(0, |dscp| *dscp.get_ref()),
+            ecn: self.ecn.map_or(SocketOptions::DEFAULT.ecn, EcnMode::from),
+            mtu_probing: self.mtu_probing,
+            rx_window_initial: self.rx_window_initial.as_ref().map_or(u32::MAX, |bytes| *bytes.get_ref()),
             ..SocketOptions::DEFAULT
         }
+    }
+
+    /// The fifos of its sessions.
+    pub(crate) fn fifos(&self) -> SessionOptions {
+        let mut fifos = SessionOptions::default();
+        if let Some(bytes) = &self.fifo {
+            fifos.rx_capacity = *bytes.get_ref();
+            fifos.tx_capacity = *bytes.get_ref();
+        }
+        if let Some(bytes) = &self.tx_capacity_max {
+            fifos.tx_capacity_max = *bytes.get_ref();
+        }
+        fifos
+    }
+
+    /// How it listens on `local`.
+    pub(crate) fn listens_on(&self, local: SocketAddr) -> ListenOptions {
+        let mut options = ListenOptions {
+            domain: DomainId(self.domain()),
+            fifos: self.fifos(),
+            socket: self.socket(),
+            ..ListenOptions::on(local)
+        };
+        if let Some(backlog) = &self.backlog {
+            options.backlog = *backlog.get_ref();
+        }
+        options
     }
 
     /// The number of its app workers.
@@ -429,13 +490,31 @@ impl Config {
                 );
             }
         }
-        let positive = [&app.app_workers, &app.backlog, &app.fifo];
+        let positive =
+            [&app.app_workers, &app.backlog, &app.fifo, &app.rx_window_initial, &app.tx_capacity_max];
         if let Some(zero) = positive.into_iter().flatten().find(|number| *number.get_ref() == 0) {
             return mistake(zero, "expected a positive number, found 0");
         }
         let fifo_max = hoststack::app::options::FIFO_MAX;
         if let Some(fifo) = app.fifo.as_ref().filter(|fifo| *fifo.get_ref() > fifo_max) {
             return mistake(fifo, format!("expected at most {fifo_max} bytes"));
+        }
+        let SessionOptions { rx_capacity, tx_capacity, .. } = app.fifos();
+        if let Some(initial) = app.rx_window_initial.as_ref().filter(|bytes| *bytes.get_ref() > rx_capacity) {
+            let found = initial.get_ref();
+            return mistake(
+                initial,
+                format!("a fifo holds {rx_capacity} bytes: expected at most that, found {found}"),
+            );
+        }
+        if let Some(max) = &app.tx_capacity_max
+            && !(tx_capacity..=fifo_max).contains(max.get_ref())
+        {
+            let found = max.get_ref();
+            return mistake(
+                max,
+                format!("a fifo begins with {tx_capacity} bytes: expected that to {fifo_max}, found {found}"),
+            );
         }
         Ok(())
     }

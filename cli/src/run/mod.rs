@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use hoststack::app::{AttachOptions, DetachError, DetachPolicy, DetachReport, DomainId, ListenOptions};
+use hoststack::app::{AttachOptions, DetachError, DetachPolicy, DetachReport, DomainId};
 use hoststack::inspect::AppInfo;
 use hoststack::net::{Capture, Device, Loopback, MemoryWire, MemoryWireConfig, memory_wire};
 use hoststack::{Builder, InterfaceSpec, Query, Stack, StackConfig, StackHandle};
@@ -236,17 +236,10 @@ fn attach(handle: &StackHandle, app: &AppConfig) -> Result<(), Box<dyn std::erro
     };
     let endpoints = app.endpoints().map_err(|mistake| mistake.to_string())?;
     for (local, &app_worker) in endpoints.into_iter().zip(attached.app_workers.iter().cycle()) {
-        let mut options = ListenOptions::on(local);
-        options.domain = DomainId(app.domain());
-        options.socket = app.socket();
-        if let Some(backlog) = &app.backlog {
-            options.backlog = *backlog.get_ref();
-        }
-        if let Some(fifo) = &app.fifo {
-            options.fifos.rx_capacity = *fifo.get_ref();
-            options.fifos.tx_capacity = *fifo.get_ref();
-        }
-        handle.listen(app_worker, options).map_err(|error| format!("{local}: {error}"))?;
+        handle.listen(app_worker, app.listens_on(local)).map_err(|error| format!("{local}: {error}"))?;
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

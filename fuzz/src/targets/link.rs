@@ -422,7 +422,9 @@ impl End {
                     self.closed = Some(reason);
                 }
                 TransportEvent::FlowGone { .. } => self.flows_gone += 1,
-                TransportEvent::Received { .. } | TransportEvent::Acknowledged { .. } => {}
+                TransportEvent::Received { .. }
+                | TransportEvent::Urgent { .. }
+                | TransportEvent::Acknowledged { .. } => {}
             }
         }
     }

@@ -62,6 +62,8 @@ impl Sessions {
         if count == 0 {
             return;
         }
+        // Cannot cut: a fifo holds 2^30 at most.
+        session.rx_urgent = session.rx_urgent.saturating_sub(count as u32);
         if session.rx.is_empty() {
             // Nothing is left of what `readable` would have been about.
             session.pending.remove(Pending::READABLE);
@@ -95,6 +97,19 @@ impl Sessions {
         }
         if count > 0 {
             self.program_tx(id);
+        }
+        count
+    }
+
+    /// [`Sessions::write`] of bytes that are urgent, and with them all that was queued before (RFC 9293 §3.8.5): the peer is
+    /// told where those that were taken end. Urgent data of any length comes from any number of calls (MUST-31).
+    pub fn write_urgent(&mut self, id: SessionId, bytes: &[u8]) -> usize {
+        let count = self.write(id, bytes);
+        if count > 0
+            && let Some(session) = self.pool.get_mut(id.0)
+        {
+            // "To send an urgent indication, the user must also send at least one data octet."
+            session.tx_urgent = session.tx.len() as u32; // fits: a fifo is 2^30 at most
         }
         count
     }
@@ -207,7 +222,7 @@ impl Sessions {
         if session.app == AppSide::Unannounced || !session.app.advance(AppSide::Closed) {
             return CloseAction::Nothing;
         }
-        session.pending.remove(Pending::READABLE | Pending::WRITABLE | Pending::PEER_CLOSED | Pending::RESET);
+        session.pending.remove(Pending::ALL_BUT_THE_END);
         let action = session.connection.map_or(CloseAction::Nothing, CloseAction::Ask);
         self.settle(id);
         action

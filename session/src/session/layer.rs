@@ -66,6 +66,28 @@ impl SessionLayer for Sessions {
     fn tx_acknowledge(&mut self, session: SessionId, count: u32) {
         if let Some(s) = self.pool.get_mut(session.0) {
             s.tx.acknowledge(&mut self.chunks, count as usize);
+            s.tx_urgent = s.tx_urgent.saturating_sub(count);
+        }
+    }
+
+    fn rx_urgent(&mut self, session: SessionId, end: i32) -> bool {
+        let Some(s) = self.pool.get_mut(session.0) else { return false };
+        // Negative, if the app has read it all.
+        let left = u32::try_from(s.rx.len() as i64 + i64::from(end)).unwrap_or(0);
+        // RFC 9293 §3.10.7.4 sixth: "RCV.UP <- max(RCV.UP,SEG.UP)".
+        let is_news = left > s.rx_urgent;
+        s.rx_urgent = s.rx_urgent.max(left);
+        is_news
+    }
+
+    #[inline]
+    fn tx_urgent(&self, session: SessionId) -> u32 {
+        self.pool.get(session.0).map_or(0, |s| s.tx_urgent)
+    }
+
+    fn tx_wanted(&mut self, session: SessionId, bytes: u32) {
+        if let Some(s) = self.pool.get_mut(session.0) {
+            s.tx_capacity = s.tx_capacity.max(bytes.min(s.tx_capacity_max));
         }
     }
 

@@ -20,7 +20,7 @@ fn sessions(chunks: usize) -> Sessions {
         id: ListenerId(KEY),
         app_worker: AppWorkerId(KEY),
         opaque: 0,
-        options: SessionOptions { rx_capacity: 1000, tx_capacity: 1000 },
+        options: SessionOptions { rx_capacity: 1000, tx_capacity: 1000, tx_capacity_max: 3000 },
     });
     sessions
 }
@@ -165,4 +165,73 @@ fn writes_leave_an_eighth_of_the_pool_to_what_is_received() {
     assert!(!sessions.has_chunks_to_give(), "what is read is for what is received");
     sessions.tx_acknowledge(id, 3 * CHUNK as u32);
     assert!(sessions.has_chunks_to_give());
+}
+
+// covers: MUST-32, MUST-33
+#[test]
+fn urgent_data_is_told_once_per_pointer_before_it_is_readable_and_counted_as_it_is_read() {
+    let mut sessions = sessions(8);
+    let (id, other) = (accepted(&mut sessions, 1), accepted(&mut sessions, 2));
+    assert!(sessions.rx_urgent(id, 50));
+    sessions.on_event(&TransportEvent::Urgent { session: id });
+    assert_eq!(sessions.rx_store(id, 0, &[1; 30]).advanced, 30);
+    sessions.on_event(&TransportEvent::Received { session: id });
+    assert_eq!(visit(&mut sessions), Some((id, vec![Pending::URGENT, Pending::READABLE])));
+    let left = |sessions: &Sessions| sessions.get(id).map(Session::urgent_left);
+    assert_eq!((left(&sessions), sessions.consume(id, 10), left(&sessions)), (Some(50), 10, Some(40)));
+    // 20 unread: the same place, an earlier one, one that was read, and a later one.
+    assert!(!sessions.rx_urgent(id, 20) && !sessions.rx_urgent(id, 19) && !sessions.rx_urgent(id, -20));
+    assert!(!sessions.rx_urgent(id, i32::MIN) && sessions.rx_urgent(id, 21));
+    assert_eq!(left(&sessions), Some(41));
+    // A relay reads, too.
+    assert_eq!((sessions.splice(id, other), left(&sessions)), (20, Some(21)));
+    // The peer's end comes before the place that it named.
+    sessions.rx_store(id, 0, &[1; 5]);
+    sessions.on_event(&TransportEvent::PeerClosed { session: id });
+    assert_eq!(left(&sessions), Some(5));
+}
+
+#[test]
+fn an_app_that_closed_hears_of_no_urgent_data() {
+    let mut sessions = sessions(8);
+    let id = accepted(&mut sessions, 1);
+    sessions.on_event(&TransportEvent::Urgent { session: id });
+    let _ = sessions.app_closes(id);
+    sessions.on_event(&TransportEvent::Urgent { session: id });
+    assert!(visit(&mut sessions).is_none_or(|(_, told)| told.is_empty()));
+}
+
+// covers: MUST-31
+#[test]
+fn what_an_app_calls_urgent_ends_where_its_last_such_write_ended() {
+    let mut sessions = sessions(64);
+    let id = accepted(&mut sessions, 1);
+    assert_eq!((sessions.write(id, &[0; 10]), sessions.tx_urgent(id)), (10, 0));
+    assert_eq!((sessions.write_urgent(id, &[0; 600]), sessions.write(id, &[0; 100])), (600, 100));
+    assert_eq!(sessions.tx_urgent(id), 610);
+    // Only what was taken.
+    assert_eq!((sessions.write_urgent(id, &[0; 600]), sessions.tx_urgent(id)), (290, 1000));
+    assert_eq!((sessions.write_urgent(id, &[0; 1]), sessions.tx_urgent(id)), (0, 1000));
+    sessions.tx_acknowledge(id, 999);
+    assert_eq!(sessions.tx_urgent(id), 1);
+    sessions.write(id, &[0; 10]);
+    sessions.tx_acknowledge(id, 5);
+    assert_eq!(sessions.tx_urgent(id), 0);
+}
+
+#[test]
+fn a_send_queue_grows_with_what_the_transport_wants_up_to_its_limit() {
+    let mut sessions = sessions(128);
+    let id = accepted(&mut sessions, 1);
+    assert_eq!(sessions.write(id, &[0; 2000]), 1000);
+    // Not less than it is, nor for an app that has all it may; then more, and the app is told.
+    sessions.tx_wanted(id, 500);
+    sessions.on_event(&TransportEvent::Acknowledged { session: id });
+    assert_eq!(visit(&mut sessions), None);
+    sessions.tx_wanted(id, 2000);
+    sessions.on_event(&TransportEvent::Acknowledged { session: id });
+    assert_eq!(visit(&mut sessions), Some((id, vec![Pending::WRITABLE])));
+    assert_eq!(sessions.write(id, &[0; 2000]), 1000);
+    sessions.tx_wanted(id, u32::MAX);
+    assert_eq!((sessions.tx_room(id), sessions.get(id).map(Session::tx_capacity)), (1000, Some(3000)));
 }

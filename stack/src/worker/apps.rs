@@ -138,6 +138,9 @@ impl Worker {
                     }
                     None => return,
                 },
+                Pending::URGENT => {
+                    self.call(app_worker, |app, ctx| app.urgent(ctx, handle));
+                }
                 Pending::READABLE => {
                     self.call(app_worker, |app, ctx| app.readable(ctx, handle));
                 }

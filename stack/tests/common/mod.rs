@@ -22,6 +22,7 @@ pub enum Event {
     Attached,
     Accepted(SessionHandle),
     Connected(ConnectId, u64, Result<SessionHandle, ConnectFailure>),
+    Urgent(SessionHandle),
     Readable(SessionHandle),
     Writable(SessionHandle),
     PeerClosed(SessionHandle),
@@ -153,7 +154,7 @@ impl Log {
                         assert_eq!(live.insert(session, 0), None, "{event:?} again");
                     }
                 }
-                Event::Readable(session) | Event::Writable(session) => {
+                Event::Urgent(session) | Event::Readable(session) | Event::Writable(session) => {
                     stage(session, if late { 2 } else { 1 }, true);
                 }
                 Event::PeerClosed(session) => stage(session, 2, false),
@@ -318,6 +319,9 @@ impl AppWorker for ProbeWorker {
         outcome: Result<SessionHandle, ConnectFailure>,
     ) {
         self.told(ctx, Event::Connected(connect, opaque, outcome));
+    }
+    fn urgent(&mut self, ctx: &mut Context<'_>, session: SessionHandle) {
+        self.told(ctx, Event::Urgent(session));
     }
     fn readable(&mut self, ctx: &mut Context<'_>, session: SessionHandle) {
         self.told(ctx, Event::Readable(session));

@@ -115,6 +115,11 @@ impl Exchange {
         self.engine.connection(self.now, id).expect("it was found just now")
     }
 
+    /// What the session layer knows of the session.
+    pub fn app_sees(&self) -> &FakeSession {
+        self.layer.get(self.session()).expect("it was opened")
+    }
+
     /// What the engine holds.
     pub fn counts(&self) -> EngineCounts {
         self.engine.counts()
@@ -145,6 +150,7 @@ fn is_as_noted(sent: &NotedSegment, wanted: &NotedSegment) -> bool {
         && sent.end == wanted.end
         && (wanted.ack.is_none() || sent.ack == wanted.ack)
         && (wanted.win.is_none() || sent.win == wanted.win)
+        && sent.urgent == wanted.urgent
         && (mss.is_none() || sent.options.mss == mss)
         && (window_scale.is_none() || sent.options.window_scale == window_scale)
         && (!sack_permitted || sent.options.sack_permitted)
@@ -158,6 +164,7 @@ fn event_name(event: &TransportEvent) -> String {
         TransportEvent::Connected { .. } => "Connected".into(),
         TransportEvent::Accepted { .. } => "Accepted".into(),
         TransportEvent::Received { .. } => "Received".into(),
+        TransportEvent::Urgent { .. } => "Urgent".into(),
         TransportEvent::Acknowledged { .. } => "Acknowledged".into(),
         TransportEvent::PeerClosed { .. } => "PeerClosed".into(),
         TransportEvent::Closed { reason, .. } => alloc::format!("Closed: {reason}"),

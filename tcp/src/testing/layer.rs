@@ -23,6 +23,12 @@ pub struct FakeSession {
     pub received: u32,
     /// See `received`.
     pub read: u32,
+    /// Where in what was received, and in what was written, the peer's and our urgent data ends.
+    pub rx_urgent: u32,
+    /// See `rx_urgent`.
+    pub tx_urgent: u32,
+    /// What the app should be let queue.
+    pub tx_wanted: u32,
     /// Which bytes beyond the in-order ones are there.
     beyond: Vec<bool>,
     ranges: Vec<OooRange>,
@@ -92,6 +98,12 @@ impl FakeLayer {
     /// Appends to a session's stream.
     pub fn write(&mut self, session: SessionId, count: usize) {
         self.sessions[session.0.slot as usize].written += count as u32;
+    }
+
+    /// All that was written so far is urgent.
+    pub fn mark_urgent(&mut self, session: SessionId) {
+        let session = &mut self.sessions[session.0.slot as usize];
+        session.tx_urgent = session.written;
     }
 
     /// Reads up to `count` bytes; returns how many.
@@ -186,6 +198,26 @@ impl SessionLayer for FakeLayer {
         let session = &mut self.sessions[session.0.slot as usize];
         session.acknowledged += count;
         assert!(session.acknowledged <= session.written, "acknowledged more than was written");
+    }
+
+    fn rx_urgent(&mut self, session: SessionId, end: i32) -> bool {
+        let session = &mut self.sessions[session.0.slot as usize];
+        let end = i64::from(session.received) + i64::from(end);
+        let is_news = end > i64::from(session.rx_urgent.max(session.read));
+        if is_news {
+            session.rx_urgent = u32::try_from(end).expect("a test's stream is short");
+        }
+        is_news
+    }
+
+    fn tx_urgent(&self, session: SessionId) -> u32 {
+        let session = self.of(session);
+        session.tx_urgent.saturating_sub(session.acknowledged)
+    }
+
+    fn tx_wanted(&mut self, session: SessionId, bytes: u32) {
+        let session = &mut self.sessions[session.0.slot as usize];
+        session.tx_wanted = session.tx_wanted.max(bytes);
     }
 
     fn program_tx(&mut self, session: SessionId) {

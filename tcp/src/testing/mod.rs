@@ -28,7 +28,7 @@ use hoststack_wire::{
 };
 
 pub use crate::recovery::flight::model::{FlightStep, check_flight};
-pub use layer::{FakeLayer, pattern};
+pub use layer::{FakeLayer, FakeSession, pattern};
 
 use crate::config::TcpConfig;
 use crate::describe::{ConnectionInfo, EngineCounts};
@@ -605,6 +605,16 @@ impl Exchange {
     pub fn app_writes(&mut self, count: usize) -> &mut Exchange {
         let session = self.session();
         self.layer.write(session, count);
+        self.layer.programmed.push(session);
+        self.settle();
+        self
+    }
+
+    /// The app writes `count` bytes of its stream and calls them urgent.
+    pub fn app_writes_urgent(&mut self, count: usize) -> &mut Exchange {
+        let session = self.session();
+        self.layer.write(session, count);
+        self.layer.mark_urgent(session);
         self.layer.programmed.push(session);
         self.settle();
         self

@@ -15,4 +15,6 @@ mod sending;
 mod states;
 mod states_model;
 mod syn_cookies;
+mod tuning;
 mod two_ends;
+mod urgent;

@@ -44,6 +44,7 @@ pub fn fifos(connection: &Connection) -> SessionOptions {
     SessionOptions {
         rx_capacity: side.rx_buffer.unwrap_or(default.rx_capacity),
         tx_capacity: side.tx_buffer.unwrap_or(default.tx_capacity),
+        ..default
     }
 }
 
@@ -179,8 +180,8 @@ impl Carrier for Session<'_, '_> {
         Ok(self.ctx.write(self.session, bytes))
     }
 
-    fn write_urgent(&mut self, _byte: u8) -> Result<bool, String> {
-        Err("our end has no urgent data".to_owned())
+    fn write_urgent(&mut self, byte: u8) -> Result<bool, String> {
+        Ok(self.ctx.write_urgent(self.session, &[byte]) == 1)
     }
 
     fn read(&mut self, into: &mut [u8]) -> Got {

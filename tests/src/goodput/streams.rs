@@ -24,7 +24,9 @@ pub struct Streams {
     /// Capacity of the rx fifo.
     rx_capacity: u32,
     /// Bytes that the tx fifo always holds.
-    tx_len: u32,
+    pub tx_len: u32,
+    /// How far that may grow when TCP wants more.
+    pub tx_len_max: u32,
     ranges: Vec<OooRange>,
 }
 
@@ -38,6 +40,7 @@ impl Streams {
             acknowledged: 0,
             rx_capacity,
             tx_len,
+            tx_len_max: tx_len,
             ranges: Vec::with_capacity(OOO_RANGES_MAX + 1),
         }
     }
@@ -106,6 +109,11 @@ impl SessionLayer for Streams {
 
     fn tx_len(&self, _session: SessionId) -> u32 {
         self.tx_len
+    }
+
+    /// The fifo grows, and the app fills it at once.
+    fn tx_wanted(&mut self, _session: SessionId, bytes: u32) {
+        self.tx_len = self.tx_len.max(bytes.min(self.tx_len_max));
     }
 
     /// Never called: the table's port takes no payload.

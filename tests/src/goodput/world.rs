@@ -92,7 +92,9 @@ struct End {
 }
 
 impl End {
-    fn new(flow: FlowKey, options: SocketOptions, tx_len: u32, rng: &mut Rng) -> End {
+    fn new(flow: FlowKey, options: SocketOptions, [tx_len, tx_len_max]: [u32; 2], rng: &mut Rng) -> End {
+        let mut streams = Streams::new(options.rx_window, tx_len);
+        streams.tx_len_max = tx_len_max;
         let config = TcpConfig { flows_reserved: 8, ..TcpConfig::default() };
         let secrets = Secrets::new(rng);
         let engine = Engine::new(config, secrets.clone(), FlowHasher::new([rng.u64(), rng.u64()]));
@@ -100,7 +102,7 @@ impl End {
             hash: engine.flow_hash(&flow),
             engine,
             half_opens: HalfOpens::new(config, secrets),
-            streams: Streams::new(options.rx_window, tx_len),
+            streams,
             port: Port::default(),
             flow,
             deadline: Instant::FAR,
@@ -247,12 +249,17 @@ impl World {
     /// With more than one flow, ACKs are late by up to the time that a packet takes on the link: in a world without any
     /// chance, drop-tail queues would drop whose packets fall into the same phase, always the same flow's.
     pub fn new(seed: u64, link: Link, fifo: u32, flows: &[FlowSpec]) -> World {
+        World::tuned(seed, link, [fifo; 2], flows)
+    }
+
+    /// The same; the receive window and what the sender may queue begin with the first and grow to the second of `fifos`.
+    pub fn tuned(seed: u64, link: Link, fifos: [u32; 2], flows: &[FlowSpec]) -> World {
         let mut rng = Rng::from_seed(seed);
         let bottleneck = Bottleneck::new(link, rng.fork());
         let packet_us = u64::from(MTU) * 8_000_000 / link.rate;
         let jitter = (flows.len() > 1)
             .then(|| (rng.fork(), u32::try_from(packet_us).expect("a link of some speed") + 1));
-        let flows = flows.iter().zip(0..).map(|(spec, n)| Flow::new(*spec, n, fifo, &mut rng)).collect();
+        let flows = flows.iter().zip(0..).map(|(spec, n)| Flow::new(*spec, n, fifos, &mut rng)).collect();
         World { now_us: 0, link: bottleneck, flows, jitter }
     }
 
@@ -271,6 +278,15 @@ impl World {
     pub fn sender(&self, flow: usize) -> Option<ConnectionInfo> {
         let sender = &self.flows[flow].sender;
         sender.engine.connection(Instant::from_micros(self.now_us), sender.streams.connection?)
+    }
+
+    /// What the flow's ends use of their fifos: the receiver's window as announced, and what the sender may queue.
+    pub fn buffers(&self, flow: usize) -> [u32; 2] {
+        let Flow { sender, receiver, .. } = &self.flows[flow];
+        let window = receiver.streams.connection.and_then(|connection| {
+            Some(receiver.engine.connection(Instant::from_micros(self.now_us), connection)?.rcv_wnd)
+        });
+        [window.unwrap_or(0), sender.streams.tx_len]
     }
 
     /// Bytes that wait for the link.
@@ -312,7 +328,7 @@ impl World {
 }
 
 impl Flow {
-    fn new(spec: FlowSpec, n: u16, fifo: u32, rng: &mut Rng) -> Flow {
+    fn new(spec: FlowSpec, n: u16, fifos: [u32; 2], rng: &mut Rng) -> Flow {
         let endpoint = |host: u8| Endpoint::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, host)), 1000 + n);
         let flow = |local, remote| FlowKey {
             local: endpoint(local),
@@ -320,9 +336,14 @@ impl Flow {
             domain: DomainId(0),
             protocol: Protocol::Tcp,
         };
-        let options = SocketOptions { rx_window: fifo, congestion: spec.algorithm, ..SocketOptions::DEFAULT };
-        let sender = End::new(flow(1, 2), options, fifo, rng);
-        let mut receiver = End::new(flow(2, 1), options, 0, rng);
+        let options = SocketOptions {
+            rx_window: fifos[1],
+            rx_window_initial: fifos[0],
+            congestion: spec.algorithm,
+            ..SocketOptions::DEFAULT
+        };
+        let sender = End::new(flow(1, 2), options, fifos, rng);
+        let mut receiver = End::new(flow(2, 1), options, [0; 2], rng);
         receiver
             .engine
             .listen(ListenerId(key(0)), DomainId(0), endpoint(2), 1, options)
@@ -433,6 +454,66 @@ mod tests {
         world.run_until(11_000_000);
         let windows = (world.progress(0).received - before) / 14_480;
         assert!((98..=100).contains(&windows), "{windows}");
+    }
+
+    /// From 64 KiB both ways to 16 MiB; each round trip of 100 Mbit/s holds 12.5 KB a millisecond.
+    fn tuned(rtt_ms: u64, buffer: u64, algorithm: Algorithm) -> World {
+        let flow = FlowSpec { algorithm, rtt_us: rtt_ms * 1000, starts_us: 0 };
+        World::tuned(1, link(100_000_000, buffer), [1 << 16, 1 << 24], &[flow])
+    }
+
+    #[test]
+    fn buffers_that_begin_with_64_kib_fill_a_long_fat_path_as_soon_as_whole_ones() {
+        for &algorithm in Algorithm::ALL {
+            let mut small = tuned(200, 2_500_000, algorithm);
+            let flow = FlowSpec { algorithm, rtt_us: 200_000, starts_us: 0 };
+            let mut whole = World::new(1, link(100_000_000, 2_500_000), 1 << 24, &[flow]);
+            // Slow start, and what comes after: nowhere is it more than a tenth behind.
+            for second in 1..=20 {
+                small.run_until(second * 1_000_000);
+                whole.run_until(second * 1_000_000);
+                let (small, whole) = (small.progress(0).received, whole.progress(0).received);
+                assert!(
+                    small >= whole / 10 * 9,
+                    "{algorithm}, {second} s: {small} bytes, {whole} with whole fifos"
+                );
+            }
+            small.check_consistency();
+            let before = [&small, &whole].map(|world| world.progress(0).received);
+            small.run_until(30_000_000);
+            whole.run_until(30_000_000);
+            let got = [&small, &whole].map(|world| world.progress(0).received);
+            let (small, whole) = (got[0] - before[0], got[1] - before[1]);
+            // Of 125 MB that the link carries.
+            assert!(
+                small >= whole / 100 * 97 && small > 100_000_000,
+                "{algorithm}: {small} of {whole} bytes in 10 s"
+            );
+        }
+    }
+
+    #[test]
+    fn on_a_short_path_they_stay_small() {
+        for &algorithm in Algorithm::ALL {
+            // 12.5 KB of path, 50 KB of buffer.
+            let mut world = tuned(1, 50_000, algorithm);
+            world.run_until(60_000_000);
+            world.check_consistency();
+            let [window, queue] = world.buffers(0);
+            assert!(window <= 1 << 18 && queue <= 1 << 18, "{algorithm}: {window} and {queue} bytes");
+            assert!(world.progress(0).received > 670_000_000, "{algorithm}: {}", world.progress(0).received);
+        }
+    }
+
+    #[test]
+    fn a_window_does_not_grow_with_the_queue_that_it_makes() {
+        // A buffer of 10 MB, 0.8 s: what fills it is the sender's window.
+        let mut world = tuned(10, 10_000_000, Algorithm::NewReno);
+        world.run_until(120_000_000);
+        let [window, _] = world.buffers(0);
+        // 125 KB are a round trip without it.
+        assert!(window <= 8 * 125_000, "{window}");
+        assert!(world.progress(0).received > 1_380_000_000, "{}", world.progress(0).received);
     }
 
     #[test]

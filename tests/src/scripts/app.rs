@@ -20,6 +20,8 @@ pub enum Event {
     Connected,
     /// An active open did not.
     Failed(ConnectFailure),
+    /// The peer calls more urgent than before.
+    Urgent,
     /// The peer will send no more.
     PeerClosed,
     /// The connection was cut off.
@@ -62,6 +64,7 @@ impl Event {
         match (*words.first()?, words.len()) {
             ("accepted", 1) => Some(Event::Accepted),
             ("connected", 1) => Some(Event::Connected),
+            ("urgent", 1) => Some(Event::Urgent),
             ("peer_closed", 1) => Some(Event::PeerClosed),
             ("failed", 2) => value(&FAILURES, reason).map(Event::Failed),
             ("was_reset", 2) => value(&CLOSE_REASONS, reason).map(Event::WasReset),
@@ -76,6 +79,7 @@ impl fmt::Display for Event {
         match self {
             Event::Accepted => f.write_str("accepted"),
             Event::Connected => f.write_str("connected"),
+            Event::Urgent => f.write_str("urgent"),
             Event::PeerClosed => f.write_str("peer_closed"),
             Event::Failed(failure) => write!(f, "failed {}", name(&FAILURES, failure)),
             Event::WasReset(reason) => write!(f, "was_reset {}", name(&CLOSE_REASONS, reason)),
@@ -149,6 +153,10 @@ impl AppWorker for ScriptApp {
             }
             Err(failure) => self.note(ctx, Event::Failed(failure)),
         }
+    }
+
+    fn urgent(&mut self, ctx: &mut Context<'_>, _session: SessionHandle) {
+        self.note(ctx, Event::Urgent);
     }
 
     fn peer_closed(&mut self, ctx: &mut Context<'_>, _session: SessionHandle) {

@@ -65,6 +65,8 @@ pub enum What {
     Event(Event),
     /// So many bytes can be read.
     Readable(usize),
+    /// So many bytes are to be read until the end of what is urgent.
+    UrgentLeft(usize),
     /// The connection's state, by its RFC name.
     State(String),
     /// Figures of the connection.
@@ -141,6 +143,8 @@ pub enum Act {
     Cancel,
     /// Write so many bytes, of which so many are taken.
     Write(usize, usize),
+    /// Write so many bytes and call them urgent.
+    WriteUrgent(usize),
     /// Read so many bytes; `None`: all.
     Read(Option<usize>),
     /// Close both ways.
@@ -331,6 +335,7 @@ fn what(text: &str) -> Result<What, String> {
         ["cancel"] => act(Act::Cancel),
         ["write", bytes] => act(Act::Write(number(bytes)?, number(bytes)?)),
         ["write", bytes, "takes", taken] => act(Act::Write(number(bytes)?, number(taken)?)),
+        ["write_urgent", bytes] => act(Act::WriteUrgent(number(bytes)?)),
         ["read", "all"] => act(Act::Read(None)),
         ["read", bytes] => act(Act::Read(Some(number(bytes)?))),
         ["close"] => act(Act::Close),
@@ -341,6 +346,7 @@ fn what(text: &str) -> Result<What, String> {
             None => Err(format!("{text}: no option that can be changed, or no value for it")),
         },
         ["readable", bytes] => Ok(What::Readable(number(bytes)?)),
+        ["urgent_left", bytes] => Ok(What::UrgentLeft(number(bytes)?)),
         ["state", state] => Ok(What::State(state.to_owned())),
         ["stats", ref pairs @ ..] => wants(pairs).map(What::Stats),
         ["counts", ref pairs @ ..] => wants(pairs).map(What::Counts),

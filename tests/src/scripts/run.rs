@@ -107,6 +107,7 @@ impl Run<'_> {
             }
             What::Act(act) => self.act(*act),
             What::Readable(bytes) => self.readable(*bytes),
+            What::UrgentLeft(bytes) => self.urgent_left(*bytes),
             What::State(state) => self.state(state),
             What::Stats(wants) => self.stats(wants),
             What::Counts(wants) => self.counts(wants),
@@ -236,6 +237,12 @@ impl Run<'_> {
                 self.written += taken as u64;
                 if taken == takes { Ok(()) } else { Err(format!("{taken} bytes were taken")) }
             }
+            Act::WriteUrgent(bytes) => {
+                let data = bytes_at(self.written, bytes);
+                let taken = self.world.with_session(move |ctx, session| ctx.write_urgent(session, &data))?;
+                self.written += taken as u64;
+                if taken == bytes { Ok(()) } else { Err(format!("{taken} bytes were taken")) }
+            }
             Act::Read(bytes) => {
                 let read = self.world.with_session(move |ctx, session| {
                     let mut data = vec![0; bytes.unwrap_or_else(|| ctx.rx_len(session))];
@@ -263,6 +270,11 @@ impl Run<'_> {
     fn readable(&mut self, bytes: usize) -> Result<(), String> {
         let there = self.world.with_session(|ctx, session| ctx.rx_len(session))?;
         if there == bytes { Ok(()) } else { Err(format!("{there} bytes can be read")) }
+    }
+
+    fn urgent_left(&mut self, bytes: usize) -> Result<(), String> {
+        let left = self.world.with_session(|ctx, session| ctx.urgent_left(session))?;
+        if left == bytes { Ok(()) } else { Err(format!("{left} bytes are urgent")) }
     }
 
     fn state(&mut self, wanted: &str) -> Result<(), String> {

@@ -42,7 +42,7 @@ impl Default for Setup {
                 flows_reserved: 64,
                 ..TcpConfig::default()
             },
-            fifos: SessionOptions { rx_capacity: 65_535, tx_capacity: 1 << 20 },
+            fifos: SessionOptions { rx_capacity: 65_535, tx_capacity: 1 << 20, tx_capacity_max: 0 },
             sessions: SessionLimits { sessions: 64, chunks: 1 << 12, ..SessionLimits::default() },
             mtu: 1500,
             is_v6: false,
@@ -133,6 +133,7 @@ impl Setup {
             ["mtu", bytes] => self.mtu = bytes.parse().ok()?,
             ["rx_buffer", bytes] => self.fifos.rx_capacity = bytes.parse().ok()?,
             ["tx_buffer", bytes] => self.fifos.tx_capacity = bytes.parse().ok()?,
+            ["tx_buffer_max", bytes] => self.fifos.tx_capacity_max = bytes.parse().ok()?,
             ["chunks", count] => self.sessions.chunks = count.parse().ok()?,
             ["sessions", count] => self.sessions.sessions = count.parse().ok()?,
             ["ip", "6"] => self.is_v6 = true,

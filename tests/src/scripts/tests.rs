@@ -73,6 +73,13 @@ fn states_figures_and_amounts_are_compared() {
     assert_fails("setup passive\ncounts nonsense 0", 2, "nothing is called nonsense");
     assert_fails("setup passive\nread 1", 2, "0 bytes were read");
     assert_fails("setup passive\nreadable 1", 2, "0 bytes can be read");
+    assert_fails("setup passive\nurgent_left 1", 2, "0 bytes are urgent");
+    assert_fails(
+        "setup passive\n< U. 1:3(2) ack 1 urg 1\n> . ack 3",
+        0,
+        "`urgent` at 0.040000 was not announced",
+    );
+    assert_fails("setup passive\nwrite_urgent 5\n> UP. 1:6(5) urg 4", 3, "another urgent pointer");
     assert_fails("tx_buffer 10\nsetup passive\nwrite 11", 3, "10 bytes were taken");
     assert_eq!(
         verdict("setup passive\nstats mss 1..1000 mss >=5 mss <=1000 congestion cubic state ESTABLISHED"),

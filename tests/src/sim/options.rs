@@ -61,7 +61,11 @@ pub(crate) fn connect_options(s: &mut State, host: u8, workers: u8) -> ConnectOp
 
 fn fifos(s: &mut State) -> SessionOptions {
     let sizes = [1, 100, 3_000, 20_000, 65_535, 65_535, 200_000];
-    SessionOptions { rx_capacity: s.dice.pick(&sizes), tx_capacity: s.dice.pick(&sizes) }
+    SessionOptions {
+        rx_capacity: s.dice.pick(&sizes),
+        tx_capacity: s.dice.pick(&sizes),
+        ..SessionOptions::default()
+    }
 }
 
 /// A listener of an app on `host`.

@@ -64,7 +64,8 @@ fn a_good_file_is_read_whole() {
 fn an_app_says_how_its_connections_behave() {
     assert_eq!(parse(GOOD).unwrap().app[0].socket(), SocketOptions::DEFAULT);
     assert_eq!(parse(GOOD).unwrap().app[1].socket(), SocketOptions::NODELAY);
-    let more = "nodelay = true\ncongestion = \"bbr\"\nfast_open = true\nkeepalive = 30\ndscp = 46";
+    let more = "nodelay = true\ncongestion = \"bbr\"\nfast_open = true\nkeepalive = 30\ndscp = 46\necn = \"request\"\nmtu_probing = true\n\
+                fifo = 1000000\nrx_window_initial = 20000\ntx_capacity_max = 4000000";
     let config = parse(&GOOD.replace("nodelay = true", more)).unwrap();
     let keepalive = Some(Keepalive { idle_ms: 30_000, ..Keepalive::default() });
     let expected = SocketOptions {
@@ -72,9 +73,21 @@ fn an_app_says_how_its_connections_behave() {
         fast_open: true,
         keepalive,
         dscp: 46,
+        ecn: EcnMode::Request,
+        mtu_probing: true,
+        rx_window_initial: 20_000,
         ..SocketOptions::NODELAY
     };
     assert_eq!(config.app[1].socket(), expected);
+    let fifos = SessionOptions { rx_capacity: 1_000_000, tx_capacity: 1_000_000, tx_capacity_max: 4_000_000 };
+    assert_eq!(config.app[1].fifos(), fifos);
+    assert_eq!(parse(GOOD).unwrap().app[1].fifos(), SessionOptions::default());
+    let options = config.app[0].listens_on("10.9.0.2:7".parse().unwrap());
+    assert_eq!((options.backlog, options.fifos.rx_capacity, options.domain), (100, 131_072, DomainId(0)));
+    for (word, ecn) in [("off", EcnMode::Off), ("accept", EcnMode::Accept)] {
+        let config = parse(&GOOD.replace("nodelay = true", &format!("ecn = \"{word}\""))).unwrap();
+        assert_eq!(config.app[1].socket().ecn, ecn);
+    }
 }
 
 #[test]
@@ -88,6 +101,24 @@ fn an_app_whose_connections_cannot_behave_so_is_refused() {
         (
             "keepalive = 0",
             "f.toml:39: app[1].keepalive: expected seconds of silence, 1 or more, or nothing for no keep-alive",
+        ),
+        (
+            "ecn = \"on\"",
+            "f.toml:39: app[1].ecn: unknown variant `on`, expected one of `off`, `accept`, `request`",
+        ),
+        ("mtu_probing = 1", "f.toml:39: app[1].mtu_probing: invalid type: integer `1`, expected a boolean"),
+        ("rx_window_initial = 0", "f.toml:39: app[1].rx_window_initial: expected a positive number, found 0"),
+        (
+            "rx_window_initial = 65536",
+            "f.toml:39: app[1].rx_window_initial: a fifo holds 65535 bytes: expected at most that, found 65536",
+        ),
+        (
+            "tx_capacity_max = 65535",
+            "f.toml:39: app[1].tx_capacity_max: a fifo begins with 65536 bytes: expected that to 1073741824, found 65535",
+        ),
+        (
+            "tx_capacity_max = 1073741825",
+            "f.toml:39: app[1].tx_capacity_max: a fifo begins with 65536 bytes: expected that to 1073741824, found 1073741825",
         ),
     ] {
         assert_eq!(bad("nodelay = true", line), message);
@@ -169,7 +200,7 @@ fn every_mistake_is_told_with_its_line_its_key_and_what_was_expected() {
         (
             "backlog = 100",
             "backlogg = 100",
-            "f.toml:31: app[0].backlogg: unknown field `backlogg`, expected one of `name`, `kind`, `listen`, `domain`, `app_workers`, `backlog`, `nodelay`, `congestion`, `fast_open`, `keepalive`, `dscp`, `fifo`",
+            "f.toml:31: app[0].backlogg: unknown field `backlogg`, expected one of `name`, `kind`, `listen`, `domain`, `app_workers`, `backlog`, `nodelay`, `congestion`, `fast_open`, `keepalive`, `dscp`, `ecn`, `mtu_probing`, `fifo`, `rx_window_initial`, `tx_capacity_max`",
         ),
         ("kind = \"discard\"\n", "", "f.toml:34: app[1]: missing field `kind`"),
         (

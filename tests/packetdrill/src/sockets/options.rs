@@ -153,7 +153,7 @@ impl Choices {
     }
 
     pub(super) fn fifos(&self) -> SessionOptions {
-        SessionOptions { rx_capacity: self.rcvbuf, tx_capacity: TX_CAPACITY }
+        SessionOptions { rx_capacity: self.rcvbuf, tx_capacity: TX_CAPACITY, ..SessionOptions::default() }
     }
 
     /// What may be written and not acknowledged, when a connection's buffer has grown to `grown` by itself.
