@@ -10,11 +10,12 @@ use crate::congestion::{AckInfo, CongestionControl, CongestionKind};
 use crate::connection::{Connection, Fate};
 use crate::drop_reason::DropReason;
 use crate::engine::Shared;
+use crate::extras::Extras;
 use crate::isn::timestamp_clock;
 use crate::rate::Snapshot;
 use crate::recovery::flight::{SPLITS_MAX, Sent};
 use crate::recovery::prr::Prr;
-use crate::recovery::rack::{Found, Reordering};
+use crate::recovery::rack::Found;
 use crate::recovery::tlp::ProbeVerdict;
 use crate::recovery::undo::Undo;
 use crate::recovery::{DUP_THRESH, Mode, Recovery};
@@ -251,7 +252,7 @@ impl Connection {
         let Some(recovery) = &mut self.recovery else { return };
         let Recovery { flight, rack, rate, recovery_point, .. } = &mut **recovery;
         let recovery_point = *recovery_point;
-        let reordering: &mut Reordering = &mut self.reordering;
+        let reordering = &mut Extras::of_connection(&mut self.extras).reordering;
         let mut dsack = None;
         let mut on_delivered = |sent: &Sent, len: u32, is_sacked: bool| {
             heard.on_range(sent, len, is_sacked, recovery_point);
@@ -350,7 +351,8 @@ impl Connection {
         info.in_recovery = mode == Mode::Fast && !is_past;
         if heard.dsack.is_some() {
             shared.counters.dsacks_in += 1;
-            self.dsacks = self.dsacks.saturating_add(1);
+            let counts = &mut Extras::of_connection(&mut self.extras).counts;
+            counts.dsacks = counts.dsacks.saturating_add(1);
         }
         // RFC 8985 §7.4: what became of the tail loss probe.
         let mut is_repaired = false;
@@ -370,7 +372,8 @@ impl Connection {
             && !is_probe_dsack
         {
             recovery.undo.on_dsack(end);
-            recovery.rack.on_dsack(una, nxt, &mut self.reordering);
+            let reordering = &mut Extras::of_connection(&mut self.extras).reordering;
+            recovery.rack.on_dsack(una, nxt, reordering);
         }
         // RFC 8985 §6.2: what is lost.
         let mut found = Found::default();
@@ -400,7 +403,7 @@ impl Connection {
 
     /// RFC 8985 §6.2 step 5; congestion control is told range by range.
     fn detect_loss(&mut self, mode: Mode, now: Instant) -> Found {
-        let mtu_probe = self.mtu_probe();
+        let (mtu_probe, reordering) = (self.mtu_probe(), self.reordering());
         let Some(recovery) = &mut self.recovery else { return Found::default() };
         let Recovery { rack, flight, rate, .. } = &mut **recovery;
         let cc = &mut self.cc;
@@ -411,7 +414,7 @@ impl Connection {
             self.mss.into(),
             self.rtt.min_us().unwrap_or(0),
             self.rtt.srtt_us().unwrap_or(0),
-            self.reordering,
+            reordering,
             |sent, len| {
                 if mtu_probe != Some((sent.end - len, sent.end)) {
                     cc.on_lost(now, &rate.on_lost(&sent.snapshot, len));
@@ -472,7 +475,7 @@ impl Connection {
                 recovery.must_retransmit = false;
                 recovery.duplicates.clear();
                 recovery.undo.on_recovery_exit(nxt);
-                self.reordering.on_recovery_exit();
+                self.extras_mut().reordering.on_recovery_exit();
                 self.cc.on_recovery_exit(now);
             }
             Mode::Fast if heard.acked > 0 && !self.has_sack => {
@@ -501,7 +504,7 @@ impl Connection {
                     recovery.is_frto = false;
                     recovery.duplicates.clear();
                     recovery.undo.on_recovery_exit(nxt);
-                    self.reordering.on_recovery_exit();
+                    self.extras_mut().reordering.on_recovery_exit();
                 }
             }
         }
@@ -555,7 +558,8 @@ impl Connection {
         recovery.flight.unmark_lost();
         self.cc.on_spurious(now);
         shared.counters.undone += 1;
-        self.undone = self.undone.saturating_add(1);
+        let counts = &mut self.extras_mut().counts;
+        counts.undone = counts.undone.saturating_add(1);
     }
 
     /// The reordering timer fired (RFC 8985 §6.2 step 5): what is lost now?
@@ -604,7 +608,7 @@ impl Connection {
         }
         let was_loss = self.mode() == Mode::Loss;
         let (rtt_min_us, srtt_us) = (self.rtt.min_us().unwrap_or(0), self.rtt.srtt_us().unwrap_or(0));
-        let (has_sack, reordering) = (self.has_sack, self.reordering);
+        let (has_sack, reordering) = (self.has_sack, self.reordering());
         let flight_size = self.flight_size();
         let Some(recovery) = &mut self.recovery else { return };
         let Recovery { flight, rack, rate, .. } = &mut **recovery;

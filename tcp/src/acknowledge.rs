@@ -56,13 +56,16 @@ impl Connection {
             return blocks;
         }
         let ranges = layer.rx_ranges(self.session);
-        let duplicate = self.rcv.duplicate;
-        let has_duplicate = duplicate.0 != duplicate.1;
-        if ranges.is_empty() && !has_duplicate {
+        let Some(extras) = &mut self.extras else {
+            debug_assert!(ranges.is_empty(), "what came out of order was noted");
+            return blocks;
+        };
+        let duplicate = extras.gaps.duplicate.take();
+        if ranges.is_empty() && duplicate.is_none() {
             return blocks;
         }
+        let recent = extras.gaps.recent;
         let rcv_nxt = self.rcv.nxt;
-        self.rcv.duplicate = (rcv_nxt, rcv_nxt);
         let space = if self.has_timestamps { 40 - u32::from(TIMESTAMPS_LEN) } else { 40 };
         let room = space.min(u32::from(self.mss).saturating_sub(payload_len).max(if payload_len == 0 {
             space
@@ -70,13 +73,13 @@ impl Connection {
             0
         }));
         let most = (room.saturating_sub(4) / 8).min(4);
-        if has_duplicate && most > 0 {
-            blocks.push(duplicate.0, duplicate.1);
+        if let Some((start, end)) = duplicate.filter(|_| most > 0) {
+            blocks.push(start, end);
         }
         let block_of = |range: &hoststack_transport::OooRange| (rcv_nxt + range.start, rcv_nxt + range.end);
-        if has_duplicate && most > 1 && duplicate.0.after(rcv_nxt) {
+        if let Some((start, _)) = duplicate.filter(|(start, _)| most > 1 && start.after(rcv_nxt)) {
             // Also if it is the same.
-            let offset = duplicate.0.since(rcv_nxt);
+            let offset = start.since(rcv_nxt);
             if let Some(range) = ranges.iter().find(|range| range.start <= offset && offset < range.end) {
                 let (start, end) = block_of(range);
                 blocks.push(start, end);
@@ -88,8 +91,8 @@ impl Connection {
                 blocks.push(block.0, block.1);
             }
         };
-        for recent in self.rcv.recent {
-            let offset = recent.since(self.rcv.nxt);
+        for recent in recent {
+            let offset = recent.since(rcv_nxt);
             if let Some(range) = ranges.iter().find(|range| range.start <= offset && offset < range.end) {
                 push(range);
             }
@@ -171,15 +174,16 @@ impl Connection {
     /// A challenge ACK (RFC 5961), at the end of the step, within the connection's limit.
     pub(crate) fn program_challenge_ack(&mut self, id: Key, shared: &mut Shared, now: Instant) {
         let second = (now.as_millis() / 1000) as u32; // modulo 2^32: only compared
-        if second != self.challenge_second {
-            self.challenge_second = second;
-            self.challenges = 0;
+        let extras = self.extras_mut();
+        if second != extras.challenge_second {
+            extras.challenge_second = second;
+            extras.challenges = 0;
         }
-        if self.challenges >= shared.config.challenge_acks_per_second {
+        if extras.challenges >= shared.config.challenge_acks_per_second {
             shared.drops.count(crate::drop_reason::DropReason::ChallengeLimited);
             return;
         }
-        self.challenges += 1;
+        extras.challenges += 1;
         shared.counters.challenge_acks_out += 1;
         self.program_ack(id, shared);
     }

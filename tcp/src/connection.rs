@@ -15,12 +15,10 @@ use crate::describe::ConnectionInfo;
 use crate::drop_reason::DropReason;
 use crate::ecn::Ecn;
 use crate::engine::Shared;
-use crate::extras::Extras;
+use crate::extras::{Counts, Extras};
 use crate::isn::{echoed_round_trip_us, timestamp_clock};
 use crate::output::{MSS_LEAST, TIMESTAMPS_LEN, peer_mss, send_mss};
-use crate::pacing::Pacer;
 use crate::recovery::flight::Sent;
-use crate::recovery::rack::Reordering;
 use crate::recovery::{Mode, Recovery};
 use crate::rtt::RttEstimator;
 use crate::seed::{ConnectionSeed, IcmpError, SeedState};
@@ -56,10 +54,6 @@ pub(crate) struct Receive {
     pub(crate) last_ack_sent: SeqNum,
     /// Sequence number of the peer's FIN, if `has_fin`.
     pub(crate) fin: SeqNum,
-    /// Where the latest out-of-order data began, and before it the latest in other ranges: SACK reports them first.
-    pub(crate) recent: [SeqNum; 4],
-    /// What came twice and was not reported yet (D-SACK, RFC 2883); empty if its ends are equal.
-    pub(crate) duplicate: (SeqNum, SeqNum),
 }
 
 /// Timestamps (RFC 7323).
@@ -85,8 +79,6 @@ pub(crate) struct Connection {
     pub(crate) has_timestamps: bool,
     pub(crate) has_sack: bool,
     pub(crate) ecn: Ecn,
-    /// Acknowledgments that echoed a mark.
-    pub(crate) ecn_echoes: u16,
     /// An acknowledgment is to be sent at the end of this step at the latest.
     pub(crate) is_ack_programmed: bool,
     /// Its key is in the engine's list of programmed acknowledgments.
@@ -137,8 +129,6 @@ pub(crate) struct Connection {
     pub(crate) last_sent: Instant,
     /// When what is in flight was sent last, all at one time; with `recovery`, its ranges say so.
     pub(crate) flight_at: Instant,
-    /// Nothing: it sends as fast as its window lets it.
-    pub(crate) pacer: Option<Box<Pacer>>,
     /// Capacity of the receive fifo.
     pub(crate) rx_capacity: u32,
     /// Where the segment ends that `len_sampled` is about.
@@ -150,21 +140,11 @@ pub(crate) struct Connection {
     pub(crate) delivered: u64,
     /// Bytes received in order over its life.
     pub(crate) bytes_received: u64,
-    /// Segments sent again over its life.
-    pub(crate) retransmitted_segments: u32,
-    /// Duplicates that the peer reported (D-SACK).
-    pub(crate) dsacks: u16,
-    /// Responses to congestion that were undone.
-    pub(crate) undone: u16,
     pub(crate) flow: FlowKey,
     // Cold.
-    pub(crate) reordering: Reordering,
     pub(crate) wheel: WheelEntry,
     pub(crate) iss: SeqNum,
     pub(crate) irs: SeqNum,
-    /// The second (modulo 2^32) that `challenges` counts in.
-    pub(crate) challenge_second: u32,
-    pub(crate) challenges: u8,
     /// The network said that the peer cannot be reached.
     pub(crate) is_unreachable: bool,
     /// Both ends offered window scaling.
@@ -181,7 +161,7 @@ pub(crate) struct Connection {
     pub(crate) mtu_tick: u8,
     /// A segment longer than `len_acked` whose arrival will be known; 0 if there is none.
     pub(crate) len_sampled: u16,
-    /// What only some want.
+    /// What only some want or meet.
     pub(crate) extras: Option<Box<Extras>>,
     /// Data of the SYN goes again, for the peer did not take it: no small segment in Minshall's sense.
     pub(crate) sends_syn_data_again: bool,
@@ -344,14 +324,7 @@ impl Connection {
         let (una, nxt) = agreed.sent;
         let mut connection = Connection {
             snd: Send { una, nxt, wnd: agreed.wnd, wl1: agreed.irs, wl2: una, wnd_max: agreed.wnd },
-            rcv: Receive {
-                nxt: rcv_nxt,
-                edge: agreed.rcv_edge,
-                last_ack_sent: rcv_nxt,
-                fin: rcv_nxt,
-                recent: [rcv_nxt; 4],
-                duplicate: (rcv_nxt, rcv_nxt),
-            },
+            rcv: Receive { nxt: rcv_nxt, edge: agreed.rcv_edge, last_ack_sent: rcv_nxt, fin: rcv_nxt },
             ts: Stamps {
                 recent: agreed.timestamps.map_or(0, |(recent, ..)| recent),
                 recent_at_ms: millis(now),
@@ -361,8 +334,7 @@ impl Connection {
             state: agreed.state,
             has_timestamps,
             has_sack: agreed.sack,
-            ecn: Ecn::new(agreed.ecn, agreed.iss + 1),
-            ecn_echoes: 0,
+            ecn: Ecn::new(agreed.ecn),
             is_ack_programmed: false,
             is_ack_listed: false,
             is_fin_wanted: false,
@@ -388,7 +360,7 @@ impl Connection {
             ack_at: Instant::FAR,
             last_sent: now,
             flight_at: now,
-            pacer: Pacer::of(agreed.options, &cc),
+            extras: Extras::of(agreed.options, &cc, now),
             rx_capacity: agreed.options.rx_window,
             sample_end: nxt,
             cc,
@@ -396,16 +368,10 @@ impl Connection {
             recovery: None,
             delivered: 0,
             bytes_received: 0,
-            retransmitted_segments: 0,
-            dsacks: 0,
-            undone: 0,
             flow,
-            reordering: Reordering::NONE,
             wheel: WheelEntry::NONE,
             iss: agreed.iss,
             irs: agreed.irs,
-            challenge_second: 0,
-            challenges: 0,
             is_unreachable: false,
             has_scaling: agreed.scales.is_some(),
             is_active_open: agreed.is_active_open,
@@ -414,7 +380,6 @@ impl Connection {
             dscp: agreed.options.dscp & 63,
             mtu_tick: Connection::mtu_tick(now),
             len_sampled: 0,
-            extras: Extras::of(agreed.options, now),
             sends_syn_data_again: agreed.sends_syn_data_again,
             has_syn_data: agreed.has_syn_data,
             mss_max,
@@ -423,7 +388,7 @@ impl Connection {
         };
         connection.start_receive_window(&agreed.options, agreed.rtt_us, now);
         if agreed.options.mtu_probing {
-            connection.start_mtu_probing(now);
+            connection.start_mtu_probing();
         }
         connection
     }
@@ -495,7 +460,6 @@ impl Connection {
     #[inline]
     pub(crate) fn timer(&self) -> Instant {
         let timer = self.retransmit_at.min(self.ack_at);
-        let timer = self.pacer.as_ref().map_or(timer, |pacer| timer.min(pacer.until));
         self.extras.as_ref().map_or(timer, |extras| timer.min(extras.timer()))
     }
 
@@ -563,6 +527,7 @@ impl Connection {
     pub(crate) fn stats(&self, shared: &Shared) -> ConnectionStats {
         let recovery = self.recovery.as_deref();
         let mode = self.mode();
+        let counts = self.extras.as_ref().map_or(Counts::default(), |extras| extras.counts);
         ConnectionStats {
             srtt_us: self.rtt.srtt_us().unwrap_or(0),
             rtt_var_us: self.rtt.var_us(),
@@ -583,14 +548,14 @@ impl Connection {
             probes: self.extras.as_ref().map_or(0, |extras| extras.probes),
             bytes_acked: self.delivered - u64::from(recovery.map_or(0, |recovery| recovery.flight.sacked())),
             bytes_received: self.bytes_received,
-            retransmitted_segments: self.retransmitted_segments,
-            dsack_duplicates: self.dsacks.into(),
-            undone: self.undone.into(),
+            retransmitted_segments: counts.retransmitted_segments,
+            dsack_duplicates: counts.dsacks,
+            undone: counts.undone,
             delivered: u32::try_from(self.delivered / u64::from(self.mss)).unwrap_or(u32::MAX),
-            delivered_ce: self.ecn_echoes.into(),
+            delivered_ce: counts.ecn_echoes,
             delivery_rate: recovery.map_or(0, |recovery| recovery.latest_rate),
             pacing_rate: self.pacing_rate().unwrap_or(u64::MAX),
-            reordering: self.reordering.degree.into(),
+            reordering: self.reordering().degree.into(),
             timestamps: self.has_timestamps,
             sack: self.has_sack,
             window_scaling: self.has_scaling,
@@ -691,7 +656,7 @@ impl Connection {
 }
 
 /// Little more than six cache lines, of which an idle connection is all that there is.
-const _: () = assert!(size_of::<Connection>() <= 400);
+const _: () = assert!(size_of::<Connection>() <= 336);
 
 pub(crate) fn millis(at: Instant) -> u32 {
     at.as_millis() as u32 // modulo 2^32 is what the callers compute with

@@ -2,7 +2,7 @@
 //! the mark until the sender says that it has answered.
 
 use hoststack_transport::{EcnMode, Instant, Key, SocketOptions};
-use hoststack_wire::{Flags, SegmentHeader, SeqNum};
+use hoststack_wire::{Flags, SegmentHeader};
 
 use crate::congestion::{CongestionControl, CongestionKind};
 use crate::connection::Connection;
@@ -25,13 +25,11 @@ pub(crate) struct Ecn {
     pub(crate) echoes: bool,
     /// We answered an echo: the next new data says so (CWR).
     says_reduced: bool,
-    /// Echoes are answered once until SND.UNA is here: once per window (RFC 3168 §6.1.2).
-    point: SeqNum,
 }
 
 impl Ecn {
-    pub(crate) const fn new(is_on: bool, una: SeqNum) -> Ecn {
-        Ecn { is_on, echoes: false, says_reduced: false, point: una }
+    pub(crate) const fn new(is_on: bool) -> Ecn {
+        Ecn { is_on, echoes: false, says_reduced: false }
     }
 }
 
@@ -83,18 +81,20 @@ impl Connection {
             return;
         }
         shared.counters.ecn_echoes_in += 1;
-        self.ecn_echoes = self.ecn_echoes.saturating_add(1);
-        if self.mode() == Mode::Open && self.snd.una.at_or_after(self.ecn.point) {
+        let counts = &mut self.extras_mut().counts;
+        counts.ecn_echoes = counts.ecn_echoes.saturating_add(1);
+        if self.mode() == Mode::Open && !self.is_ecn_reducing() {
             self.cc.on_congestion_event(now, self.used_window(flight), CongestionKind::Ecn);
             self.cc.on_recovery_exit(now);
-            self.ecn.point = self.snd.nxt;
+            self.extras_mut().ecn_point = Some(self.snd.nxt);
             self.ecn.says_reduced = true;
         }
     }
 
     /// Whether an echo was answered and the window that it concerns is not yet acknowledged: Linux's state CWR.
     pub(crate) fn is_ecn_reducing(&self) -> bool {
-        self.ecn.is_on && self.ecn.point.after(self.snd.una)
+        let point = self.extras.as_ref().and_then(|extras| extras.ecn_point);
+        point.is_some_and(|point| point.after(self.snd.una))
     }
 
     /// Whether a segment echoes a mark.

@@ -1,5 +1,6 @@
-//! What only some connections want, and what may be changed while they are up: keep-alive (RFC 9293 §3.8.4), user
-//! timeout (RFC 5482, RFC 9293 §3.9.1.8), lingering close, cork, a receive window that grows, urgent data. A connection with defaults holds none of it.
+//! What only some connections want or meet. Want, and may change while they are up: keep-alive (RFC 9293 §3.8.4), user
+//! timeout (RFC 5482, RFC 9293 §3.9.1.8), lingering close, cork, pacing, a receive window that grows, urgent data. Meet:
+//! duplicates, gaps, losses, marks, challenges. A connection with defaults on a quiet path holds none of it.
 
 use alloc::boxed::Box;
 
@@ -12,8 +13,10 @@ use crate::congestion::{Congestion, CongestionControl};
 use crate::connection::{Connection, Fate};
 use crate::engine::{Output, Shared};
 use crate::output::MSS_LEAST;
+use crate::pacing::Pacer;
 use crate::pmtud::Pmtud;
 use crate::receive_window::ReceiveWindow;
+use crate::recovery::rack::Reordering;
 use crate::state::{State, StateEvent};
 use crate::timers::Purpose;
 
@@ -26,7 +29,7 @@ pub(crate) struct Extras {
     keepalive: Option<Keepalive>,
     /// Unanswered keep-alive probes.
     pub(crate) probes: u8,
-    /// When the peer was heard last.
+    /// When the peer was heard last; `ZERO` if not since there is this.
     heard_at: Instant,
     user_timeout_ms: u32,
     /// Since when what was sent, or waits for the peer's window, has made no progress; `FAR` if nothing waits.
@@ -43,14 +46,45 @@ pub(crate) struct Extras {
     pub(crate) receive_window: Option<Box<ReceiveWindow>>,
     /// SND.UP: the octet after what the app called urgent, until that is acknowledged.
     pub(crate) urgent_end: Option<SeqNum>,
+    pub(crate) pacer: Option<Pacer>,
+    pub(crate) gaps: Gaps,
+    pub(crate) reordering: Reordering,
+    pub(crate) counts: Counts,
+    /// Echoes of marks are answered once until SND.UNA is here: once per window (RFC 3168 §6.1.2).
+    pub(crate) ecn_point: Option<SeqNum>,
+    /// The second (modulo 2^32) that `challenges` counts in.
+    pub(crate) challenge_second: u32,
+    pub(crate) challenges: u8,
+}
+
+/// What came, but not in order.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Gaps {
+    /// Where the latest out-of-order data began, and before it the latest in other ranges: SACK reports them first.
+    pub(crate) recent: [SeqNum; 4],
+    /// What came twice and was not reported yet (D-SACK, RFC 2883).
+    pub(crate) duplicate: Option<(SeqNum, SeqNum)>,
+}
+
+/// What is counted over a connection's life and seldom happens.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// Segments sent again.
+    pub(crate) retransmitted_segments: u32,
+    /// Duplicates that the peer reported (D-SACK).
+    pub(crate) dsacks: u32,
+    /// Responses to congestion that were undone.
+    pub(crate) undone: u32,
+    /// Acknowledgments that echoed a mark.
+    pub(crate) ecn_echoes: u32,
 }
 
 impl Extras {
-    fn new(now: Instant) -> Extras {
+    fn new() -> Extras {
         Extras {
             keepalive: None,
             probes: 0,
-            heard_at: now,
+            heard_at: Instant::ZERO,
             user_timeout_ms: 0,
             stalled_at: Instant::FAR,
             linger_ms: None,
@@ -60,22 +94,45 @@ impl Extras {
             pmtud: None,
             receive_window: None,
             urgent_end: None,
+            pacer: None,
+            gaps: Gaps::default(),
+            reordering: Reordering::NONE,
+            counts: Counts::default(),
+            ecn_point: None,
+            challenge_second: 0,
+            challenges: 0,
         }
     }
 
     /// What `options` ask for besides the defaults.
-    pub(crate) fn of(options: &SocketOptions, now: Instant) -> Option<Box<Extras>> {
+    pub(crate) fn of(options: &SocketOptions, cc: &Congestion, now: Instant) -> Option<Box<Extras>> {
         let SocketOptions { keepalive, user_timeout_ms, linger_ms, cork, .. } = *options;
+        let pacer = Pacer::of(options, cc);
         let are_default = keepalive.is_none() && user_timeout_ms == 0 && linger_ms.is_none() && !cork;
-        (!are_default).then(|| {
-            let extras = Extras::new(now);
-            Box::new(Extras { keepalive, user_timeout_ms, linger_ms, is_corked: cork, ..extras })
+        (!are_default || pacer.is_some()).then(|| {
+            let extras = Extras::new();
+            let heard_at = now;
+            Box::new(Extras {
+                keepalive,
+                heard_at,
+                user_timeout_ms,
+                linger_ms,
+                is_corked: cork,
+                pacer,
+                ..extras
+            })
         })
+    }
+
+    /// Those of a connection, from now on if it has none; for the borrow checker not a method of the connection.
+    pub(crate) fn of_connection(place: &mut Option<Box<Extras>>) -> &mut Extras {
+        place.get_or_insert_with(|| Box::new(Extras::new()))
     }
 
     /// The earliest of its own deadlines.
     pub(crate) fn timer(&self) -> Instant {
-        self.linger_at.min(self.cork_at)
+        let timer = self.linger_at.min(self.cork_at);
+        self.pacer.as_ref().map_or(timer, |pacer| timer.min(pacer.until))
     }
 
     /// The peer was heard.
@@ -102,8 +159,13 @@ impl Extras {
 }
 
 impl Connection {
-    pub(crate) fn extras_mut(&mut self, now: Instant) -> &mut Extras {
-        self.extras.get_or_insert_with(|| Box::new(Extras::new(now)))
+    pub(crate) fn extras_mut(&mut self) -> &mut Extras {
+        Extras::of_connection(&mut self.extras)
+    }
+
+    /// What was learnt about reordering on its path.
+    pub(crate) fn reordering(&self) -> Reordering {
+        self.extras.as_ref().map_or(Reordering::NONE, |extras| extras.reordering)
     }
 
     /// Changes an option. What waits because of the old value is looked at again in the transmit stage of this step.
@@ -118,7 +180,7 @@ impl Connection {
         match option {
             SocketOption::NoDelay(on) => self.is_nodelay = on,
             SocketOption::Cork(on) => {
-                let extras = self.extras_mut(now);
+                let extras = self.extras_mut();
                 extras.is_corked = on;
                 extras.cork_at = Instant::FAR;
             }
@@ -129,23 +191,26 @@ impl Connection {
                 }
             }
             SocketOption::Keepalive(keepalive) => {
-                let extras = self.extras_mut(now);
+                let extras = self.extras_mut();
                 extras.keepalive = keepalive;
                 extras.probes = 0;
+                if extras.heard_at == Instant::ZERO {
+                    extras.heard_at = now;
+                }
                 if matches!(self.purpose, Purpose::None | Purpose::Keepalive) {
                     self.stop_timer();
                 }
             }
             SocketOption::UserTimeout(ms) => {
                 let is_waiting = self.flight_size() > 0 || self.purpose == Purpose::Persist;
-                let extras = self.extras_mut(now);
+                let extras = self.extras_mut();
                 extras.user_timeout_ms = ms;
                 if is_waiting && extras.stalled_at == Instant::FAR {
                     extras.stalled_at = now;
                 }
                 self.limit_by_user_timeout();
             }
-            SocketOption::Linger(ms) => self.extras_mut(now).linger_ms = ms,
+            SocketOption::Linger(ms) => self.extras_mut().linger_ms = ms,
             SocketOption::MssMax(max) => {
                 self.mss_max = self.mss_max.min(max.max(MSS_LEAST));
                 let options = self.option_space();

@@ -460,20 +460,22 @@ impl Connection {
     /// `start..end` came twice: the next acknowledgment says so.
     fn note_duplicate(&mut self, start: SeqNum, end: SeqNum, shared: &mut Shared) {
         if self.has_sack && shared.config.dsack && start.before(end) {
-            self.rcv.duplicate = (start, end);
+            self.extras_mut().gaps.duplicate = Some((start, end));
             shared.counters.dsacks_out += 1;
         }
     }
 
     fn note_out_of_order<L: SessionLayer>(&mut self, seq: SeqNum, layer: &L) {
-        let offset = seq.since(self.rcv.nxt);
-        let previous = self.rcv.recent[0].since(self.rcv.nxt);
+        let rcv_nxt = self.rcv.nxt;
+        let offset = seq.since(rcv_nxt);
         let range = layer.rx_ranges(self.session).iter().find(|r| r.start <= offset && offset < r.end);
+        let recent = &mut self.extras_mut().gaps.recent;
+        let previous = recent[0].since(rcv_nxt);
         let is_same = range.is_some_and(|r| r.start <= previous && previous < r.end);
         if !is_same {
-            self.rcv.recent.copy_within(..3, 1);
+            recent.copy_within(..3, 1);
         }
-        self.rcv.recent[0] = seq;
+        recent[0] = seq;
     }
 
     /// All before the FIN is received.

@@ -139,7 +139,7 @@ impl Connection {
         if self.may_send() {
             self.follow_path_mtu(now, out);
             let data_end = self.snd.una + layer.tx_len(self.session);
-            self.note_urgent(layer.tx_urgent(self.session), shared, now);
+            self.note_urgent(layer.tx_urgent(self.session), shared);
             self.restart_after_idle(now, data_end, shared);
             let is_corked = self.is_corked(now);
             let limit = loop {
@@ -440,7 +440,8 @@ impl Connection {
             // The timer is that of the first segment: it was sent just now.
             self.restart_timer(now, shared);
         }
-        self.retransmitted_segments = self.retransmitted_segments.saturating_add(1);
+        let counts = &mut self.extras_mut().counts;
+        counts.retransmitted_segments = counts.retransmitted_segments.saturating_add(1);
         shared.counters.retransmitted_segments += 1;
         shared.counters.retransmitted_bytes += u64::from(data);
         self.send_range(seq, data, fin, false, data_end, shared, now, layer, out);

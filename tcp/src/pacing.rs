@@ -1,7 +1,5 @@
 //! Pacing: segments are spread over time at a rate, instead of leaving as fast as the window lets them.
 
-use alloc::boxed::Box;
-
 use hoststack_transport::{Instant, SocketOptions};
 
 use crate::congestion::{Congestion, CongestionControl};
@@ -25,10 +23,12 @@ pub(crate) struct Pacer {
 
 impl Pacer {
     /// What `options` and the congestion control ask for.
-    pub(crate) fn of(options: &SocketOptions, cc: &Congestion) -> Option<Box<Pacer>> {
+    pub(crate) fn of(options: &SocketOptions, cc: &Congestion) -> Option<Pacer> {
         let SocketOptions { pacing, pacing_rate_max, .. } = *options;
-        (pacing || pacing_rate_max != u64::MAX || cc.pacing_rate().is_some()).then(|| {
-            Box::new(Pacer { is_asked_for: pacing, rate_max: pacing_rate_max.max(1), ..Pacer::new() })
+        (pacing || pacing_rate_max != u64::MAX || cc.pacing_rate().is_some()).then(|| Pacer {
+            is_asked_for: pacing,
+            rate_max: pacing_rate_max.max(1),
+            ..Pacer::new()
         })
     }
 
@@ -39,7 +39,7 @@ impl Pacer {
 
 impl Connection {
     fn pacer(&mut self) -> &mut Pacer {
-        self.pacer.get_or_insert_with(|| Box::new(Pacer::new()))
+        self.extras_mut().pacer.get_or_insert_with(Pacer::new)
     }
 
     /// From now on no faster than this, in bytes per second.
@@ -56,7 +56,7 @@ impl Connection {
 
     /// Bytes per second; `None`: not paced.
     pub(crate) fn pacing_rate(&self) -> Option<u64> {
-        let pacer = self.pacer.as_ref()?;
+        let pacer = self.extras.as_ref()?.pacer.as_ref()?;
         let rate = match self.cc.pacing_rate() {
             Some(rate) => Some(rate),
             None if pacer.is_asked_for => self.window_rate(),
@@ -80,7 +80,7 @@ impl Connection {
     /// Whether the next segment must wait; if so, it is looked at again when it need not.
     #[inline]
     pub(crate) fn is_paced_out(&mut self, now: Instant) -> bool {
-        let Some(pacer) = &mut self.pacer else { return false };
+        let Some(pacer) = self.extras.as_mut().and_then(|extras| extras.pacer.as_mut()) else { return false };
         if pacer.at <= now.plus_micros(QUANTUM_US) {
             return false;
         }
@@ -90,7 +90,7 @@ impl Connection {
 
     /// Whether what pacing held back is due now.
     pub(crate) fn take_paced(&mut self, now: Instant) -> bool {
-        match &mut self.pacer {
+        match self.extras.as_mut().and_then(|extras| extras.pacer.as_mut()) {
             Some(pacer) if pacer.until <= now => {
                 pacer.until = Instant::FAR;
                 true

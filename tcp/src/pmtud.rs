@@ -211,14 +211,14 @@ impl Connection {
         self.pmtud()?.search.as_mut()
     }
 
-    fn begin_pmtud(&mut self, now: Instant) -> &mut Pmtud {
-        self.extras_mut(now).pmtud.get_or_insert_with(|| Box::new(Pmtud::new()))
+    fn begin_pmtud(&mut self) -> &mut Pmtud {
+        self.extras_mut().pmtud.get_or_insert_with(|| Box::new(Pmtud::new()))
     }
 
     /// With `SocketOptions::mtu_probing`.
-    pub(crate) fn start_mtu_probing(&mut self, now: Instant) {
+    pub(crate) fn start_mtu_probing(&mut self) {
         let max = self.path_mtu;
-        self.extras_mut(now).pmtud = Some(Box::new(Pmtud::probing(max)));
+        self.extras_mut().pmtud = Some(Box::new(Pmtud::probing(max)));
     }
 
     /// What the headers of IP and TCP take, options of every segment included.
@@ -290,7 +290,7 @@ impl Connection {
             // RFC 5927 §7.2: larger segments arrived, so the message is false or the path changed; then what it quotes
             // times out.
             let una = self.snd.una;
-            let claim = &mut self.begin_pmtud(now).claim;
+            let claim = &mut self.begin_pmtud().claim;
             if claim.is_none_or(|(_, of)| of.before(una)) {
                 *claim = Some((mtu, seq));
             }
@@ -308,7 +308,7 @@ impl Connection {
 
     fn believe_path_mtu(&mut self, mtu: u16, now: Instant) {
         self.set_path_mtu(mtu);
-        let pmtud = self.begin_pmtud(now);
+        let pmtud = self.begin_pmtud();
         pmtud.told = Some((mtu, now + RAISE));
         pmtud.claim = None;
         if let Some(search) = &mut pmtud.search {

@@ -168,7 +168,7 @@ impl Connection {
         now: Instant,
     ) {
         if let Some(window) = ReceiveWindow::of(options, self.rcv_scale, self.rcv.nxt, rtt_us, now) {
-            self.extras_mut(now).receive_window = Some(window);
+            self.extras_mut().receive_window = Some(window);
         }
     }
 

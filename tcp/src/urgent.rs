@@ -4,7 +4,7 @@
 
 use alloc::vec::Vec;
 
-use hoststack_transport::{Instant, SessionLayer, TransportEvent};
+use hoststack_transport::{SessionLayer, TransportEvent};
 use hoststack_wire::{Flags, SegmentHeader, SeqNum};
 
 use crate::connection::Connection;
@@ -35,12 +35,12 @@ impl Connection {
 
     /// The app has called `len` bytes from SND.UNA on urgent, or nothing (RFC 9293 §3.10.2; §3.8.5, MUST-30).
     #[inline]
-    pub(crate) fn note_urgent(&mut self, len: u32, shared: &mut Shared, now: Instant) {
+    pub(crate) fn note_urgent(&mut self, len: u32, shared: &mut Shared) {
         let end = (len > 0).then_some(self.snd.una + len);
         if self.urgent_end() == end {
             return;
         }
-        self.extras_mut(now).urgent_end = end;
+        self.extras_mut().urgent_end = end;
         shared.counters.urgent_out += u64::from(end.is_some());
     }
 

@@ -149,7 +149,7 @@ pub enum Congestion {
     /// RFC 9438.
     Cubic(Cubic),
     /// RFC 5681 and 6582.
-    NewReno(NewReno),
+    NewReno(Box<NewReno>),
     /// draft-ietf-ccwg-bbr.
     Bbr(Box<Bbr>),
 }
@@ -160,7 +160,7 @@ impl Congestion {
     pub fn new(algorithm: Algorithm, mss: u16, seed: u64) -> Congestion {
         match algorithm {
             Algorithm::Cubic => Congestion::Cubic(Cubic::new(mss)),
-            Algorithm::NewReno => Congestion::NewReno(NewReno::new(mss)),
+            Algorithm::NewReno => Congestion::NewReno(Box::new(NewReno::new(mss))),
             Algorithm::Bbr => Congestion::Bbr(Box::new(Bbr::new(mss, seed))),
         }
     }
