@@ -17,6 +17,7 @@ use crate::describe::{HalfOpenInfo, HalfOpenState};
 use crate::ecn;
 use crate::fast_open::{Attempt, CookieCache};
 use crate::isn::{Secrets, echoed_round_trip_us, timestamp_clock};
+use crate::output::{ip_fields, local_mss};
 use crate::seed::{
     ConnectionSeed, HalfOpenError, HalfOpenSegment, HalfOpenUser, IcmpError, SeedState, SeedTimestamps, Syn,
 };
@@ -173,7 +174,7 @@ impl HalfOpen {
             first,
             data: if first { self.early_data.clone() } else { EarlyData::NONE },
             data_len: if first { self.syn_data } else { 0 },
-            dscp: self.options.dscp & 63,
+            ip: ip_fields(&self.options),
         }
     }
 
@@ -292,7 +293,7 @@ impl HalfOpens {
             iss: self.secrets.isn(now, &flow),
             options,
             state: HalfOpenState::SynSent,
-            local_mss: crate::output::local_mss(&flow, mtu, options.mss_max),
+            local_mss: local_mss(&flow, mtu, options.mss_max),
             attempts: 0,
             fast_open: None,
             syn_data: 0,
@@ -431,7 +432,7 @@ impl HalfOpens {
             // A SYN is never too big, but what it promises may be, and the data that goes with it: then it goes again at
             // once, without.
             let mtu = mtu.max(crate::pmtud::least_path_mtu(&half_open.flow));
-            let mss = crate::output::local_mss(&half_open.flow, mtu, half_open.options.mss_max);
+            let mss = local_mss(&half_open.flow, mtu, half_open.options.mss_max);
             half_open.local_mss = half_open.local_mss.min(mss);
             if half_open.syn_data > 0 && half_open.attempts == 1 {
                 self.send_syn(now, error.half_open, actions);

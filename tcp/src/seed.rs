@@ -1,7 +1,7 @@
 //! Plain values that cross between main and workers: they are `Send`, hold no reference and name no pool's insides.
 
 use hoststack_transport::{AppWorkerId, EarlyData, FlowKey, HalfOpenId, Instant, Key, SocketOptions};
-use hoststack_wire::{SegmentHeader, SeqNum};
+use hoststack_wire::{IpFields, SegmentHeader, SeqNum};
 
 /// Whose active open it is: copied into all that is said about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,8 +27,8 @@ pub struct Syn {
     pub data: EarlyData,
     /// How many bytes of it: what fits into one segment.
     pub data_len: u16,
-    /// DSCP of its packet.
-    pub dscp: u8,
+    /// What its packet's IP header says.
+    pub ip: IpFields,
 }
 
 impl Syn {
