@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use hoststack_wire::ethernet::{self, EtherType};
 use hoststack_wire::tcp::finish_checksum;
-use hoststack_wire::{IpProtocol, MacAddr, SegmentHeader, Sum, ipv4, ipv6};
+use hoststack_wire::{IpFields, IpProtocol, MacAddr, SegmentHeader, Sum, ipv4, ipv6};
 
 use crate::drop_reason::DropReason;
 use crate::fib::mix;
@@ -27,8 +27,8 @@ pub struct OutFlow {
     pub src: IpAddr,
     /// Destination address.
     pub dst: IpAddr,
-    /// DSCP (upper 6 bits) and ECN (RFC 3168 §5; lower 2: 0 not ECT, 1 ECT(1), 2 ECT(0), 3 CE) of the IP header.
-    pub tos: u8,
+    /// What its sender chose of the IP header.
+    pub ip: IpFields,
 }
 
 /// What the path knows of a destination.
@@ -96,7 +96,7 @@ impl IpPath {
         payload_len: usize,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(), DropReason> {
-        let OutFlow { domain, src, dst, tos } = flow;
+        let OutFlow { domain, src, dst, ip: IpFields { tos, ttl } } = flow;
         let ip_header_len = match (src, dst) {
             (IpAddr::V4(_), IpAddr::V4(_)) => ipv4::Header::LEN,
             (IpAddr::V6(_), IpAddr::V6(_)) => ipv6::Header::LEN,
@@ -122,6 +122,7 @@ impl IpPath {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let ip = ipv4::Header {
                     dscp_ecn: tos,
+                    ttl,
                     ..ipv4::Header::new(src, dst, IpProtocol::TCP, segment_len)
                 };
                 // RFC 9293 §3.1 (MUST-2). Cannot cut because the packet fits the MTU.
@@ -133,6 +134,7 @@ impl IpPath {
                 let hash = self.hasher.hash(src.into(), header.src_port, dst.into(), header.dst_port);
                 let ip = ipv6::Header {
                     traffic_class: tos,
+                    hop_limit: ttl,
                     flow_label: flow_label(hash),
                     ..ipv6::Header::new(src, dst, IpProtocol::TCP, segment_len)
                 };

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hoststack_wire::ethernet::{self, EtherType};
 use hoststack_wire::{
-    Flags, FlowHasher, IpProtocol, MacAddr, SegmentHeader, SeqNum, icmpv4, icmpv6, ipv4, ipv6, tcp,
+    Flags, FlowHasher, IpFields, IpProtocol, MacAddr, SegmentHeader, SeqNum, icmpv4, icmpv6, ipv4, ipv6, tcp,
 };
 
 use crate::{
@@ -150,7 +150,7 @@ impl Bench {
 
     /// Sends a segment with `payload`.
     pub(crate) fn sends(&mut self, src: &str, dst: &str, payload: &[u8]) -> Result<(), DropReason> {
-        let flow = OutFlow { domain: 0, src: ip(src), dst: ip(dst), tos: 0 };
+        let flow = OutFlow { domain: 0, src: ip(src), dst: ip(dst), ip: IpFields::DEFAULT };
         let header = segment_header(4000, 80);
         self.path.tcp(self.now_us, &mut self.pool, flow, &header, payload.len(), |into| {
             into.copy_from_slice(payload)

@@ -168,7 +168,7 @@ impl Connection {
         header: &SegmentHeader,
         out: &mut O,
     ) {
-        send_bare(shared, &self.flow, header, self.tos(false), out);
+        send_bare(shared, &self.flow, header, self.ip_fields(false), out);
     }
 
     /// A challenge ACK (RFC 5961), at the end of the step, within the connection's limit.
@@ -214,7 +214,7 @@ impl Connection {
             self.note_stalled(now);
             self.restart_timer(now, shared);
         }
-        send_bare(shared, &self.flow, &header, self.tos(false), out);
+        send_bare(shared, &self.flow, &header, self.ip_fields(false), out);
     }
 
     /// <SEQ=SND.NXT><ACK=RCV.NXT><CTL=RST,ACK>.
@@ -229,7 +229,7 @@ impl Connection {
             urgent: 0,
             options: Options { timestamps: self.timestamps(now), ..Options::default() },
         };
-        send_bare(shared, &self.flow, &header, self.tos(false), out);
+        send_bare(shared, &self.flow, &header, self.ip_fields(false), out);
     }
 
     /// The delayed acknowledgment is due.

@@ -1,5 +1,7 @@
 //! What can be set per stack, with a default and a reason. What differs between connections is `SocketOptions`.
 
+use core::fmt;
+
 use hoststack_transport::{Duration, SocketOptions};
 use hoststack_wire::OptionProfile;
 
@@ -63,9 +65,9 @@ pub struct TcpConfig {
     pub burst_max: usize,
     /// The key of Fast Open cookies (RFC 7413 §4.1.2), as Linux reads it: for servers that share an address. Default
     /// `None`: one that nobody knows, new with each start.
-    pub fast_open_key: Option<[u8; 16]>,
+    pub fast_open_key: Option<FastOpenKey>,
     /// The key before that: its cookies are still good, and answered with a new one (RFC 7413 §4.1.2). Default `None`.
-    pub fast_open_key_previous: Option<[u8; 16]>,
+    pub fast_open_key_previous: Option<FastOpenKey>,
     /// Most connections of one listener, on one worker, whose app has them before their handshake is complete
     /// (RFC 7413 §5.1: `PendingFastOpenRequests`); beyond, handshakes are the usual ones. Default 256.
     pub fast_open_pending_max: u32,
@@ -76,6 +78,31 @@ pub struct TcpConfig {
     pub syn_cookies: SynCookies,
     /// How the options of SYNs are written. Default: as Linux does.
     pub option_profile: OptionProfile,
+}
+
+/// A key of Fast Open cookies. Whoever has it can forge them, so that no text shows it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FastOpenKey([u8; 16]);
+
+impl FastOpenKey {
+    /// The two numbers that SipHash takes, in little endian.
+    pub(crate) fn halves(self) -> [u64; 2] {
+        let number = u128::from_le_bytes(self.0);
+        // Cannot lose bits: the lower half, and the upper.
+        [number as u64, (number >> 64) as u64]
+    }
+}
+
+impl From<[u8; 16]> for FastOpenKey {
+    fn from(bytes: [u8; 16]) -> FastOpenKey {
+        FastOpenKey(bytes)
+    }
+}
+
+impl fmt::Debug for FastOpenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FastOpenKey(..)")
+    }
 }
 
 /// When a SYN is answered with a cookie instead of a SYN-RECEIVED record (RFC 4987 §3.6).
@@ -134,4 +161,22 @@ pub(crate) fn rx_scale(options: &SocketOptions) -> u8 {
 /// The window that our SYN or SYN-ACK announces, which is never scaled (RFC 7323 §2.2).
 pub(crate) fn syn_window(options: &SocketOptions) -> u16 {
     u16::try_from(options.rx_window.min(options.rx_window_initial)).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    #[test]
+    fn no_text_shows_a_key() {
+        let with = |byte: u8| TcpConfig {
+            fast_open_key: Some([byte; 16].into()),
+            fast_open_key_previous: Some([byte + 1; 16].into()),
+            ..TcpConfig::default()
+        };
+        assert_eq!(format!("{:?}", with(0x5a)), format!("{:?}", with(0xc3)));
+        assert_eq!(format!("{:#?}", with(0x5a)), format!("{:#?}", with(0xc3)));
+        assert_ne!(with(0x5a), with(0xc3));
+    }
 }

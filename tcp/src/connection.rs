@@ -7,7 +7,7 @@ use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
     Algorithm, ConnectionId, ConnectionStats, FlowKey, Instant, Key, SessionId, SessionLayer, SocketOptions,
 };
-use hoststack_wire::{SegmentHeader, SeqNum};
+use hoststack_wire::{IpFields, SegmentHeader, SeqNum};
 
 use crate::config::syn_window;
 use crate::congestion::{Congestion, CongestionControl};
@@ -17,9 +17,10 @@ use crate::ecn::Ecn;
 use crate::engine::Shared;
 use crate::extras::{Counts, Extras};
 use crate::isn::{echoed_round_trip_us, timestamp_clock};
-use crate::output::{MSS_LEAST, TIMESTAMPS_LEN, peer_mss, send_mss};
+use crate::output::{MSS_LEAST, TIMESTAMPS_LEN, ip_fields, peer_mss, send_mss};
 use crate::recovery::flight::Sent;
 use crate::recovery::{Mode, Recovery};
+use crate::retransmission::R1;
 use crate::rtt::RttEstimator;
 use crate::seed::{ConnectionSeed, IcmpError, SeedState};
 use crate::state::{State, StateEvent};
@@ -155,8 +156,8 @@ pub(crate) struct Connection {
     pub(crate) small_end: SeqNum,
     /// Sequence numbers that the last new segment took.
     pub(crate) last_len: u16,
-    /// DSCP of its packets.
-    pub(crate) dscp: u8,
+    /// What its packets' IP headers say, ECN apart.
+    pub(crate) ip: IpFields,
     /// When the path MTU was asked for last (`pmtud`).
     pub(crate) mtu_tick: u8,
     /// A segment longer than `len_acked` whose arrival will be known; 0 if there is none.
@@ -377,7 +378,7 @@ impl Connection {
             is_active_open: agreed.is_active_open,
             small_end: agreed.iss,
             last_len: 0,
-            dscp: agreed.options.dscp & 63,
+            ip: ip_fields(&agreed.options),
             mtu_tick: Connection::mtu_tick(now),
             len_sampled: 0,
             sends_syn_data_again: agreed.sends_syn_data_again,
@@ -545,6 +546,7 @@ impl Connection {
             lost: recovery.map_or(0, |recovery| recovery.flight.lost()),
             retransmitted: recovery.map_or(0, |recovery| recovery.flight.out()),
             retransmits: self.retransmits,
+            in_trouble: self.retransmits >= R1,
             probes: self.extras.as_ref().map_or(0, |extras| extras.probes),
             bytes_acked: self.delivered - u64::from(recovery.map_or(0, |recovery| recovery.flight.sacked())),
             bytes_received: self.bytes_received,

@@ -76,6 +76,8 @@ counters! {
     retransmitted_bytes,
     /// Retransmission timeouts.
     rtos,
+    /// Times that a connection's retransmissions, or its probes of a closed window, went unanswered up to R1 (RFC 9293 §3.8.3).
+    r1_reached,
     /// Losses found by duplicate acknowledgments or SACK.
     fast_retransmits,
     /// Tail loss probes sent (RFC 8985 §7).

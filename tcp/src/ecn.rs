@@ -1,8 +1,8 @@
-//! Explicit congestion notification (RFC 3168 §6.1): routers mark packets instead of dropping them, the receiver echoes
+//! Explicit congestion notification (RFC 3168 §6.1; RFC 9293 §3.8.2, SHLD-8): routers mark packets instead of dropping them, the receiver echoes
 //! the mark until the sender says that it has answered.
 
 use hoststack_transport::{EcnMode, Instant, Key, SocketOptions};
-use hoststack_wire::{Flags, SegmentHeader};
+use hoststack_wire::{Flags, IpFields, SegmentHeader};
 
 use crate::congestion::{CongestionControl, CongestionKind};
 use crate::connection::Connection;
@@ -115,9 +115,10 @@ impl Connection {
         flags
     }
 
-    /// DSCP and ECN bits of a packet: only new data may be marked (§6.1.4: no pure acknowledgment, §6.1.5: nothing that is
+    /// Fields of a packet's IP header: only new data may be marked (§6.1.4: no pure acknowledgment, §6.1.5: nothing that is
     /// sent again, §6.1.6: no window probe).
-    pub(crate) fn tos(&self, is_new_data: bool) -> u8 {
-        self.dscp << 2 | if is_new_data && self.ecn.is_on { ECT_0 } else { 0 }
+    pub(crate) fn ip_fields(&self, is_new_data: bool) -> IpFields {
+        let ect = if is_new_data && self.ecn.is_on { ECT_0 } else { 0 };
+        IpFields { tos: self.ip.tos | ect, ..self.ip }
     }
 }

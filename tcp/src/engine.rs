@@ -17,7 +17,7 @@ use hoststack_transport::{
     HalfOpenId, Instant, Key, ListenerId, Measures, Pool, SessionId, SessionLayer, SocketOption,
     SocketOptions, TimerWheel, Transmitted, Transport, TransportEvent, WordTable,
 };
-use hoststack_wire::{Flags, FlowHasher, Segment, SegmentHeader, SeqNum};
+use hoststack_wire::{Flags, FlowHasher, IpFields, Segment, SegmentHeader, SeqNum};
 
 use self::flows::{FlowTarget, HalfOpenFlow};
 use self::passive::Passive;
@@ -44,13 +44,12 @@ pub trait Output {
     /// MTU of the path (IP packet size).
     fn path_mtu(&mut self, flow: &FlowKey) -> u16;
 
-    /// Sends a segment in a packet with `tos` (DSCP and ECN); `fill` writes all `payload_len` bytes of its payload in
-    /// place.
+    /// Sends a segment in a packet with these fields; `fill` writes all `payload_len` bytes of its payload in place.
     fn send(
         &mut self,
         flow: &FlowKey,
         header: &SegmentHeader,
-        tos: u8,
+        ip: IpFields,
         payload_len: usize,
         fill: impl FnOnce(&mut [u8]),
     );
@@ -399,7 +398,7 @@ impl Engine {
                 .collect();
             for key in records {
                 if let Some(record) = self.remove_syn_received(key) {
-                    send_bare(&mut self.shared, &record.flow, &record.reset(), record.dscp << 2, out);
+                    send_bare(&mut self.shared, &record.flow, &record.reset(), record.ip, out);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What only some connections want or meet. Want, and may change while they are up: keep-alive (RFC 9293 §3.8.4), user
+//! What only some connections want or meet. Want, and may change while they are up: keep-alive (RFC 9293 §3.8.4: MAY-5), user
 //! timeout (RFC 5482, RFC 9293 §3.9.1.8), lingering close, cork, pacing, a receive window that grows, urgent data. Meet:
 //! duplicates, gaps, losses, marks, challenges. A connection with defaults on a quiet path holds none of it.
 
@@ -141,7 +141,7 @@ impl Extras {
         self.probes = 0;
     }
 
-    /// When the next keep-alive probe is due.
+    /// When the next keep-alive probe is due: the app says how long an idle peer is left alone (MUST-27).
     fn keepalive_at(&self) -> Option<Instant> {
         let keepalive = self.keepalive?;
         let wait_ms =
@@ -190,6 +190,7 @@ impl Connection {
                     self.program_ack(id, shared);
                 }
             }
+            // RFC 9293 §3.8.4 (MUST-24): on, off, and anew.
             SocketOption::Keepalive(keepalive) => {
                 let extras = self.extras_mut();
                 extras.keepalive = keepalive;
@@ -219,7 +220,9 @@ impl Connection {
             }
             SocketOption::PacingRateMax(rate) => self.set_pacing_rate_max(rate),
             SocketOption::Congestion(algorithm) => self.change_congestion(algorithm),
-            SocketOption::Dscp(dscp) => self.dscp = dscp & 63,
+            // RFC 9293 §3.9.1.9 (SHLD-21).
+            SocketOption::Dscp(dscp) => self.ip.tos = dscp << 2,
+            SocketOption::Ttl(ttl) => self.ip.ttl = ttl.max(1),
         }
         self.arm(id, shared);
         layer.program_tx(self.session);
@@ -323,13 +326,13 @@ impl Connection {
         }
     }
 
-    /// Whether the user timeout is set, and whether it ran out (RFC 9293 §3.9.1.8; it overrides R2).
+    /// Whether the user timeout is set, and whether it ran out (RFC 9293 §3.9.1.8; it is R2 then: MUST-21).
     pub(crate) fn is_given_up(&self, now: Instant) -> Option<bool> {
         let extras = self.extras.as_ref().filter(|extras| extras.user_timeout_ms > 0)?;
         Some(extras.gives_up_at() <= now)
     }
 
-    /// No timer runs for anything that was sent: the keep-alive's turn.
+    /// No timer runs for anything that was sent: the keep-alive's turn (RFC 9293 §3.8.4, MUST-26).
     pub(crate) fn start_keepalive_timer(&mut self) {
         let may = matches!(self.state, State::Established | State::CloseWait)
             || (self.state == State::FinWait2 && !self.is_app_closed);
@@ -342,7 +345,7 @@ impl Connection {
         }
     }
 
-    /// The keep-alive timer fired: probe, or give up (RFC 9293 §3.8.4, MUST-27: not because one probe went unanswered).
+    /// The keep-alive timer fired: probe, or give up (RFC 9293 §3.8.4, MUST-29: not because one probe went unanswered).
     pub(crate) fn on_keepalive_timer<L: SessionLayer, O: Output>(
         &mut self,
         id: Key,
@@ -371,7 +374,7 @@ impl Connection {
         }
         extras.probes = extras.probes.saturating_add(1);
         shared.counters.probes_out += 1;
-        // "<SEQ=SND.NXT-1>": not acceptable, so that it is answered.
+        // RFC 9293 §3.8.4: "SEG.SEQ = SND.NXT-1", not acceptable, so that it is answered; without data (SHLD-12).
         let header: SegmentHeader = self.header(self.snd.nxt - 1, Flags::ACK, 0, now, layer);
         self.send_without_data(shared, &header, out);
         self.start_keepalive_timer();

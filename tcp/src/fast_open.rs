@@ -9,7 +9,7 @@ use hoststack_transport::{DomainId, Duration, FlowKey, Instant};
 use hoststack_wire::FastOpenCookie;
 use siphasher::sip::SipHasher24;
 
-use crate::config::TcpConfig;
+use crate::config::{FastOpenKey, TcpConfig};
 use crate::isn::Secrets;
 
 /// The keys of a server's cookies.
@@ -32,17 +32,9 @@ pub(crate) enum CookieVerdict {
 
 impl CookieKeys {
     pub(crate) fn new(config: &TcpConfig, secrets: &Secrets) -> CookieKeys {
-        let key = |bytes: [u8; 16]| {
-            let [low, high] = [0, 8].map(|at| {
-                let mut half = [0; 8];
-                half.copy_from_slice(&bytes[at..at + 8]);
-                u64::from_le_bytes(half)
-            });
-            [low, high]
-        };
         CookieKeys {
-            current: config.fast_open_key.map_or_else(|| secrets.derive(b"fastopn"), key),
-            previous: config.fast_open_key_previous.map(key),
+            current: config.fast_open_key.map_or_else(|| secrets.derive(b"fastopn"), FastOpenKey::halves),
+            previous: config.fast_open_key_previous.map(FastOpenKey::halves),
         }
     }
 
@@ -224,8 +216,11 @@ mod tests {
     }
 
     fn keys(key: Option<[u8; 16]>, previous: Option<[u8; 16]>) -> CookieKeys {
-        let config =
-            TcpConfig { fast_open_key: key, fast_open_key_previous: previous, ..TcpConfig::default() };
+        let config = TcpConfig {
+            fast_open_key: key.map(FastOpenKey::from),
+            fast_open_key_previous: previous.map(FastOpenKey::from),
+            ..TcpConfig::default()
+        };
         CookieKeys::new(&config, &Secrets::new(&mut Rng::from_seed(1)))
     }
 

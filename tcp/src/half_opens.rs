@@ -19,6 +19,7 @@ use crate::describe::{HalfOpenInfo, HalfOpenState};
 use crate::ecn;
 use crate::fast_open::{Attempt, CookieCache};
 use crate::isn::{Secrets, echoed_round_trip_us, timestamp_clock};
+use crate::output::{ip_fields, local_mss};
 use crate::seed::{
     ConnectionSeed, HalfOpenError, HalfOpenSegment, HalfOpenUser, IcmpError, SeedState, SeedTimestamps, Syn,
 };
@@ -172,7 +173,7 @@ impl HalfOpen {
             first,
             data: early_data.filter(|_| fast_open.is_some()).cloned().unwrap_or(EarlyData::NONE),
             data_len: fast_open.map_or(0, |fast_open| fast_open.data_len),
-            dscp: self.options.dscp & 63,
+            ip: ip_fields(&self.options),
         }
     }
 
@@ -290,7 +291,7 @@ impl HalfOpens {
             user,
             iss: self.secrets.isn(now, &flow),
             state: HalfOpenState::SynSent,
-            local_mss: crate::output::local_mss(&flow, mtu, options.mss_max),
+            local_mss: local_mss(&flow, mtu, options.mss_max),
             options,
             attempts: 0,
             fast_open: None,
@@ -436,7 +437,7 @@ impl HalfOpens {
             // A SYN is never too big, but what it promises may be, and the data that goes with it: then it goes again at
             // once, without.
             let mtu = mtu.max(crate::pmtud::least_path_mtu(&half_open.flow));
-            let mss = crate::output::local_mss(&half_open.flow, mtu, half_open.options.mss_max);
+            let mss = local_mss(&half_open.flow, mtu, half_open.options.mss_max);
             half_open.local_mss = half_open.local_mss.min(mss);
             if half_open.syn_data_len() > 0 && half_open.attempts == 1 {
                 self.send_syn(now, error.half_open, None, actions);

@@ -300,7 +300,7 @@ impl Connection {
     ) -> Verdict {
         if !(header.ack.after(self.snd.una) && header.ack.at_or_before(self.snd.nxt)) {
             shared.drops.count(DropReason::SynReceivedBadAck);
-            send_bare(shared, &self.flow, &reset_for(header, 0), self.tos(false), out);
+            send_bare(shared, &self.flow, &reset_for(header, 0), self.ip_fields(false), out);
             return Verdict::Dropped;
         }
         // What our SYN carried and this does not acknowledge is sent again as the usual data (RFC 7413 §4.2.1).

@@ -2,8 +2,8 @@
 
 use core::net::IpAddr;
 
-use hoststack_transport::{FlowKey, Instant, Key, SessionLayer, Transmitted};
-use hoststack_wire::{Flags, Options, SegmentHeader, SeqNum};
+use hoststack_transport::{FlowKey, Instant, Key, SessionLayer, SocketOptions, Transmitted};
+use hoststack_wire::{Flags, IpFields, Options, SegmentHeader, SeqNum};
 
 use crate::congestion::CongestionControl;
 use crate::connection::Connection;
@@ -68,12 +68,18 @@ pub(crate) fn reset_for(header: &SegmentHeader, len: u32) -> SegmentHeader {
     }
 }
 
+/// What the app wants of its packets' IP headers: RFC 9293 §3.9.1.9 (MUST-48; SHLD-22: the DSCP as it is), §3.9.2
+/// (MUST-49: the TTL).
+pub(crate) fn ip_fields(options: &SocketOptions) -> IpFields {
+    IpFields { tos: options.dscp << 2, ttl: options.ttl.max(1) }
+}
+
 /// Sends a segment without payload.
 pub(crate) fn send_bare<O: Output>(
     shared: &mut Shared,
     flow: &FlowKey,
     header: &SegmentHeader,
-    tos: u8,
+    ip: IpFields,
     out: &mut O,
 ) {
     shared.counters.segments_out += 1;
@@ -82,7 +88,7 @@ pub(crate) fn send_bare<O: Output>(
     } else if !header.flags.has_any(Flags::SYN | Flags::FIN) {
         shared.counters.pure_acks_out += 1;
     }
-    out.send(flow, header, tos, 0, |_| ());
+    out.send(flow, header, ip, 0, |_| ());
 }
 
 /// Sends a half-open's SYN, with its data if it has any (RFC 7413 §4.2.1).
@@ -91,7 +97,7 @@ pub(crate) fn send_syn<O: Output>(shared: &mut Shared, syn: &Syn, out: &mut O) {
     shared.counters.segments_out += 1;
     shared.counters.bytes_out += payload.len() as u64;
     shared.counters.fast_opens_out += u64::from(!payload.is_empty());
-    out.send(&syn.flow, &syn.header(), syn.dscp << 2, payload.len(), |into| into.copy_from_slice(payload));
+    out.send(&syn.flow, &syn.header(), syn.ip, payload.len(), |into| into.copy_from_slice(payload));
 }
 
 /// Why nothing (more) is sent.
@@ -474,8 +480,8 @@ impl Connection {
         self.cc.on_sent(now, len, self.flight_size());
         self.pace(now, len);
         let (session, offset) = (self.session, seq.since(self.snd.una));
-        let tos = self.tos(is_new);
-        out.send(&self.flow, &header, tos, len as usize, |into| layer.tx_copy(session, offset, into));
+        let ip = self.ip_fields(is_new);
+        out.send(&self.flow, &header, ip, len as usize, |into| layer.tx_copy(session, offset, into));
     }
 }
 

@@ -12,6 +12,10 @@ use crate::recovery::tlp::{TailProbe, probe_timeout_us};
 use crate::state::{State, StateEvent};
 use crate::timers::Purpose;
 
+/// R1 of RFC 9293 §3.8.3 (SHLD-10: 3 retransmissions at least): from then on the app may see that its data does not
+/// arrive.
+pub(crate) const R1: u8 = 3;
+
 impl Connection {
     /// After sending, or failing to: the timer for what is in flight, or for the window that must open.
     pub(crate) fn start_timer(
@@ -163,6 +167,8 @@ impl Connection {
         }
         // A user timeout, which overrides R2, may be longer than 255 of them.
         self.retransmits = self.retransmits.saturating_add(1);
+        // RFC 9293 §3.8.3 (SHLD-9): R1 is reached.
+        shared.counters.r1_reached += u64::from(self.retransmits == R1);
         // RFC 6298 (5.5); of probes RFC 9293 §3.8.6.1 (SHLD-30).
         self.rtt.back_off();
         if self.state == State::SynReceived {

@@ -3,7 +3,9 @@
 use alloc::boxed::Box;
 
 use hoststack_transport::{AppWorkerId, EarlyData, FlowKey, HalfOpenId, Instant, Key, SocketOptions};
-use hoststack_wire::{FastOpenCookie, Flags, OptionProfile, Options, SegmentHeader, SeqNum, Timestamps};
+use hoststack_wire::{
+    FastOpenCookie, Flags, IpFields, OptionProfile, Options, SegmentHeader, SeqNum, Timestamps,
+};
 
 /// Whose active open it is: copied into all that is said about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,8 +39,8 @@ pub struct Syn {
     pub data: EarlyData,
     /// How many bytes of it: what fits into one segment.
     pub data_len: u16,
-    /// DSCP of its packet.
-    pub dscp: u8,
+    /// What its packet's IP header says.
+    pub ip: IpFields,
 }
 
 impl Syn {

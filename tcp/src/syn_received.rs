@@ -2,13 +2,14 @@
 //! the acceptable ACK comes.
 
 use hoststack_transport::{FlowKey, Instant, Key, SocketOptions};
-use hoststack_wire::{FastOpenCookie, Flags, Options, SegmentHeader, SeqNum, Timestamps};
+use hoststack_wire::{FastOpenCookie, Flags, IpFields, Options, SegmentHeader, SeqNum, Timestamps};
 
 use crate::config::{TcpConfig, rx_scale, syn_window};
 use crate::drop_reason::DropReason;
 use crate::ecn;
 use crate::fast_open::CookieKeys;
 use crate::isn::{Secrets, timestamp_clock};
+use crate::output::ip_fields;
 use crate::syn_cookies::{Offer, Proof};
 use crate::timers::WheelEntry;
 
@@ -44,8 +45,8 @@ pub(crate) struct SynReceived {
     pub(crate) sack: bool,
     /// Both ends do ECN.
     pub(crate) ecn: bool,
-    /// DSCP of its packets.
-    pub(crate) dscp: u8,
+    /// What its packets' IP headers say.
+    pub(crate) ip: IpFields,
     pub(crate) timestamps: bool,
     pub(crate) gives_cookie: GivesCookie,
     pub(crate) retransmits: u8,
@@ -216,7 +217,7 @@ impl SynReceived {
                 .map(|peer| (peer.min(14), rx_scale(options))),
             sack: theirs.sack_permitted && options.sack,
             ecn: ecn::is_setup_syn(options, syn),
-            dscp: options.dscp & 63,
+            ip: ip_fields(options),
             timestamps,
             gives_cookie: GivesCookie::No,
             retransmits: 0,

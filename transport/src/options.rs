@@ -32,6 +32,9 @@ pub struct SocketOptions {
     pub ecn: EcnMode,
     /// DSCP of its packets (RFC 2474), 0 to 63. Default 0.
     pub dscp: u8,
+    /// Time to live (IPv6: hop limit) of its packets, 1 to 255; 0 is taken as 1. Default 64; 255 lets neighbours see
+    /// that nothing forwarded them (RFC 5082).
+    pub ttl: u8,
     /// Send small segments at once (no Nagle algorithm, RFC 9293 §3.7.4). Default false.
     pub nodelay: bool,
     /// Send full segments only, until this is switched off or 200 ms have passed. Default false.
@@ -71,6 +74,7 @@ impl SocketOptions {
         congestion: Algorithm::DEFAULT,
         ecn: EcnMode::Accept,
         dscp: 0,
+        ttl: 64,
         nodelay: false,
         cork: false,
         quick_ack: false,
@@ -212,6 +216,8 @@ pub enum SocketOption {
     Congestion(Algorithm),
     /// [`SocketOptions::dscp`].
     Dscp(u8),
+    /// [`SocketOptions::ttl`].
+    Ttl(u8),
 }
 
 /// What a connection measured and counted, for its app and for the CLI: what Linux calls `TCP_INFO`. Times are in
@@ -250,6 +256,8 @@ pub struct ConnectionStats {
     pub retransmitted: u32,
     /// Retransmissions in a row without progress.
     pub retransmits: u8,
+    /// As many as R1 (RFC 9293 §3.8.3): what was sent does not arrive, and the connection may soon be given up.
+    pub in_trouble: bool,
     /// Unanswered keep-alive or window probes.
     pub probes: u8,
     /// Bytes acknowledged.

@@ -44,3 +44,22 @@ impl fmt::Debug for IpProtocol {
         fmt::Display::fmt(self, f)
     }
 }
+
+/// What the sender of a segment chooses of its packet's IP header (RFC 9293 §3.9.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpFields {
+    /// DSCP (upper 6 bits, RFC 2474) and ECN (RFC 3168 §5; lower 2: 0 not ECT, 1 ECT(1), 2 ECT(0), 3 CE).
+    pub tos: u8,
+    /// Time to live, or hop limit, in hops.
+    pub ttl: u8,
+}
+
+impl IpFields {
+    /// No DSCP, not ECT, 64 hops.
+    pub const DEFAULT: IpFields = IpFields { tos: 0, ttl: 64 };
+
+    /// The ECN bits.
+    pub const fn ecn(self) -> u8 {
+        self.tos & 3
+    }
+}

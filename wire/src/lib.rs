@@ -33,7 +33,7 @@ pub use error::ParseError;
 pub use ethernet::{EtherType, MacAddr, multicast_mac};
 pub use hash::FlowHasher;
 pub use icmp::Quoted;
-pub use ip::IpProtocol;
+pub use ip::{IpFields, IpProtocol};
 pub use ipv6::solicited_node_multicast;
 pub use notation::{NotationError, NotedSegment, parse_notation};
 pub use seq::SeqNum;

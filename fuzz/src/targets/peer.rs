@@ -90,7 +90,7 @@ impl Peer {
             config.quick_acks = if bit(ours, 7) { 16 } else { 0 };
             config.tail_loss_probe = !bit(more, 7);
             config.challenge_acks_per_second = if bit(more, 6) { 1 } else { 10 };
-            config.fast_open_key = Some([1; 16]);
+            config.fast_open_key = Some([1; 16].into());
             config.syn_cookies = [SynCookies::UnderPressure, SynCookies::Never][usize::from(new >> 1 & 1)];
             if bit(new, 2) {
                 config.option_profile = OptionProfile::FreeBsd;

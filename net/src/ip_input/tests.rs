@@ -629,7 +629,12 @@ fn steady_state_allocates_nothing() {
     bench.knows("192.168.1.2", PEER);
     let arriving =
         frame(OURS, PEER, EtherType::IPV4, &tcp_packet("192.168.1.2", 80, "192.168.1.1", 4000, &[1; 1000]));
-    let flow = OutFlow { domain: 0, src: ip("192.168.1.1"), dst: ip("192.168.1.2"), tos: 0 };
+    let flow = OutFlow {
+        domain: 0,
+        src: ip("192.168.1.1"),
+        dst: ip("192.168.1.2"),
+        ip: hoststack_wire::IpFields::DEFAULT,
+    };
     let mut packets = Vec::new();
     let mut shape = None;
     for round in 0..50 {

@@ -17,7 +17,7 @@ fn segment_goes_out_whole_in_either_family_and_on_either_link() {
         let mut bench = Bench::new();
         bench.knows("192.168.1.2", PEER);
         bench.knows("2001:db8:2::2", PEER);
-        let flow = OutFlow { domain: 0, src: ip(src), dst: ip(dst), tos: 2 };
+        let flow = OutFlow { domain: 0, src: ip(src), dst: ip(dst), ip: IpFields { tos: 2, ttl: 9 } };
         let header = segment_header(4000, 80);
         bench.path.tcp(0, &mut bench.pool, flow, &header, 5, |into| into.copy_from_slice(b"hello")).unwrap();
         let sent = bench.sent(interface).pop().unwrap();
@@ -31,12 +31,12 @@ fn segment_goes_out_whole_in_either_family_and_on_either_link() {
         let segment = if ip(src).is_ipv4() {
             let (ip_header, segment) = ipv4::Header::parse(bytes).unwrap();
             assert_eq!((IpAddr::V4(ip_header.src), IpAddr::V4(ip_header.dst)), (ip(src), ip(dst)));
-            assert_eq!((ip_header.ttl, ip_header.dont_fragment, ip_header.dscp_ecn), (64, true, 2));
+            assert_eq!((ip_header.ttl, ip_header.dont_fragment, ip_header.dscp_ecn), (9, true, 2));
             segment
         } else {
             let (ip_header, segment) = ipv6::Header::parse(bytes).unwrap();
             assert_eq!((IpAddr::V6(ip_header.src), IpAddr::V6(ip_header.dst)), (ip(src), ip(dst)));
-            assert_eq!((ip_header.hop_limit, ip_header.traffic_class), (64, 2));
+            assert_eq!((ip_header.hop_limit, ip_header.traffic_class), (9, 2));
             let hash = hasher().hash(ip(src), 4000, ip(dst), 80);
             assert_eq!(ip_header.flow_label, (hash & 0xf_ffff) as u32);
             segment
@@ -69,7 +69,7 @@ fn what_cannot_be_sent_is_refused_with_its_reason_and_keeps_no_buffer() {
         );
     }
     let mut bench = Bench::new();
-    let flow = OutFlow { domain: 4, src: ip("10.0.0.1"), dst: ip("10.0.0.2"), tos: 0 };
+    let flow = OutFlow { domain: 4, src: ip("10.0.0.1"), dst: ip("10.0.0.2"), ip: IpFields::DEFAULT };
     assert_eq!(
         bench.path.tcp(0, &mut bench.pool, flow, &segment_header(1, 2), 0, |_| {}),
         Err(DropReason::NoRoute)

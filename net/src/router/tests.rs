@@ -152,7 +152,12 @@ fn two_domains_of_one_stack_talk_over_their_wire() {
         };
         path.apply(0, &router.add_interface(config).unwrap(), &mut pool);
     }
-    let flow = crate::OutFlow { domain: 1, src: ip("10.0.0.1"), dst: ip("10.0.0.2"), tos: 0 };
+    let flow = crate::OutFlow {
+        domain: 1,
+        src: ip("10.0.0.1"),
+        dst: ip("10.0.0.2"),
+        ip: hoststack_wire::IpFields::DEFAULT,
+    };
     let mut out = crate::Received::default();
     path.tcp(0, &mut pool, flow, &segment_header(4000, 80), 1, |into| into.fill(9)).unwrap();
     for _ in 0..4 {
@@ -177,7 +182,12 @@ fn two_domains_of_one_stack_talk_over_their_wire() {
     let [segment] = &out.segments[..] else { panic!("one segment was sent: {:?}", out.segments) };
     assert_eq!((segment.domain, segment.src, segment.dst), (2, ip("10.0.0.1"), ip("10.0.0.2")));
     // The answer needs no question: the far end learned the asker from its ARP request.
-    let flow = crate::OutFlow { domain: 2, src: ip("10.0.0.2"), dst: ip("10.0.0.1"), tos: 0 };
+    let flow = crate::OutFlow {
+        domain: 2,
+        src: ip("10.0.0.2"),
+        dst: ip("10.0.0.1"),
+        ip: hoststack_wire::IpFields::DEFAULT,
+    };
     path.tcp(0, &mut pool, flow, &segment_header(80, 4000), 0, |_| {}).unwrap();
     assert_eq!((path.tx(InterfaceId(2)).len(), path.drops().total()), (1, 0));
 }

@@ -9,7 +9,7 @@ use hoststack_transport::{
     ConnectFailure, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Protocol, SessionLayer, Transport,
     TransportEvent,
 };
-use hoststack_wire::{Segment, SegmentHeader};
+use hoststack_wire::{IpFields, Segment, SegmentHeader};
 
 use super::Worker;
 use crate::messages::Report;
@@ -45,11 +45,11 @@ impl Output for Out<'_> {
         &mut self,
         flow: &FlowKey,
         header: &SegmentHeader,
-        tos: u8,
+        ip: IpFields,
         payload_len: usize,
         fill: impl FnOnce(&mut [u8]),
     ) {
-        let out = OutFlow { domain: flow.domain.0, src: flow.local.addr, dst: flow.remote.addr, tos };
+        let out = OutFlow { domain: flow.domain.0, src: flow.local.addr, dst: flow.remote.addr, ip };
         // A drop is counted by the path; to TCP it is a loss like any other.
         let _ = self.path.tcp(self.now_us, self.pool, out, header, payload_len, fill);
     }

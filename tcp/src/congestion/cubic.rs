@@ -245,8 +245,6 @@ impl CongestionControl for Cubic {
         }
     }
 
-    fn on_sent(&mut self, _now: Instant, _bytes: u32, _flight: u32) {}
-
     fn on_mss_change(&mut self, mss: u16) {
         self.window.on_mss_change(mss);
     }
@@ -262,11 +260,6 @@ impl CongestionControl for Cubic {
 
     fn ssthresh(&self) -> u32 {
         self.window.ssthresh
-    }
-
-    #[inline]
-    fn pacing_rate(&self) -> Option<u64> {
-        None
     }
 
     fn name(&self) -> &'static str {

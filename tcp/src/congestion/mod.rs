@@ -1,7 +1,7 @@
 //! Congestion control: how much may be in flight, and how fast. What is lost, and what to send again, is `recovery`'s.
 //!
 //! [`CongestionControl`] is told what happened and answers with a window; it never sees a segment. [`Congestion`] is
-//! one of the algorithms, chosen per connection, without a virtual call.
+//! one of the algorithms, chosen per connection (RFC 9293 §3.8.2, MAY-18), without a virtual call.
 
 mod bbr;
 mod cubic;
@@ -104,7 +104,8 @@ pub trait CongestionControl {
     fn on_idle_restart(&mut self, now: Instant);
 
     /// `bytes` were sent, new or again; `flight` includes them.
-    fn on_sent(&mut self, now: Instant, bytes: u32, flight: u32);
+    #[inline]
+    fn on_sent(&mut self, _now: Instant, _bytes: u32, _flight: u32) {}
 
     /// The path takes segments of another size now (SMSS, options excluded).
     fn on_mss_change(&mut self, mss: u16);
@@ -116,7 +117,10 @@ pub trait CongestionControl {
     fn ssthresh(&self) -> u32;
 
     /// How fast to send, in bytes per second; `None` when the window alone decides.
-    fn pacing_rate(&self) -> Option<u64>;
+    #[inline]
+    fn pacing_rate(&self) -> Option<u64> {
+        None
+    }
 
     /// The handshake measured the round trip.
     fn on_handshake(&mut self, _rtt_us: u32) {}

@@ -80,8 +80,6 @@ impl CongestionControl for NewReno {
         self.acked = 0;
     }
 
-    fn on_sent(&mut self, _now: Instant, _bytes: u32, _flight: u32) {}
-
     fn on_mss_change(&mut self, mss: u16) {
         self.window.on_mss_change(mss);
     }
@@ -97,11 +95,6 @@ impl CongestionControl for NewReno {
 
     fn ssthresh(&self) -> u32 {
         self.window.ssthresh
-    }
-
-    #[inline]
-    fn pacing_rate(&self) -> Option<u64> {
-        None
     }
 
     fn name(&self) -> &'static str {

@@ -156,7 +156,7 @@ impl Engine {
             }
         }
         let header = record.ack(now, &self.shared.secrets);
-        send_bare(&mut self.shared, flow, &header, 0, out);
+        send_bare(&mut self.shared, flow, &header, IpFields::DEFAULT, out);
     }
 
     fn input_no_flow<L: SessionLayer, O: Output>(
@@ -189,7 +189,8 @@ impl Engine {
         out: &mut O,
     ) {
         if self.shared.may_reset(now) {
-            send_bare(&mut self.shared, flow, &reset_for(&segment.header, segment.len()), 0, out);
+            let header = reset_for(&segment.header, segment.len());
+            send_bare(&mut self.shared, flow, &header, IpFields::DEFAULT, out);
         } else {
             self.shared.drops.count(DropReason::ResetLimited);
         }

@@ -80,7 +80,7 @@ impl Engine {
                 // The peer may not have seen the first: no sample of this handshake (Karn).
                 record.is_sample = false;
                 let header = record.syn_ack(now, &self.passive.keys, &shared.config);
-                send_bare(shared, &record.flow, &header, record.dscp << 2, out);
+                send_bare(shared, &record.flow, &header, record.ip, out);
             }
             (SynReceivedVerdict::Ack(reason), opened) => {
                 shared.drops.count(reason);
@@ -88,13 +88,19 @@ impl Engine {
                     connection.program_ack(opened, shared);
                 } else {
                     let header = record.ack(now);
-                    send_bare(shared, &record.flow, &header, record.dscp << 2, out);
+                    send_bare(shared, &record.flow, &header, record.ip, out);
                 }
             }
             (SynReceivedVerdict::Drop(reason), _) => shared.drops.count(reason),
-            (SynReceivedVerdict::Reset(reason), _) => {
-                shared.drops.count(reason);
+            (SynReceivedVerdict::Reset(reason), opened) => {
                 let flow = record.flow;
+                if opened.is_none()
+                    && let Ok(record) = self.take_cookie(now, &flow, &segment.header)
+                {
+                    // The same SYN had found no room before: the peer took that answer, and the record is of no use.
+                    return self.accept(now, record, Some(key), segment, layer, out, events);
+                }
+                self.shared.drops.count(reason);
                 self.send_reset_for(now, &flow, segment, out);
             }
             (SynReceivedVerdict::BackToListen(reason), None) => {
@@ -116,7 +122,7 @@ impl Engine {
     }
 
     /// The handshake of a passive open is complete: the record becomes a connection, if the session layer wants it.
-    /// `key` is the record's; one that a SYN cookie kept never had any.
+    /// `key` is that of the flow's record, if it has one: what a SYN cookie kept needs none.
     fn accept<L: SessionLayer, O: Output>(
         &mut self,
         now: Instant,
@@ -274,8 +280,8 @@ impl Engine {
                 record.wheel.arm(record.retransmit_at, TimerOwner::SynReceived(new), &mut self.shared.wheel);
             }
             let header = record.syn_ack(now, &self.passive.keys, &self.shared.config);
-            let tos = record.dscp << 2;
-            send_bare(&mut self.shared, flow, &header, tos, out);
+            let ip = record.ip;
+            send_bare(&mut self.shared, flow, &header, ip, out);
         }
     }
 
@@ -374,8 +380,8 @@ impl Engine {
         // What the timestamp cannot say is not agreed on.
         record.ecn &= record.timestamps;
         let header = record.cookie_syn_ack(now, &self.passive.keys, config);
-        let (flow, tos) = (record.flow, record.dscp << 2);
-        send_bare(&mut self.shared, &flow, &header, tos, out);
+        let (flow, ip) = (record.flow, record.ip);
+        send_bare(&mut self.shared, &flow, &header, ip, out);
     }
 
     /// An acknowledgment for a listener: of a SYN cookie, perhaps.
@@ -388,31 +394,43 @@ impl Engine {
         out: &mut O,
         events: &mut Vec<TransportEvent>,
     ) {
-        let header = &segment.header;
-        let found = self.listeners.lookup(flow.domain, flow.local);
-        let listener = found.and_then(|key| Some((key, self.listeners.get(key)?.options)));
-        if now < self.passive.cookies_until
-            && !header.flags.has(Flags::SYN)
-            && let Some((key, options)) = listener
-        {
-            let echo = header.options.timestamps.filter(|_| options.timestamps).map(|ts| ts.ecr);
-            if let Some(proof) = self.passive.jar.check(now, flow, header.ack - 1, header.seq - 1, echo) {
-                let Shared { secrets, config, counters, drops, .. } = &mut self.shared;
-                if !self.passive.jar.spend(flow, header.ack - 1, header.seq - 1) {
-                    return drops.count(DropReason::SynCookieSpent);
-                }
-                counters.syn_cookies_in += 1;
-                counters.passive_opens += 1;
-                let record =
-                    SynReceived::from_cookie(now, *flow, header, &proof, key, &options, secrets, config);
-                return self.accept(now, record, None, segment, layer, out, events);
+        match self.take_cookie(now, flow, &segment.header) {
+            Ok(record) => {
+                self.shared.counters.passive_opens += 1;
+                self.accept(now, record, None, segment, layer, out, events);
+            }
+            Err(DropReason::ListenAck) => {
+                self.shared.drops.count(DropReason::ListenAck);
+                self.send_reset_for(now, flow, segment, out);
             }
             // Deviates: RFC 9293 §3.10.7.2 answers with a reset, but this may be of a peer whose ACK and first data were
             // lost or overtaken: they come again, and prove the cookie.
-            return self.shared.drops.count(DropReason::SynCookieBad);
+            Err(reason) => self.shared.drops.count(reason),
         }
-        self.shared.drops.count(DropReason::ListenAck);
-        self.send_reset_for(now, flow, segment, out);
+    }
+
+    /// What was known of a SYN, if `ack` brings its cookie, for the first time; [`DropReason::ListenAck`] if it cannot.
+    fn take_cookie(
+        &mut self,
+        now: Instant,
+        flow: &FlowKey,
+        ack: &SegmentHeader,
+    ) -> Result<SynReceived, DropReason> {
+        let found = self.listeners.lookup(flow.domain, flow.local);
+        let listener = found.and_then(|key| Some((key, self.listeners.get(key)?.options)));
+        let Some((key, options)) = listener else { return Err(DropReason::ListenAck) };
+        if now >= self.passive.cookies_until || ack.flags.has(Flags::SYN) {
+            return Err(DropReason::ListenAck);
+        }
+        let echo = ack.options.timestamps.filter(|_| options.timestamps).map(|ts| ts.ecr);
+        let (iss, irs) = (ack.ack - 1, ack.seq - 1);
+        let proof = self.passive.jar.check(now, flow, iss, irs, echo).ok_or(DropReason::SynCookieBad)?;
+        if !self.passive.jar.spend(flow, iss, irs) {
+            return Err(DropReason::SynCookieSpent);
+        }
+        let Shared { secrets, config, counters, .. } = &mut self.shared;
+        counters.syn_cookies_in += 1;
+        Ok(SynReceived::from_cookie(now, *flow, ack, &proof, key, &options, secrets, config))
     }
 
     fn forget_old_resets(&mut self, now: Instant) {
@@ -460,7 +478,7 @@ impl Engine {
             shared.counters.rtos += 1;
             shared.counters.retransmitted_segments += 1;
             let header = record.syn_ack(now, &self.passive.keys, &shared.config);
-            send_bare(shared, &record.flow, &header, record.dscp << 2, out);
+            send_bare(shared, &record.flow, &header, record.ip, out);
         }
         record.wheel.arm(record.retransmit_at, TimerOwner::SynReceived(key), &mut shared.wheel);
     }

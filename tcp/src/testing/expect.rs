@@ -39,7 +39,12 @@ impl Exchange {
 
     /// Takes what was sent: DSCP and ECN of each packet.
     pub fn sent_tos(&mut self) -> Vec<u8> {
-        self.out.sent.drain(..).map(|sent| sent.tos).collect()
+        self.out.sent.drain(..).map(|sent| sent.ip.tos).collect()
+    }
+
+    /// Takes what was sent: the TTL of each packet.
+    pub fn sent_ttls(&mut self) -> Vec<u8> {
+        self.out.sent.drain(..).map(|sent| sent.ip.ttl).collect()
     }
 
     /// The timestamp value of the segment that was sent last.
@@ -62,7 +67,7 @@ impl Exchange {
         } else {
             self.iss
         };
-        let segment = Segment { header: sent.header, payload: &sent.payload, ecn: sent.tos & 3 };
+        let segment = Segment { header: sent.header, payload: &sent.payload, ecn: sent.ip.ecn() };
         segment.noted(iss, self.setup.peer_isn)
     }
 

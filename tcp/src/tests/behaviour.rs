@@ -14,12 +14,21 @@ fn closed(x: &Exchange) -> Option<CloseReason> {
     })
 }
 
+// covers: MUST-25
 #[test]
 fn keepalive_is_off_unless_asked_for() {
     let mut x = Exchange::established();
     x.sends_nothing_for(86_400_000).is_in(State::Established);
 }
 
+// covers: MUST-28
+#[test]
+fn keepalive_waits_two_hours_by_default() {
+    let mut x = Exchange::established().options(|o| o.keepalive = Some(Keepalive::default()));
+    x.sends_nothing_for(7_199_999).after(1).sends([". 0:0(0) ack 1"]);
+}
+
+// covers: MUST-26, MUST-27, SHLD-12, MAY-5
 #[test]
 fn keepalive_probes_an_idle_peer_with_an_old_sequence_number() {
     let mut x = Exchange::established().options(|o| o.keepalive = Some(KEEPALIVE));
@@ -31,6 +40,7 @@ fn keepalive_probes_an_idle_peer_with_an_old_sequence_number() {
     x.sends_nothing_for(9_959).after(1).sends([". 0:0(0) ack 11"]);
 }
 
+// covers: MUST-29
 #[test]
 fn keepalive_gives_up_after_the_last_unanswered_probe_and_not_before() {
     let mut x = Exchange::established().options(|o| o.keepalive = Some(KEEPALIVE));
@@ -40,6 +50,7 @@ fn keepalive_gives_up_after_the_last_unanswered_probe_and_not_before() {
     assert_eq!(closed(&x), Some(CloseReason::TimedOut));
 }
 
+// covers: MUST-26
 #[test]
 fn keepalive_waits_while_something_is_in_flight() {
     let mut x = Exchange::established().options(|o| o.keepalive = Some(KEEPALIVE)).rtt_ms(10);
@@ -50,6 +61,7 @@ fn keepalive_waits_while_something_is_in_flight() {
     x.gets([". ack 101"]).sends_nothing_for(9_999).after(1).sends([". 100:100(0) ack 1"]);
 }
 
+// covers: MUST-24
 #[test]
 fn keepalive_may_be_switched_on_and_off_on_a_connection_that_is_up() {
     let mut x = Exchange::established();
@@ -58,6 +70,7 @@ fn keepalive_may_be_switched_on_and_off_on_a_connection_that_is_up() {
     x.app_sets(SocketOption::Keepalive(None)).sends_nothing_for(100_000).is_in(State::Established);
 }
 
+// covers: MUST-21
 #[test]
 fn the_user_timeout_ends_a_connection_whose_data_is_not_acknowledged() {
     let mut x = Exchange::established().rtt_ms(10).options(|o| o.user_timeout_ms = 3_000);
@@ -67,6 +80,7 @@ fn the_user_timeout_ends_a_connection_whose_data_is_not_acknowledged() {
     assert_eq!(closed(&x), Some(CloseReason::TimedOut));
 }
 
+// covers: MUST-21
 #[test]
 fn the_user_timeout_counts_from_the_last_progress_and_outlasts_the_retransmissions() {
     let mut x = Exchange::established()
@@ -185,6 +199,7 @@ fn the_largest_segment_may_be_lowered_while_up_and_never_raised() {
     x.app_sets(SocketOption::MssMax(900)).app_writes(500).sends(["P. 1001:1501(500)"]);
 }
 
+// covers: MAY-18
 #[test]
 fn another_congestion_control_takes_over_the_window() {
     for &algorithm in Algorithm::ALL {

@@ -109,7 +109,7 @@ fn make(fixture: Fixture) -> Exchange {
     ];
     let mut x = states[which]().config(|config| {
         config.retransmits_max = 4;
-        config.fast_open_key = Some([1; 16]);
+        config.fast_open_key = Some([1; 16].into());
         config.syn_cookies = syn_cookies;
     });
     if fast_open {

@@ -2,6 +2,7 @@
 
 use hoststack_transport::{EcnMode, SocketOption};
 
+use crate::config::SynCookies;
 use crate::testing::Exchange;
 
 // covers: SHLD-8
@@ -113,7 +114,7 @@ fn without_agreement_marks_and_echoes_mean_nothing() {
     assert!(x.info().cwnd >= before);
 }
 
-// covers: MUST-48, SHLD-22
+// covers: MUST-48, SHLD-21, SHLD-22
 #[test]
 fn the_differentiated_services_field_is_the_apps_and_may_change() {
     let mut x = Exchange::established().options(|o| (o.dscp, o.nodelay) = (46, true));
@@ -127,4 +128,44 @@ fn the_differentiated_services_field_is_the_apps_and_may_change() {
     let mut x = Exchange::listen().options(|o| o.dscp = 46);
     x.gets(["S 0:0(0) win 65535 <mss 1000>"]);
     assert_eq!(x.sent_tos(), [46 << 2]);
+}
+
+// covers: MUST-49
+#[test]
+fn the_time_to_live_is_the_apps_and_may_change() {
+    let mut x = Exchange::established();
+    x.app_writes(10);
+    assert_eq!(x.sent_ttls(), [64]);
+    let mut x = Exchange::established().options(|o| (o.ttl, o.nodelay) = (255, true));
+    x.app_writes(10);
+    assert_eq!(x.sent_ttls(), [255]);
+    // What is sent again and an acknowledgment too.
+    x.after(300).gets(["P. 1:11(10) ack 11"]).after(50);
+    assert_eq!(x.sent_ttls(), [255, 255]);
+    x.app_sets(SocketOption::Ttl(7)).app_writes(10);
+    assert_eq!(x.sent_ttls(), [7]);
+    // Nothing may be sent with 0 (RFC 1122 §3.2.1.7).
+    x.app_sets(SocketOption::Ttl(0)).app_resets();
+    assert_eq!(x.sent_ttls(), [1]);
+}
+
+// covers: MUST-49
+#[test]
+fn the_time_to_live_is_that_of_the_handshake_too() {
+    let mut x = Exchange::closed().options(|o| o.ttl = 255);
+    x.app_connects(core::time::Duration::from_secs(30)).after(1000);
+    assert_eq!(x.sent_ttls(), [255, 255]);
+    for always in [SynCookies::Never, SynCookies::Always] {
+        let mut x = Exchange::listen().options(|o| o.ttl = 255).config(|c| c.syn_cookies = always);
+        x.gets(["S 0:0(0) win 65535 <mss 1000>"]).takes_iss();
+        assert_eq!(x.sent_ttls(), [255]);
+        x.gets([". ack 1"]).app_writes(10);
+        assert_eq!(x.sent_ttls(), [255]);
+    }
+    let mut x = Exchange::listen().options(|o| o.ttl = 255);
+    x.gets(["S 0:0(0) win 65535 <mss 1000>"]).app_unlistens();
+    assert_eq!(x.sent_ttls(), [255, 255], "the reset of what was under way");
+    let mut x = Exchange::closed().options(|o| o.ttl = 255);
+    x.gets(["S 0:0(0) win 65535 <mss 1000>"]);
+    assert_eq!(x.sent_ttls(), [64], "no app speaks for a flow that is none");
 }

@@ -13,7 +13,7 @@ use crate::testing::Exchange;
 pub(super) const COOKIE: &str = "dcfa12da5bd712d8";
 
 fn server() -> Exchange {
-    Exchange::listen().config(|config| config.fast_open_key = Some([1; 16])).options(|options| {
+    Exchange::listen().config(|config| config.fast_open_key = Some([1; 16].into())).options(|options| {
         options.fast_open = true;
         options.nodelay = true;
     })
@@ -116,8 +116,8 @@ fn a_bad_cookie_gets_the_usual_handshake_and_a_good_cookie() {
 #[test]
 fn a_cookie_of_the_previous_key_opens_and_is_replaced() {
     let mut x = server().config(|config| {
-        config.fast_open_key_previous = Some([1; 16]);
-        config.fast_open_key = Some([2; 16]);
+        config.fast_open_key_previous = Some([1; 16].into());
+        config.fast_open_key = Some([2; 16].into());
     });
     x.gets([&syn(100, &alloc::format!("FO {COOKIE}"))]).takes_iss().tells(["Accepted", "Received"]);
     let sent = x.sent().concat();

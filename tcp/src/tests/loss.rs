@@ -1,6 +1,7 @@
 //! Retransmission: time-outs, fast retransmit, NewReno, SACK.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::state::State;
 use crate::testing::Exchange;
@@ -74,6 +75,25 @@ fn the_first_two_duplicates_let_new_segments_out() {
     assert_eq!(x.sent().len(), 10);
     x.gets([". ack 1"]).sends([". 10001:11001(1000)"]).gets([". ack 1"]).sends([". 11001:12001(1000)"]);
     x.gets([". ack 1"]).sends([". 1:1001(1000)"]);
+}
+
+// covers: SHLD-9, SHLD-10
+#[test]
+fn at_the_third_retransmission_in_a_row_the_app_may_see_the_trouble() {
+    let mut x = Exchange::established().rtt_ms(10);
+    x.app_writes(100);
+    let look = |x: &Exchange| (x.stats().retransmits, x.stats().in_trouble, x.engine.counters().r1_reached);
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let rtos = x.engine.counters().rtos;
+        while x.engine.counters().rtos == rtos {
+            x.after(1);
+        }
+        seen.push(look(&x));
+    }
+    assert_eq!(seen, [(1, false, 0), (2, false, 0), (3, true, 1), (4, true, 1), (5, true, 1)]);
+    x.gets([". ack 101"]);
+    assert_eq!(look(&x), (0, false, 1));
 }
 
 #[test]

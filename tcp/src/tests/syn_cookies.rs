@@ -159,3 +159,26 @@ fn a_full_connection_pool_resets_the_peer() {
     x.gets([". ack 1"]).sends(["R 1:1(0)"]).dropped(DropReason::AcceptNoRoom, 1).is_in(State::Listen);
     assert_eq!(x.counts().flows, 0);
 }
+
+#[test]
+fn a_cookie_counts_though_its_syn_found_room_when_it_came_again() {
+    let syn = "S 0:0(0) win 1000 <mss 1460>";
+    let mut x = Exchange::listen().backlog(1);
+    x.peer_is_at(1).gets([syn]);
+    x.peer_is_at(2).gets([syn]).takes_iss();
+    assert_eq!(x.engine.counters().syn_cookies_out, 1);
+    // Room is made, and the SYN comes again: it has a record now, with another ISS.
+    x.peer_is_at(1).gets(["R 1:1(0)"]);
+    x.peer_is_at(2).gets([syn]);
+    assert_eq!((x.counts().syn_received, x.engine.counters().syn_cookies_out), (1, 1));
+    x.sent();
+    // The peer took the first answer.
+    x.gets(["P. 1:101(100) ack 1"]).is_in(State::Established).tells(["Accepted", "Received"]);
+    assert_eq!((x.counts().syn_received, x.counts().flows), (0, 1));
+    x.after(40).sends([". 1:1(0) ack 101"]);
+    // Anything else is reset as ever.
+    let mut x = Exchange::listen().backlog(1);
+    x.peer_is_at(1).gets([syn]);
+    x.peer_is_at(2).gets([syn]).sent();
+    x.peer_is_at(1).gets([". ack 1"]).sends(["R 1:1(0)"]).is_in(State::SynReceived);
+}

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use hoststack::app::{Algorithm, Duration, EcnMode, Keepalive, SocketOptions};
-use hoststack::tcp::{SynCookies, TcpConfig};
+use hoststack::tcp::{FastOpenKey, SynCookies, TcpConfig};
 use hoststack_wire::OptionProfile;
 
 use crate::flags::Profile;
@@ -197,7 +197,7 @@ impl Settings {
     }
 
     /// The keys of fast open cookies, newest first: four words in hexadecimal each (`tcp_fastopen_key`).
-    fn fast_open_keys(&self) -> [Option<[u8; 16]>; 2] {
+    fn fast_open_keys(&self) -> [Option<FastOpenKey>; 2] {
         let mut keys = self.value("net.ipv4.tcp_fastopen_key").unwrap_or("").split(',').map(|text| {
             let mut key = [0; 16];
             let mut words = text.trim().split('-');
@@ -205,7 +205,7 @@ impl Settings {
                 let word = u32::from_str_radix(words.next()?, 16).ok()?;
                 part.copy_from_slice(&word.to_le_bytes());
             }
-            words.next().is_none().then_some(key)
+            words.next().is_none().then_some(key.into())
         });
         [keys.next().flatten(), keys.next().flatten()]
     }

@@ -14,7 +14,7 @@ use hoststack_transport::{
     Algorithm, AppWorkerId, DomainId, Duration, EarlyData, Endpoint, FlowKey, Instant, Key, ListenerId,
     Protocol, Rng, SocketOptions, Transmitted, Transport, TransportEvent,
 };
-use hoststack_wire::{FlowHasher, Segment, SegmentHeader};
+use hoststack_wire::{FlowHasher, IpFields, Segment, SegmentHeader};
 
 use super::link::{Bottleneck, Fate, Link, Tally};
 use super::streams::{SESSION, Streams};
@@ -68,7 +68,7 @@ impl Output for Port {
         &mut self,
         _flow: &FlowKey,
         header: &SegmentHeader,
-        _tos: u8,
+        _ip: IpFields,
         payload_len: usize,
         _fill: impl FnOnce(&mut [u8]),
     ) {

@@ -120,6 +120,7 @@ pub fn change(words: &[&str]) -> Option<SocketOption> {
         "pacing_rate_max" => SocketOption::PacingRateMax(value.parse().ok()?),
         "congestion" => SocketOption::Congestion(Algorithm::from_name(value)?),
         "dscp" => SocketOption::Dscp(value.parse().ok()?),
+        "ttl" => SocketOption::Ttl(value.parse().ok()?),
         _ => return None,
     })
 }
@@ -166,6 +167,7 @@ impl Setup {
             "mss_max" => socket.mss_max = Some(value.parse().ok()?),
             "syn_retries" => socket.syn_retries = Some(value.parse().ok()?),
             "dscp" => socket.dscp = value.parse().ok()?,
+            "ttl" => socket.ttl = value.parse().ok()?,
             "pacing_rate_max" => socket.pacing_rate_max = value.parse().ok()?,
             "rx_window_initial" => socket.rx_window_initial = value.parse().ok()?,
             "nodelay" => socket.nodelay = switch(value)?,

@@ -35,9 +35,58 @@ pub(crate) struct Track {
     syn_at_us: u64,
     /// Something was lost inside the stack before it could be seen: places cannot be told any more.
     blind: bool,
+    /// It began with a SYN-ACK, and nothing came after that.
+    is_offer: bool,
+    /// Initial sequence numbers of other SYN-ACKs of the flow, of which no connection came so far. A listener that answers
+    /// with SYN cookies does not know which it sent: the peer's ACK says which one counts, and a second ACK may begin
+    /// another connection.
+    offers: Vec<u32>,
 }
 
 impl Track {
+    fn new(parsed: &Parsed<'_>, now_us: u64, before: Option<&Track>) -> Track {
+        let header = &parsed.header;
+        let mut offers = before.map_or(Vec::new(), |before| before.offers.clone());
+        offers.extend(before.filter(|before| before.is_offer).map(|before| before.iss));
+        offers.retain(|&iss| iss != header.seq.0);
+        Track {
+            local: (parsed.src, header.src_port),
+            remote: (parsed.dst, header.dst_port),
+            iss: header.seq.0,
+            irs: before.map_or(0, |before| before.irs),
+            snd_max: 1,
+            rcv_nxt: None,
+            window: 0,
+            timestamps: None,
+            reader: Reader::default(),
+            fin: None,
+            is_over: false,
+            syn_at_us: now_us,
+            blind: false,
+            is_offer: header.flags.has(Flags::ACK),
+            offers,
+        }
+    }
+
+    /// A segment that is no SYN goes out: if it is the first of another SYN-ACK's connection, that one is followed from
+    /// now on.
+    fn follow(&mut self, seq: u32) {
+        if let Some(place) = self.offers.iter().position(|&iss| seq == iss.wrapping_add(1)) {
+            let iss = self.offers.swap_remove(place);
+            if self.is_offer {
+                self.offers.push(self.iss);
+            }
+            self.iss = iss;
+            self.snd_max = 1;
+            self.timestamps = None;
+            self.reader = Reader::default();
+            self.fin = None;
+            self.is_over = false;
+            self.blind = false;
+        }
+        self.is_offer = false;
+    }
+
     /// Ours and the peer's initial sequence numbers.
     pub(crate) fn isns(&self) -> (u32, u32) {
         (self.iss, self.irs)
@@ -86,21 +135,7 @@ pub(crate) fn observe(s: &mut State, end: usize, parsed: &Parsed<'_>) {
             .get(&flow)
             .is_none_or(|track| track.iss != header.seq.0 || track.fin.is_some() || track.is_over);
         if is_new {
-            let track = Track {
-                local: (parsed.src, header.src_port),
-                remote: (parsed.dst, header.dst_port),
-                iss: header.seq.0,
-                irs: tracks.get(&flow).map_or(0, |track| track.irs),
-                snd_max: 1,
-                rcv_nxt: None,
-                window: 0,
-                timestamps: None,
-                reader: Reader::default(),
-                fin: None,
-                is_over: false,
-                syn_at_us: now_us,
-                blind: false,
-            };
+            let track = Track::new(parsed, now_us, tracks.get(&flow));
             if let Some(before) = tracks.insert(flow, track)
                 && !header.seq.at_or_after(SeqNum(before.iss.wrapping_add(before.snd_max)))
             {
@@ -132,6 +167,9 @@ pub(crate) fn observe(s: &mut State, end: usize, parsed: &Parsed<'_>) {
         }
         return trace(s, end, parsed, ">", (0, 0));
     };
+    if !flags.has_any(Flags::SYN | Flags::RST) {
+        track.follow(header.seq.0);
+    }
     let isns = track.isns();
     if flags.has(Flags::RST) {
         track.is_over = true;
@@ -268,6 +306,27 @@ mod tests {
         assert_eq!(wire.sends(data | Flags::FIN, 61, 3, 60..100), None);
         assert_eq!(wire.sends(Flags::ACK, 102, 3, 0..0), None);
         assert_eq!(wire.sends(Flags::RST, 7777, 0, 0..0), None);
+    }
+
+    #[test]
+    fn whichever_syn_ack_the_peer_acknowledges_begins_the_connection() {
+        let (syn_ack, data) = (Flags::SYN | Flags::ACK, Flags::ACK | Flags::PSH);
+        let mut wire = Wire::new();
+        assert_eq!(wire.sends(syn_ack, 10_000, 1, 0..0), None);
+        assert_eq!(wire.sends(syn_ack, 20_000, 1, 0..0), None);
+        assert_eq!(wire.sends(syn_ack, 30_000, 1, 0..0), None);
+        assert_eq!(wire.sends(data, 10_001, 1, 0..50), None);
+        assert_eq!(wire.sends(data | Flags::FIN, 10_051, 1, 50..100), None);
+        // When that is over, another may come of the next. The first cannot come again.
+        assert_eq!(wire.sends(Flags::ACK | Flags::FIN, 30_001, 1, 0..0), None);
+        let what = wire.sends(Flags::ACK, 10_001, 1, 0..0).expect("this is wrong");
+        assert!(what.contains("beyond its FIN"), "{what}");
+        // What no SYN-ACK offered is no beginning.
+        let mut wire = Wire::new();
+        assert_eq!(wire.sends(syn_ack, 10_000, 1, 0..0), None);
+        assert_eq!(wire.sends(syn_ack, 20_000, 1, 0..0), None);
+        let what = wire.sends(Flags::ACK | Flags::FIN, 15_001, 1, 0..0).expect("this is wrong");
+        assert!(what.contains("only 10 was written"), "{what}");
     }
 
     #[test]
