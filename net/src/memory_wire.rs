@@ -400,15 +400,13 @@ impl DeviceQueue for MemoryWireQueue {
         // The deadline is served: whoever still has packets to send offers them in this step.
         self.full_at_us = self.full_at_us.filter(|at| now_us < at + FULL_RETRY_US);
         let first = into.len();
-        let rings = self.receivers.len();
         let mut count = 0;
-        for turn in 0..rings {
-            let index = (self.next_receiver + turn) % rings;
-            count += self.receivers[index].receive(pool, into, max - count);
+        let (later, sooner) = self.receivers.split_at_mut(self.next_receiver);
+        for ring in sooner.iter_mut().chain(later).filter(|ring| ring.has_packets()) {
+            count += ring.receive(pool, into, max - count);
         }
-        if rings > 1 {
-            self.next_receiver = (self.next_receiver + 1) % rings;
-        }
+        self.next_receiver =
+            if self.next_receiver + 1 < self.receivers.len() { self.next_receiver + 1 } else { 0 };
         if count > 0 {
             self.counters.rx_packets += count as u64;
             self.counters.rx_bytes += into[first..].iter().map(|packet| packet.len() as u64).sum::<u64>();

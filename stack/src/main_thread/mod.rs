@@ -249,7 +249,9 @@ impl Main {
     }
 
     fn requests_waiting(&mut self) -> usize {
-        self.tape.find_waiting("requests", || self.requests.len().min(self.config.bursts.requests))
+        self.tape.find_waiting("requests", || {
+            if self.requests.is_empty() { 0 } else { self.requests.len().min(self.config.bursts.requests) }
+        })
     }
 
     fn take_requests(&mut self, count: usize) -> bool {
