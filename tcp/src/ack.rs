@@ -377,7 +377,7 @@ impl Connection {
         }
         // RFC 8985 §6.2: what is lost.
         let mut found = Found::default();
-        if has_sack && (recovery.flight.sacked() > 0 || recovery.flight.out() > 0) {
+        if has_sack {
             found = self.detect_loss(mode, now);
             info.bytes_lost = found.bytes;
         }

@@ -166,6 +166,7 @@ impl Connection {
             };
             if let Some(limit) = limit {
                 self.note_corked(now, limit == Limit::Cork);
+                self.note_unpaced(limit == Limit::Pace);
                 self.is_cwnd_limited = matches!(limit, Limit::Congestion | Limit::Pace);
                 if matches!(limit, Limit::Nothing | Limit::Nagle | Limit::Cork)
                     && let Some(recovery) = &mut self.recovery
@@ -234,11 +235,11 @@ impl Connection {
 
     /// What to send next. What was SACKed has left the network and so lets new data out before anything counts as
     /// lost, as the first duplicates do without SACK: that is limited transmit (RFC 3042).
-    fn next(&self, data_end: SeqNum, is_corked: bool) -> Next {
+    fn next(&mut self, data_end: SeqNum, is_corked: bool) -> Next {
         let new = self.next_new(data_end, is_corked);
         let mss = u32::from(self.mss);
         let (pipe, cwnd) = (self.pipe(), self.window());
-        if let Some(recovery) = &self.recovery
+        if let Some(recovery) = &mut self.recovery
             && recovery.mode != Mode::Open
             && let Some((seq, len)) = recovery.flight.next_lost(mss)
         {

@@ -15,6 +15,8 @@ pub(crate) struct Pacer {
     at: Instant,
     /// When what it held back is looked at again; `FAR` if it holds nothing.
     pub(crate) until: Instant,
+    /// It held something back, and since then has not caught up with its rate.
+    is_behind: bool,
     /// No faster than this, in bytes per second.
     rate_max: u64,
     /// Paced though its congestion control does not ask for it.
@@ -33,7 +35,36 @@ impl Pacer {
     }
 
     const fn new() -> Pacer {
-        Pacer { at: Instant::ZERO, until: Instant::FAR, rate_max: u64::MAX, is_asked_for: false }
+        Pacer {
+            at: Instant::ZERO,
+            until: Instant::FAR,
+            is_behind: false,
+            rate_max: u64::MAX,
+            is_asked_for: false,
+        }
+    }
+
+    /// Whether the next segment must wait, and the time to look at it again with it.
+    fn holds_back(&mut self, now: Instant) -> bool {
+        if self.at <= now.plus_micros(QUANTUM_US) {
+            return false;
+        }
+        self.until = self.at;
+        self.is_behind = true;
+        true
+    }
+
+    /// What takes `took_us` at the rate was sent.
+    fn on_sent(&mut self, now: Instant, took_us: u64) {
+        if self.is_behind && self.at < now {
+            // The timer was late, as it is each time on a busy machine: what should have gone meanwhile goes now, or the
+            // rate would never be reached. No more than a quantum: who is so late loses the rest.
+            let late_us = now.micros_since(self.at).min(QUANTUM_US);
+            self.at = Instant::from_micros(now.as_micros() - late_us).plus_micros(took_us);
+        } else {
+            self.at = self.at.max(now).plus_micros(took_us);
+            self.is_behind = false;
+        }
     }
 }
 
@@ -81,11 +112,7 @@ impl Connection {
     #[inline]
     pub(crate) fn is_paced_out(&mut self, now: Instant) -> bool {
         let Some(pacer) = self.extras.as_mut().and_then(|extras| extras.pacer.as_mut()) else { return false };
-        if pacer.at <= now.plus_micros(QUANTUM_US) {
-            return false;
-        }
-        pacer.until = pacer.at;
-        true
+        pacer.holds_back(now)
     }
 
     /// Whether what pacing held back is due now.
@@ -99,13 +126,49 @@ impl Connection {
         }
     }
 
+    /// What may be sent was; `is_paced` if pacing holds more back. If something else does, no timer is waited for.
+    #[inline]
+    pub(crate) fn note_unpaced(&mut self, is_paced: bool) {
+        if let Some(pacer) = &mut self.pacer {
+            pacer.is_behind &= is_paced;
+        }
+    }
+
     /// `len` bytes were sent.
     #[inline]
     pub(crate) fn pace(&mut self, now: Instant, len: u32) {
         if let Some(rate) = self.pacing_rate() {
             let took_us = u64::from(len) * 1_000_000 / rate.max(1);
-            let pacer = self.pacer();
-            pacer.at = pacer.at.max(now).plus_micros(took_us);
+            self.pacer().on_sent(now, took_us);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many segments of 100 us go in 100 ms if the timer is `late_us` late each time.
+    fn sent_with_a_timer_late_by(late_us: u64) -> u64 {
+        let (mut pacer, mut now, mut sent) = (Pacer::new(), Instant::from_millis(1000), 0);
+        while now < Instant::from_millis(1100) {
+            while !pacer.holds_back(now) {
+                pacer.on_sent(now, 100);
+                sent += 1;
+            }
+            now = pacer.until.plus_micros(late_us);
+        }
+        sent
+    }
+
+    #[test]
+    fn a_timer_that_is_always_late_does_not_lower_the_rate() {
+        for late_us in [0, 1, 250, 999] {
+            let sent = sent_with_a_timer_late_by(late_us);
+            // A quantum more or less, at the beginning and at the end.
+            assert!((990..=1020).contains(&sent), "{sent} with {late_us} us");
+        }
+        // Beyond a quantum what was missed is lost: 2 ms are sent in 3.
+        assert!(sent_with_a_timer_late_by(2000) < 700);
     }
 }

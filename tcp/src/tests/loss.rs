@@ -223,6 +223,29 @@ fn rack_a_retransmission_that_is_lost_is_sent_again_without_a_timeout() {
 }
 
 #[test]
+fn rack_a_tail_that_is_lost_is_found_when_a_retransmission_sent_later_arrives() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(10_000);
+    assert_eq!(x.sent().len(), 10);
+    // The first and the last two are lost. Nothing is SACKed and nothing out when the first arrives.
+    x.after(40).gets([". ack 1 sack 1001:4001"]).sends([". 1:1001(1000)"]);
+    x.gets([". ack 1 sack 1001:8001"]).sends_nothing();
+    x.after(40).gets([". ack 8001"]).sends([". 8001:9001(1000)", "P. 9001:10001(1000)"]);
+    x.after(40).gets([". ack 10001"]).sends_nothing();
+    assert_eq!((x.engine.counters().rtos, x.engine.counters().fast_retransmits), (0, 1));
+}
+
+#[test]
+fn rack_an_acknowledgment_of_part_of_a_burst_is_no_sign_of_reordering() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(10_000);
+    assert_eq!(x.sent().len(), 10);
+    // The third is lost: nothing was late, so three that follow it are enough.
+    x.after(40).gets([". ack 2001", ". ack 2001 sack 3001:6001"]);
+    assert!(x.sent().iter().any(|segment| segment.starts_with(". 2001:3001(1000)")));
+}
+
+#[test]
 fn tlp_the_tail_is_probed_after_two_round_trips_with_the_last_segment() {
     let mut x = Exchange::established().sack().rtt_ms(40);
     x.app_writes(3000);
