@@ -2,11 +2,12 @@
 //! timeout (RFC 5482, RFC 9293 §3.9.1.8), lingering close, cork. A connection with defaults holds none of it.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 
 use hoststack_transport::{
     Algorithm, CloseReason, Duration, Instant, Keepalive, Key, SessionLayer, SocketOption, SocketOptions,
 };
-use hoststack_wire::{Flags, SegmentHeader};
+use hoststack_wire::{Flags, SegmentHeader, SeqNum};
 
 use crate::congestion::{Congestion, CongestionControl};
 use crate::connection::{Connection, Fate};
@@ -16,8 +17,8 @@ use crate::pmtud::Pmtud;
 use crate::state::{State, StateEvent};
 use crate::timers::Purpose;
 
-/// How long a cork holds less than a segment back: as long as Linux does.
-const CORK_MS: u64 = 200;
+/// Ends of records that a connection remembers.
+const RECORDS_MAX: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Extras {
     cork_at: Instant,
     /// What it knows of the path's MTU beyond the number.
     pub(crate) pmtud: Option<Box<Pmtud>>,
+    /// Where records end that are not acknowledged, in order.
+    records: VecDeque<SeqNum>,
 }
 
 impl Extras {
@@ -53,6 +56,7 @@ impl Extras {
             is_corked: false,
             cork_at: Instant::FAR,
             pmtud: None,
+            records: VecDeque::new(),
         }
     }
 
@@ -83,6 +87,22 @@ impl Extras {
         let wait_ms =
             u64::from(keepalive.idle_ms) + u64::from(self.probes) * u64::from(keepalive.interval_ms);
         Some(self.heard_at + Duration::from_millis(wait_ms))
+    }
+
+    /// Something was acknowledged.
+    pub(crate) fn forget_records(&mut self, una: SeqNum) {
+        while self.records.front().is_some_and(|end| end.at_or_before(una)) {
+            self.records.pop_front();
+        }
+    }
+
+    fn note_record(&mut self, end: SeqNum) {
+        if self.records.len() >= RECORDS_MAX {
+            self.records.pop_back();
+        }
+        if self.records.back().is_none_or(|last| end.after(*last)) {
+            self.records.push_back(end);
+        }
     }
 
     /// When the user timeout ends what waits.
@@ -148,6 +168,12 @@ impl Connection {
             SocketOption::PacingRateMax(rate) => self.set_pacing_rate_max(rate),
             SocketOption::Congestion(algorithm) => self.change_congestion(algorithm),
             SocketOption::Dscp(dscp) => self.dscp = dscp & 63,
+            SocketOption::RecordEnd(offset) => {
+                let end = self.snd.una + offset.min(layer.tx_len(self.session));
+                if end.after(self.snd.nxt) {
+                    self.extras_mut(now).note_record(end);
+                }
+            }
         }
         self.arm(id, shared);
         layer.program_tx(self.session);
@@ -164,6 +190,16 @@ impl Connection {
         self.follow_congestion();
     }
 
+    /// Where the record ends that begins, or goes on, at `seq`; `None`: where all ends.
+    pub(crate) fn record_end(&self, seq: SeqNum) -> Option<SeqNum> {
+        self.extras.as_ref()?.records.iter().copied().find(|end| end.after(seq))
+    }
+
+    /// Whether a record ends there.
+    pub(crate) fn is_record_end(&self, end: SeqNum) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.records.contains(&end))
+    }
+
     /// Whether the cork holds back less than a segment.
     pub(crate) fn is_corked(&mut self, now: Instant) -> bool {
         let Some(extras) = &mut self.extras else { return false };
@@ -178,12 +214,13 @@ impl Connection {
     }
 
     /// The cork held something back, or does not any more.
-    pub(crate) fn note_corked(&mut self, now: Instant, holds: bool) {
+    pub(crate) fn note_corked(&mut self, now: Instant, holds: bool, shared: &Shared) {
+        let timeout_us = self.rtt.base_rto_us(&shared.rto);
         if let Some(extras) = &mut self.extras {
             if !holds {
                 extras.cork_at = Instant::FAR;
             } else if extras.cork_at == Instant::FAR {
-                extras.cork_at = now + Duration::from_millis(CORK_MS);
+                extras.cork_at = now.plus_micros(timeout_us.into());
             }
         }
     }

@@ -50,7 +50,7 @@ mod tests;
 mod time_wait;
 mod timers;
 
-pub use config::{SynCookies, TcpConfig};
+pub use config::{Blackhole, SynCookies, TcpConfig};
 pub use describe::{ConnectionInfo, Counters, EngineCounts, HalfOpenInfo};
 pub use drop_reason::{DropCounters, DropReason};
 pub use engine::{Disposition, Engine, EstablishError, FlowTaken, ListenError, Output};
