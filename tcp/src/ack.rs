@@ -79,7 +79,7 @@ impl Connection {
         if ack.after(self.snd.nxt) {
             return Err(DropReason::AckBeyond);
         }
-        if ack.before(self.snd.una - self.snd.wnd_max) {
+        if ack.before(self.snd.una - self.snd.wnd_max) && shared.config.bounded_acks {
             return Err(DropReason::AckTooOld);
         }
         let wnd_before = self.snd.wnd;
@@ -88,10 +88,13 @@ impl Connection {
         let mut fate = Fate::Lives;
         if ack.after(self.snd.una) {
             fate = self.on_new_ack(id, header, [flight_before, pipe_before], shared, now, layer, events);
-        } else if ack == self.snd.una && (flight_before > 0 || self.recovery.is_some()) && !self.is_probing {
+        } else if ((ack == self.snd.una) || (self.has_sack && !header.options.sack.is_empty()))
+            && (flight_before > 0 || self.recovery.is_some())
+            && !self.is_probing
+        {
             let is_plain = segment.payload.is_empty() && !header.flags.has_any(Flags::SYN | Flags::FIN);
             let heard = Heard {
-                is_duplicate: is_plain && self.snd.wnd == wnd_before,
+                is_duplicate: is_plain && ack == self.snd.una && self.snd.wnd == wnd_before,
                 flight_before,
                 pipe_before,
                 ..Heard::default()
@@ -181,6 +184,9 @@ impl Connection {
         self.tell_wanted(layer);
         // RFC 6298 (5.2), (5.3).
         self.note_progress((self.flight_size() > 0).then_some(now));
+        if let Some(extras) = &mut self.extras {
+            extras.forget_records(header.ack);
+        }
         if self.flight_size() == 0 {
             self.stop_timer();
         } else {

@@ -129,7 +129,7 @@ impl Connection {
     /// What may be sent was; `is_paced` if pacing holds more back. If something else does, no timer is waited for.
     #[inline]
     pub(crate) fn note_unpaced(&mut self, is_paced: bool) {
-        if let Some(pacer) = &mut self.pacer {
+        if let Some(pacer) = self.extras.as_mut().and_then(|extras| extras.pacer.as_mut()) {
             pacer.is_behind &= is_paced;
         }
     }
