@@ -166,7 +166,9 @@ impl Connection {
             };
             if let Some(limit) = limit {
                 self.note_corked(now, limit == Limit::Cork, shared);
-                self.note_unpaced(limit == Limit::Pace);
+                if limit != Limit::Pace {
+                    self.note_unpaced();
+                }
                 self.is_cwnd_limited = matches!(limit, Limit::Congestion | Limit::Pace);
                 if matches!(limit, Limit::Nothing | Limit::Nagle | Limit::Cork)
                     && let Some(recovery) = &mut self.recovery

@@ -522,9 +522,14 @@ impl Flight {
         }
     }
 
+    /// Whether something is lost and waits to be sent again.
+    pub(crate) fn has_lost_waiting(&self) -> bool {
+        self.lost != self.out
+    }
+
     /// The first bytes that are lost and wait to be sent again: at most `most`.
     pub(crate) fn next_lost(&mut self, most: u32) -> Option<(SeqNum, u32)> {
-        if self.lost == self.out {
+        if !self.has_lost_waiting() {
             self.waiting.clear();
             return None;
         }
@@ -540,6 +545,15 @@ impl Flight {
             self.waiting.pop();
         }
         unreachable!("something waits to be sent again, and it is not known where it begins")
+    }
+
+    /// What was sent more than once and is not known to have arrived: how many segments of `mss`, and when the first of them
+    /// was sent last (`FAR` if there are none).
+    pub(crate) fn repeated(&self, mss: u32) -> (u32, Instant) {
+        let repeated = self.iter().filter(|(_, sent)| sent.is_repeated && !sent.is_sacked);
+        repeated.fold((0, Instant::FAR), |(count, first), (start, sent)| {
+            (count + sent.end.since(start).div_ceil(mss.max(1)), first.min(sent.sent_at))
+        })
     }
 
     /// The last bytes in flight that are not SACKed: at most `most` of one segment's worth.

@@ -212,6 +212,24 @@ mod tests {
     }
 
     #[test]
+    fn bbr_fills_the_link_though_its_thread_is_woken_late() {
+        for (rtt, loss_ppm) in [(10, 0), (10, 1000), (10, 10_000), (50, 0), (50, 1000), (50, 10_000)] {
+            for seed in 1..=3 {
+                let cell = Cell { rtt, loss_ppm, ..CALM };
+                let flow = FlowSpec { algorithm: Algorithm::Bbr, rtt_us: rtt * 1000, starts_us: 0 };
+                let mut world = World::new(seed, cell.link(), 1 << 24, &[flow]);
+                world.senders_wake_late(seed, 200, 4000);
+                world.run_until(2_000_000);
+                let before = world.progress(0);
+                world.run_until(12_000_000);
+                let value =
+                    Value::new(&before, &world.progress(0), &world.take_tally(), cell.rate, 10_000_000);
+                assert!(value.goodput >= 92.0, "{cell}, seed {seed}: {value}");
+            }
+        }
+    }
+
+    #[test]
     fn newreno_under_random_loss_gets_what_the_square_root_law_says() {
         // Mathis et al. 1997: MSS / RTT * sqrt(3 / 2p), for a window that grows by one segment in a round trip. Where
         // timeouts are rare and no queue stands: below 1 % and 60 % of the link.
