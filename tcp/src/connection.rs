@@ -667,7 +667,7 @@ impl Connection {
     }
 }
 
-/// Little more than six cache lines, of which an idle connection is all that there is.
+/// Little more than five cache lines, of which an idle connection is all that there is.
 const _: () = assert!(size_of::<Connection>() <= 336);
 
 pub(crate) fn millis(at: Instant) -> u32 {

@@ -214,8 +214,6 @@ impl Connection {
         if shared.config.idle_restart
             && self.flight_size() == 0
             && data_end.after(self.snd.nxt)
-            // Never less: mostly this is all there is to compute.
-            && idle_us > u64::from(shared.rto.min_us.min(shared.rto.max_us))
             && idle_us > u64::from(self.rtt.rto_us(&shared.rto))
         {
             self.cc.on_idle_restart(now);

@@ -51,20 +51,22 @@ const GENERATION_MAX: u32 = Key::MASK as u32;
 
 struct Entry<T> {
     generation: u32,
-    /// `None` only in a retired slot.
+    /// `None` in a slot that is free or retired.
     value: Option<T>,
 }
 
 struct Chunk<T> {
     /// Entries are never taken out: that would copy a large value, only to drop the copy.
     slab: Slab<Entry<T>>,
+    /// The most entries; the slab's capacity may be more.
+    room: usize,
     /// Entries without a value whose slot may be used again, the latest on top: it is in the cache.
     free: Vec<u16>,
 }
 
 impl<T> Chunk<T> {
     fn has_room(&self) -> bool {
-        !self.free.is_empty() || self.slab.len() < self.slab.capacity()
+        !self.free.is_empty() || self.slab.len() < self.room
     }
 }
 
@@ -171,7 +173,7 @@ impl<T> Pool<T> {
             Some(&c) => c as usize,
             None => {
                 let room = CHUNK.min(self.limit - self.chunks.len() * CHUNK);
-                self.chunks.push(Chunk { slab: Slab::with_capacity(room), free: Vec::new() });
+                self.chunks.push(Chunk { slab: Slab::with_capacity(room), room, free: Vec::new() });
                 self.roomy.push(self.chunks.len() as u32 - 1);
                 self.chunks.len() - 1
             }
