@@ -304,6 +304,17 @@ impl<'a> Context<'a> {
         self.own(session).and_then(|id| self.sessions.get(id)).map_or(0, |session| session.urgent_left())
     }
 
+    /// What was written so far ends a record: no segment holds bytes of both sides of its end, and its last segment is pushed
+    /// (Linux: `MSG_EOR`). Needs no call after the last write: its end is one anyhow until more is written.
+    pub fn end_record(&mut self, session: SessionHandle) {
+        if let Some(id) = self.own(session)
+            && let Some(queued) = self.sessions.get(id).map(|session| session.tx_len())
+        {
+            // Cannot cut: a fifo is at most 1 GiB.
+            self.requests.push(AppRequest::Set(id, SocketOption::RecordEnd(queued as u32)));
+        }
+    }
+
     /// Room to write in place, at most `want` bytes that lie together; [`Context::commit`] queues them.
     pub fn reserve(&mut self, session: SessionHandle, want: usize) -> &mut [u8] {
         match self.own(session) {

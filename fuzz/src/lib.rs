@@ -31,6 +31,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "wire", run: targets::wire::run, len_max: 2048, smoke_runs: 60_000 },
     Target { name: "notation", run: targets::notation::run, len_max: 256, smoke_runs: 60_000 },
+    Target { name: "proxy", run: targets::proxy::run, len_max: 1024, smoke_runs: 60_000 },
     Target { name: "flight", run: targets::flight::run, len_max: 1024, smoke_runs: 15_000 },
     Target { name: "fifo", run: targets::fifo::run, len_max: 1024, smoke_runs: 15_000 },
     Target { name: "peer", run: targets::peer::run, len_max: 1024, smoke_runs: 4000 },

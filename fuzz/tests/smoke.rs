@@ -47,7 +47,7 @@ macro_rules! smoke_tests {
     };
 }
 
-smoke_tests!(wire notation flight fifo peer link);
+smoke_tests!(wire notation proxy flight fifo peer link);
 
 /// Else the tests above would pass whatever the targets do.
 #[test]

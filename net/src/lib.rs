@@ -1,7 +1,7 @@
 //! Packet I/O: devices, IP input and output, routing domains, neighbours, steering, pcap, faults.
 //!
 //! Devices first: [`packet`] (buffers and the per-worker pool), [`device`] (what a device and a queue of it are), then
-//! the devices [`mod@memory_wire`], [`loopback`], [`tap`] and the wrappers [`impaired`] (faults), [`pcap`] (capture).
+//! the devices [`mod@memory_wire`], [`loopback`], [`mod@raw_ip`], [`tap`] and the wrappers [`impaired`] (faults), [`pcap`] (capture).
 //!
 //! Then the IP path: `interface`, `route` and `neighbor` are tables; [`Router`] has the authoritative ones, on main, and
 //! [`IpPath`] a replica and all packet work, one per worker (`ip_input`, `ip_output`, `icmp`, `resolve`, `pmtu`). They
@@ -15,6 +15,7 @@ pub mod loopback;
 pub mod memory_wire;
 pub mod packet;
 pub mod pcap;
+pub mod raw_ip;
 pub mod tap;
 pub use device::{Capabilities, Device, DeviceCounters, DeviceQueue};
 pub use impaired::{Impaired, ImpairedDevice, ImpairmentCounters, Impairments, LinkState, impair};
@@ -22,6 +23,7 @@ pub use loopback::Loopback;
 pub use memory_wire::{MemoryWire, MemoryWireConfig, memory_wire};
 pub use packet::{Packet, PacketPool};
 pub use pcap::{Capture, Captured, CapturedDevice, PcapOptions, PcapWriter, capture};
+pub use raw_ip::{RawIp, RawIpEnd, raw_ip};
 pub use tap::{Tap, TapConfig, TapError};
 
 // The IP path.

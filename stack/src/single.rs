@@ -172,6 +172,18 @@ impl SingleThreaded {
         self.stepped.check_consistency();
     }
 
+    /// From now on TCP works by `config`, but for the limits of pools, which stay as the stack was built. Connections that
+    /// are up keep what they took from it at their start; timers that run keep their deadlines. No step is recorded for it:
+    /// a recording that spans a change does not replay.
+    pub fn set_tcp_config(&mut self, config: hoststack_tcp::TcpConfig) {
+        self.stepped.set_tcp_config(config);
+    }
+
+    /// Forgets what servers taught about Fast Open (RFC 7413 §4.1.3): the next connect asks for a cookie again.
+    pub fn forget_servers(&mut self) {
+        self.stepped.forget_servers();
+    }
+
     // ---- Recording ----
 
     /// Starts recording: what each step finds, and a digest of every packet.

@@ -124,6 +124,15 @@ impl Stepped {
         self.workers.iter_mut().for_each(|worker| worker.set_refusing(point, refusing));
     }
 
+    pub(crate) fn set_tcp_config(&mut self, config: hoststack_tcp::TcpConfig) {
+        self.main.set_tcp_config(config);
+        self.workers.iter_mut().for_each(|worker| worker.set_tcp_config(config));
+    }
+
+    pub(crate) fn forget_servers(&mut self) {
+        self.main.forget_servers();
+    }
+
     // ---- Recording ----
 
     pub(crate) fn record(&mut self) {

@@ -79,7 +79,7 @@ impl Connection {
         if ack.after(self.snd.nxt) {
             return Err(DropReason::AckBeyond);
         }
-        if ack.before(self.snd.una - self.snd.wnd_max) {
+        if ack.before(self.snd.una - self.snd.wnd_max) && shared.config.bounded_acks {
             return Err(DropReason::AckTooOld);
         }
         let wnd_before = self.snd.wnd;
@@ -88,10 +88,13 @@ impl Connection {
         let mut fate = Fate::Lives;
         if ack.after(self.snd.una) {
             fate = self.on_new_ack(id, header, [flight_before, pipe_before], shared, now, layer, events);
-        } else if ack == self.snd.una && (flight_before > 0 || self.recovery.is_some()) && !self.is_probing {
+        } else if ((ack == self.snd.una) || (self.has_sack && !header.options.sack.is_empty()))
+            && (flight_before > 0 || self.recovery.is_some())
+            && !self.is_probing
+        {
             let is_plain = segment.payload.is_empty() && !header.flags.has_any(Flags::SYN | Flags::FIN);
             let heard = Heard {
-                is_duplicate: is_plain && self.snd.wnd == wnd_before,
+                is_duplicate: is_plain && ack == self.snd.una && self.snd.wnd == wnd_before,
                 flight_before,
                 pipe_before,
                 ..Heard::default()
@@ -181,6 +184,9 @@ impl Connection {
         self.tell_wanted(layer);
         // RFC 6298 (5.2), (5.3).
         self.note_progress((self.flight_size() > 0).then_some(now));
+        if let Some(extras) = &mut self.extras {
+            extras.forget_records(header.ack);
+        }
         if self.flight_size() == 0 {
             self.stop_timer();
         } else {
@@ -270,6 +276,7 @@ impl Connection {
         });
         if has_blocks {
             let ranges_max = (SPLITS_MAX + 2 * (nxt.since(una) / mss) as usize).max(flight.len());
+            let mut blocks = [(una, una); 4];
             for (n, &(start, end)) in header.options.sack.as_slice().iter().enumerate() {
                 if !start.before(end) || end.after(nxt) || end.since(start) > 1 << 30 {
                     continue;
@@ -280,7 +287,14 @@ impl Connection {
                         continue;
                     }
                 }
-                let start = start.max(una);
+                if let Some(block) = blocks.get_mut(n) {
+                    *block = (start.max(una), end);
+                }
+            }
+            // RFC 8985 §6.2 (step 3) compares what is told with what was told before. The newest block comes first (RFC 2018
+            // §4), but an acknowledgment that reports several new ones says nothing of the order in which they came.
+            blocks.sort_unstable_by_key(|&(start, _)| start.since(una));
+            for (start, end) in blocks {
                 if start.before(end) {
                     flight.sack(start, end, ranges_max, |sent, len| on_delivered(sent, len, true));
                 }
@@ -377,7 +391,7 @@ impl Connection {
         }
         // RFC 8985 §6.2: what is lost.
         let mut found = Found::default();
-        if has_sack && (recovery.flight.sacked() > 0 || recovery.flight.out() > 0) {
+        if has_sack {
             found = self.detect_loss(mode, now);
             info.bytes_lost = found.bytes;
         }
@@ -475,8 +489,14 @@ impl Connection {
                 recovery.must_retransmit = false;
                 recovery.duplicates.clear();
                 recovery.undo.on_recovery_exit(nxt);
-                self.extras_mut().reordering.on_recovery_exit();
+                Extras::of_connection(&mut self.extras).reordering.on_recovery_exit();
+                let is_more_lost = self.has_sack && recovery.flight.has_lost_waiting();
                 self.cc.on_recovery_exit(now);
+                if is_more_lost {
+                    // RFC 6675 §5: what was sent after the recovery began, and lost, is another's matter. Nobody may find it once
+                    // more, and it would wait for the timeout.
+                    self.enter_fast_recovery(heard, shared, now);
+                }
             }
             Mode::Fast if heard.acked > 0 && !self.has_sack => {
                 // RFC 6582 §3.2 step 3, partial acknowledgment.
@@ -504,7 +524,11 @@ impl Connection {
                     recovery.is_frto = false;
                     recovery.duplicates.clear();
                     recovery.undo.on_recovery_exit(nxt);
-                    self.extras_mut().reordering.on_recovery_exit();
+                    Extras::of_connection(&mut self.extras).reordering.on_recovery_exit();
+                    if self.has_sack && recovery.flight.has_lost_waiting() {
+                        // As after a fast recovery.
+                        self.enter_fast_recovery(heard, shared, now);
+                    }
                 }
             }
         }
@@ -535,7 +559,9 @@ impl Connection {
         let Some(recovery) = &mut self.recovery else { return };
         recovery.mode = Mode::Fast;
         recovery.recovery_point = nxt;
-        recovery.undo = Undo::begin(una);
+        let (pending, first) = recovery.flight.repeated(mss);
+        let first_tsval = timestamp_clock(first, self.ts.offset);
+        recovery.undo = Undo::begin(una, pending, first_tsval);
         recovery.probe = None;
         if !self.has_sack {
             recovery.flight.mark_first_lost(mss);
@@ -632,7 +658,9 @@ impl Connection {
             // Congestion control did nothing that could be undone.
             recovery.undo = Undo::default();
         } else if !was_loss || una.at_or_after(recovery.recovery_point) {
-            recovery.undo = Undo::begin(una);
+            let (pending, first) = recovery.flight.repeated(mss);
+            let first_tsval = timestamp_clock(first, self.ts.offset);
+            recovery.undo = Undo::begin(una, pending, first_tsval);
         }
         recovery.mode = Mode::Loss;
         recovery.recovery_point = nxt;

@@ -242,6 +242,7 @@ impl Connection {
         out: &mut O,
     ) {
         self.ack_at = Instant::FAR;
+        self.is_interactive = false;
         shared.counters.delayed_acks += 1;
         if out.room() > 0 {
             self.send_ack(shared, now, layer, out);

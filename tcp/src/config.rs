@@ -23,6 +23,11 @@ pub struct TcpConfig {
     /// What the retransmission timeout adds to the round trip at least. Default 200 ms as Linux; RFC 6298 §2.4 has 1 s for
     /// the whole timeout and admits less.
     pub rto_min: Duration,
+    /// The retransmission timeout is no less than this before it is doubled. Default 0: `rto_min` bounds it well enough.
+    pub rto_floor: Duration,
+    /// Added to every retransmission timeout once it is doubled, but to that of the first SYN. Default 0. FreeBSD adds
+    /// 200 ms, and has a floor of 30 ms and no `rto_min`: it backs off from a shorter timeout.
+    pub rto_slop: Duration,
     /// Greatest retransmission timeout (RFC 6298 §2.5: at least 60 s). Also bounds the persist timer.
     pub rto_max: Duration,
     /// Retransmission timeout before the first measurement (RFC 6298 §2.1). Default 1 s.
@@ -33,6 +38,10 @@ pub struct TcpConfig {
     /// flight (RFC 9293 §3.7.4), the default. Linux has it on: a request that ends in a small segment does not wait for a
     /// delayed acknowledgment.
     pub minshall: bool,
+    /// An end that answers what it receives with data acknowledges with that data: once an acknowledgment went along, the
+    /// next ones are delayed from the start, until one had to go alone. Linux does this. Default false: the first
+    /// `quick_acks` are never delayed.
+    pub interactive_acks: bool,
     /// Take segments without a timestamp on a connection that agreed on them, as Linux does, though RFC 7323 §3.2 says
     /// that they SHOULD be dropped. Default false.
     pub tolerate_missing_timestamps: bool,
@@ -42,6 +51,9 @@ pub struct TcpConfig {
     /// SYN retransmissions before an active open gives up by itself: R2 of RFC 9293 §3.8.3, which wants 3 minutes at least
     /// (MUST-23). Default 7 (183 s); its deadline mostly ends it first.
     pub syn_retries: u8,
+    /// SYN retransmissions before the timeout begins to double. Default 0 (RFC 6298 §5.5); FreeBSD, and Linux since 2023,
+    /// have 4: a lost SYN costs a second, whether it was the first or the third.
+    pub syn_linear_timeouts: u8,
     /// SYN-ACK retransmissions before a SYN-RECEIVED record is dropped. Default 5 (63 s).
     ///
     /// Deviates: RFC 9293 §3.8.3 wants 3 minutes for any SYN; a listener under a flood of them cannot wait so long.
@@ -57,6 +69,29 @@ pub struct TcpConfig {
     pub ack_delay: Duration,
     /// Acknowledgments that are not delayed at the start of a connection, while the peer's window grows. Default 16.
     pub quick_acks: u8,
+    /// The least time between probes of a closed window (RFC 9293 §3.8.6.1). Default 0: a retransmission timeout, as the RFC
+    /// has it. FreeBSD waits for 5 s.
+    pub persist_min: Duration,
+    /// The initial window in segments, with [`crate::initial_window_of`]. Default 10 (RFC 6928).
+    pub initial_window: u8,
+    /// After an idle time longer than a retransmission timeout the initial window begins anew (RFC 5681 §4.1). Default true;
+    /// false: the window stays as it was, and bursts.
+    pub idle_restart: bool,
+    /// The first duplicate acknowledgments let new data out (RFC 3042). Default true.
+    pub limited_transmit: bool,
+    /// In fast recovery the window falls in proportion to what arrives (PRR, RFC 6937). Default true; false: at once.
+    pub prr: bool,
+    /// Only a reset at RCV.NXT is believed (RFC 5961 §3.2). Default true; false: any in the window (RFC 793).
+    pub exact_resets: bool,
+    /// A SYN on a connection is answered with a challenge (RFC 5961 §4). Default true; false: one in the window resets the
+    /// connection (RFC 793).
+    pub challenge_syns: bool,
+    /// Acknowledgments older than a window are not believed (RFC 5961 §5). Default true; false: they are duplicates.
+    pub bounded_acks: bool,
+    /// Drop segments with SYN and FIN, whatever their connection. Default false.
+    pub drop_syn_fin: bool,
+    /// What gets no reset though nothing is there. Default: nothing (RFC 9293 §3.10.7.1).
+    pub blackhole: Blackhole,
     /// Resets that answer segments of no flow, at most, in one step: a flood cannot make the stack a reflector. Default 64.
     pub resets_per_step: u32,
     /// Challenge acknowledgments of one connection in a second (RFC 5961 §7). Default 10.
@@ -117,6 +152,18 @@ pub enum SynCookies {
     Always,
 }
 
+/// Which segments of no flow are dropped without the reset that RFC 9293 §3.10.7.1 has for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Blackhole {
+    /// None.
+    #[default]
+    Off,
+    /// SYNs: a scan for open ports learns nothing and waits.
+    Syns,
+    /// All.
+    All,
+}
+
 impl Default for TcpConfig {
     fn default() -> TcpConfig {
         TcpConfig {
@@ -127,19 +174,33 @@ impl Default for TcpConfig {
             listeners_max: 1 << 16,
             flows_reserved: 4096,
             rto_min: Duration::from_millis(200),
+            rto_floor: Duration::ZERO,
+            rto_slop: Duration::ZERO,
             rto_max: Duration::from_secs(60),
             rto_initial: Duration::from_secs(1),
             tail_loss_probe: true,
             minshall: false,
+            interactive_acks: false,
             tolerate_missing_timestamps: false,
             dsack: true,
             syn_retries: 7,
+            syn_linear_timeouts: 0,
             syn_ack_retries: 5,
             retransmits_max: 12,
             time_wait: Duration::from_secs(60),
             fin_wait_2: Duration::from_secs(60),
             ack_delay: Duration::from_millis(40),
             quick_acks: 16,
+            persist_min: Duration::ZERO,
+            initial_window: 10,
+            idle_restart: true,
+            limited_transmit: true,
+            prr: true,
+            exact_resets: true,
+            challenge_syns: true,
+            bounded_acks: true,
+            drop_syn_fin: false,
+            blackhole: Blackhole::Off,
             resets_per_step: 64,
             challenge_acks_per_second: 10,
             burst_max: 10,

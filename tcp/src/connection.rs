@@ -98,6 +98,12 @@ pub(crate) struct Connection {
     pub(crate) is_nodelay: bool,
     /// Nagle holds a small segment back for any data in flight, not only for an earlier small segment.
     pub(crate) is_nagle_plain: bool,
+    /// What the first duplicates speak for lets new data out (RFC 3042).
+    pub(crate) has_limited_transmit: bool,
+    /// Fast recovery is by PRR.
+    pub(crate) has_prr: bool,
+    /// What is received is answered with data: acknowledgments wait for it (`TcpConfig::interactive_acks`).
+    pub(crate) is_interactive: bool,
     /// The last time it stopped sending, the congestion window was the reason.
     pub(crate) is_cwnd_limited: bool,
     /// What is in flight was sent more than once; with `recovery`, its ranges say so.
@@ -305,6 +311,7 @@ impl Connection {
         let peer_mss = peer_mss(&flow, agreed.peer_mss);
         let mss = send_mss(&flow, path_mtu, mss_max, Some(peer_mss), has_timestamps);
         let mut cc = Congestion::new(agreed.options.congestion, mss, u64::from(agreed.iss.0));
+        cc.set_initial_window(shared.config.initial_window);
         let mut rtt = RttEstimator::new();
         if agreed.syn_retransmitted {
             rtt.begin_after_syn_timeout();
@@ -345,6 +352,9 @@ impl Connection {
             has_fin: false,
             is_nodelay: agreed.options.nodelay,
             is_nagle_plain: !shared.config.minshall,
+            has_limited_transmit: shared.config.limited_transmit,
+            has_prr: shared.config.prr,
+            is_interactive: false,
             is_cwnd_limited: false,
             is_flight_repeated: false,
             is_probing: false,

@@ -55,6 +55,7 @@ drop_reasons! {
     OutOfWindow, "out-of-window", "It lies outside the receive window, mostly an old duplicate; answered with an ACK.";
     ResetOutOfWindow, "reset-out-of-window", "A reset outside the receive window.";
     ResetChallenged, "reset-challenged", "A reset inside the window but not at its left edge; answered with a challenge ACK.";
+    SynFin, "syn-fin", "SYN and FIN in one segment (`TcpConfig::drop_syn_fin`).";
     SynChallenged, "syn-challenged", "A SYN on a synchronized connection; answered with a challenge ACK.";
     NoAck, "no-ack", "No ACK bit on a synchronized connection.";
     AckTooOld, "ack-too-old", "It acknowledges what lies more than a window back; answered with a challenge ACK.";

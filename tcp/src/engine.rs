@@ -25,6 +25,7 @@ use crate::config::TcpConfig;
 use crate::connection::{Connection, Fate};
 use crate::describe::{ConnectionInfo, Counters, EngineCounts};
 use crate::drop_reason::{DropCounters, DropReason};
+use crate::fast_open::CookieKeys;
 use crate::isn::Secrets;
 use crate::listener::{Listener, Listeners};
 use crate::output::{local_mss, reset_for, send_bare, send_syn};
@@ -145,8 +146,6 @@ pub struct Engine {
 impl Engine {
     /// An empty engine. `secrets` and `hasher` are the same on main and all workers.
     pub fn new(config: TcpConfig, secrets: Secrets, hasher: FlowHasher) -> Engine {
-        let micros =
-            |duration: hoststack_transport::Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
         Engine {
             hasher,
             flows: WordTable::with_capacity(config.flows_reserved),
@@ -160,11 +159,7 @@ impl Engine {
             fired: Vec::new(),
             flushing: Vec::new(),
             shared: Shared {
-                rto: RtoLimits {
-                    min_us: micros(config.rto_min),
-                    max_us: micros(config.rto_max),
-                    initial_us: micros(config.rto_initial),
-                },
+                rto: RtoLimits::of(&config),
                 config,
                 secrets,
                 counters: Counters::default(),
@@ -175,6 +170,14 @@ impl Engine {
                 resets: (Instant::ZERO, config.resets_per_step),
             },
         }
+    }
+
+    /// From now on it works by `config`, but for the limits of pools, which stay as they were made. What is up keeps what it
+    /// took from the configuration at its start; timers that run keep their deadlines.
+    pub fn set_config(&mut self, config: TcpConfig) {
+        self.shared.config = config;
+        self.shared.rto = RtoLimits::of(&config);
+        self.passive.keys = CookieKeys::new(&config, &self.shared.secrets);
     }
 
     /// From now on allocations at `point` are refused, or no longer so: for simulated faults. Points of others do

@@ -3,6 +3,7 @@
 //! duplicates, gaps, losses, marks, challenges. A connection with defaults on a quiet path holds none of it.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 
 use hoststack_transport::{
     Algorithm, CloseReason, Duration, Instant, Keepalive, Key, SessionLayer, SocketOption, SocketOptions,
@@ -20,8 +21,8 @@ use crate::recovery::rack::Reordering;
 use crate::state::{State, StateEvent};
 use crate::timers::Purpose;
 
-/// How long a cork holds less than a segment back: as long as Linux does.
-const CORK_MS: u64 = 200;
+/// Ends of records that a connection remembers.
+const RECORDS_MAX: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(crate) struct Extras {
     pub(crate) receive_window: Option<Box<ReceiveWindow>>,
     /// SND.UP: the octet after what the app called urgent, until that is acknowledged.
     pub(crate) urgent_end: Option<SeqNum>,
+    /// Where records end that are not acknowledged, in order.
+    records: VecDeque<SeqNum>,
     pub(crate) pacer: Option<Pacer>,
     pub(crate) gaps: Gaps,
     pub(crate) reordering: Reordering,
@@ -101,6 +104,7 @@ impl Extras {
             ecn_point: None,
             challenge_second: 0,
             challenges: 0,
+            records: VecDeque::new(),
         }
     }
 
@@ -147,6 +151,22 @@ impl Extras {
         let wait_ms =
             u64::from(keepalive.idle_ms) + u64::from(self.probes) * u64::from(keepalive.interval_ms);
         Some(self.heard_at + Duration::from_millis(wait_ms))
+    }
+
+    /// Something was acknowledged.
+    pub(crate) fn forget_records(&mut self, una: SeqNum) {
+        while self.records.front().is_some_and(|end| end.at_or_before(una)) {
+            self.records.pop_front();
+        }
+    }
+
+    fn note_record(&mut self, end: SeqNum) {
+        if self.records.len() >= RECORDS_MAX {
+            self.records.pop_back();
+        }
+        if self.records.back().is_none_or(|last| end.after(*last)) {
+            self.records.push_back(end);
+        }
     }
 
     /// When the user timeout ends what waits.
@@ -223,6 +243,12 @@ impl Connection {
             // RFC 9293 §3.9.1.9 (SHLD-21).
             SocketOption::Dscp(dscp) => self.ip.tos = dscp << 2,
             SocketOption::Ttl(ttl) => self.ip.ttl = ttl.max(1),
+            SocketOption::RecordEnd(offset) => {
+                let end = self.snd.una + offset.min(layer.tx_len(self.session));
+                if end.after(self.snd.nxt) {
+                    self.extras_mut().note_record(end);
+                }
+            }
         }
         self.arm(id, shared);
         layer.program_tx(self.session);
@@ -239,6 +265,16 @@ impl Connection {
         self.follow_congestion();
     }
 
+    /// Where the record ends that begins, or goes on, at `seq`; `None`: where all ends.
+    pub(crate) fn record_end(&self, seq: SeqNum) -> Option<SeqNum> {
+        self.extras.as_ref()?.records.iter().copied().find(|end| end.after(seq))
+    }
+
+    /// Whether a record ends there.
+    pub(crate) fn is_record_end(&self, end: SeqNum) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.records.contains(&end))
+    }
+
     /// Whether the cork holds back less than a segment.
     pub(crate) fn is_corked(&mut self, now: Instant) -> bool {
         let Some(extras) = &mut self.extras else { return false };
@@ -253,12 +289,13 @@ impl Connection {
     }
 
     /// The cork held something back, or does not any more.
-    pub(crate) fn note_corked(&mut self, now: Instant, holds: bool) {
+    pub(crate) fn note_corked(&mut self, now: Instant, holds: bool, shared: &Shared) {
+        let timeout_us = self.rtt.base_rto_us(&shared.rto);
         if let Some(extras) = &mut self.extras {
             if !holds {
                 extras.cork_at = Instant::FAR;
             } else if extras.cork_at == Instant::FAR {
-                extras.cork_at = now + Duration::from_millis(CORK_MS);
+                extras.cork_at = now.plus_micros(timeout_us.into());
             }
         }
     }

@@ -139,6 +139,17 @@ impl CookieCache {
         }
     }
 
+    /// The MSS that a server announced, if it is known.
+    pub(crate) fn mss(&self, flow: &FlowKey) -> Option<u16> {
+        self.servers.get(&name(flow)).map(|server| server.mss).filter(|mss| *mss > 0)
+    }
+
+    /// Forgets all servers.
+    pub(crate) fn clear(&mut self) {
+        self.servers.clear();
+        self.by_use.clear();
+    }
+
     /// The server answered a SYN that had the option: with this cookie, if any, and this MSS.
     pub(crate) fn learn(&mut self, flow: &FlowKey, cookie: Option<FastOpenCookie>, mss: u16) {
         let cookie = cookie.filter(|cookie| !cookie.is_request());
@@ -148,6 +159,13 @@ impl CookieCache {
         if let Some(server) = self.entry(flow) {
             server.mss = mss;
             server.cookie = cookie.or(server.cookie);
+        }
+    }
+
+    /// The server answered a SYN that had data and needed no cookie, with this MSS.
+    pub(crate) fn learn_mss(&mut self, flow: &FlowKey, mss: u16) {
+        if let Some(server) = self.entry(flow) {
+            server.mss = mss;
         }
     }
 

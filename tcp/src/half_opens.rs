@@ -109,7 +109,8 @@ const OPTIONS_LEN_MAX: u16 = 40;
 
 /// What the first SYN of a Fast Open says (RFC 7413 §4.2.1).
 struct FastOpenTry {
-    option: FastOpenCookie,
+    /// None, if the server wants no cookie.
+    option: Option<FastOpenCookie>,
     /// How much of the early data goes with it, in bytes.
     data_len: u16,
 }
@@ -168,7 +169,7 @@ impl HalfOpen {
             window_scale: self.options.window_scale.then(|| rx_scale(&self.options)),
             has_sack: self.options.sack,
             tsval: self.options.timestamps.then_some(self.last_tsval),
-            fast_open: fast_open.map(|fast_open| Box::new(fast_open.option)),
+            fast_open: fast_open.and_then(|fast_open| fast_open.option).map(Box::new),
             profile: config.option_profile,
             first,
             data: early_data.filter(|_| fast_open.is_some()).cloned().unwrap_or(EarlyData::NONE),
@@ -262,6 +263,16 @@ impl HalfOpens {
         }
     }
 
+    /// From now on it works by `config`, but for the limits of its pool and its cookies, which stay as they were made.
+    pub fn set_config(&mut self, config: TcpConfig) {
+        self.config = config;
+    }
+
+    /// Forgets what servers taught about Fast Open: their cookies, their MSS, and that SYNs with data do not come through.
+    pub fn forget_servers(&mut self) {
+        self.cookies.clear();
+    }
+
     /// From now on every open finds the pool full, or no longer so: for simulated faults.
     pub fn set_refusing(&mut self, refusing: bool) {
         self.pool.set_refusing(refusing);
@@ -303,15 +314,20 @@ impl HalfOpens {
             deadline,
             wheel_at: Instant::FAR,
         };
-        if half_open.options.fast_open {
+        let options = &half_open.options;
+        if options.fast_open && options.fast_open_no_cookie {
+            let room = half_open.syn_room(self.cookies.mss(&flow).unwrap_or(u16::MAX));
+            let data_len = u16::try_from(early_data.len()).unwrap_or(u16::MAX).min(room);
+            half_open.fast_open = (data_len > 0).then(|| Box::new(FastOpenTry { option: None, data_len }));
+        } else if options.fast_open {
             let asked = match self.cookies.attempt(now, &flow) {
                 // Also without data, as in Linux: the server sees that the cookie is still good.
                 Attempt::Cookie(cookie, mss) => {
                     let room = half_open.syn_room(mss);
                     let data_len = u16::try_from(early_data.len()).unwrap_or(u16::MAX).min(room);
-                    Some(FastOpenTry { option: cookie, data_len })
+                    Some(FastOpenTry { option: Some(cookie), data_len })
                 }
-                Attempt::Request => Some(FastOpenTry { option: FastOpenCookie::REQUEST, data_len: 0 }),
+                Attempt::Request => Some(FastOpenTry { option: Some(FastOpenCookie::REQUEST), data_len: 0 }),
                 Attempt::Plain => None,
             };
             half_open.fast_open = asked.map(Box::new);
@@ -334,7 +350,11 @@ impl HalfOpens {
         let Some(half_open) = self.pool.get_mut(id.0) else { return };
         let syn = half_open.syn(now, early_data, &self.config);
         // RFC 6298 §5.5: doubled with each. RFC 9293 §3.8.3 (MUST-22): as for data.
-        let back_off = self.config.rto_initial * (1 << (half_open.attempts - 1).min(16));
+        // Deviates: RFC 6298 §5.5, if it is asked for: the first few are not doubled.
+        let doublings = (half_open.attempts - 1).saturating_sub(self.config.syn_linear_timeouts);
+        let slop =
+            if half_open.attempts > 1 { self.config.rto_slop } else { hoststack_transport::Duration::ZERO };
+        let back_off = self.config.rto_initial * (1 << doublings.min(16)) + slop;
         half_open.retransmit_at = now + back_off.min(self.config.rto_max);
         self.counters.syns += 1;
         self.counters.syn_retransmissions += u64::from(!syn.first);
@@ -405,16 +425,21 @@ impl HalfOpens {
         segment: &HalfOpenSegment,
     ) {
         let header = &segment.header;
-        if half_open.fast_open.is_none() || !header.flags.has(Flags::ACK) {
+        let Some(fast_open) = half_open.fast_open.as_ref().filter(|_| header.flags.has(Flags::ACK)) else {
             return;
-        }
+        };
         let flow = &half_open.flow;
         let mss = header.options.mss.unwrap_or(if flow.remote.addr.is_ipv4() { 536 } else { 1220 });
-        let cookie = header.options.fast_open;
+        // What was not asked for is not believed.
+        let cookie = header.options.fast_open.filter(|_| fast_open.option.is_some());
         counters.cookies_learnt += u64::from(cookie.is_some_and(|cookie| !cookie.is_request()));
         cookies.learn(flow, cookie, mss);
+        if half_open.options.fast_open_no_cookie {
+            cookies.learn_mss(flow, mss);
+        }
         let acked = header.ack.since(half_open.iss + 1);
-        if acked > 0 || half_open.attempts == 1 {
+        // A cookie shows that the option came through: the timeout was spurious.
+        if acked > 0 || half_open.attempts == 1 || cookie.is_some() {
             let is_all = acked > 0 && acked == u32::from(half_open.syn_data_len());
             counters.fast_opens_accepted += u64::from(is_all);
             cookies.on_passed(flow);

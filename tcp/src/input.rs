@@ -46,6 +46,10 @@ impl Connection {
         events: &mut Vec<TransportEvent>,
     ) -> Fate {
         let header = &segment.header;
+        if shared.config.drop_syn_fin && header.flags.has(Flags::SYN | Flags::FIN) {
+            shared.drops.count(DropReason::SynFin);
+            return Fate::Lives;
+        }
         if let Some(extras) = &mut self.extras {
             extras.on_heard(now);
         }
@@ -60,6 +64,13 @@ impl Connection {
         }
         // (Third, security: not used.) Fourth, SYN.
         if header.flags.has(Flags::SYN) && !self.is_crossing_syn_ack(header) {
+            if !shared.config.challenge_syns && header.seq.is_within(self.rcv.nxt, self.rcv_wnd()) {
+                // Deviates: RFC 9293 §3.10.7.4, as RFC 793 had it, if it is asked for.
+                shared.counters.resets_in += 1;
+                self.send_reset(shared, now, out);
+                self.enter(id, StateEvent::Abort);
+                return Fate::Closed(CloseReason::PeerReset);
+            }
             // RFC 5961 §4, RFC 9293 §3.10.7.4: in a synchronized state, whatever its sequence number.
             shared.drops.count(DropReason::SynChallenged);
             self.program_challenge_ack(id, shared, now);
@@ -277,7 +288,8 @@ impl Connection {
 
     /// RFC 9293 §3.10.7.4 second, RFC 5961 §3.2: the segment is in the window.
     fn on_reset(&mut self, id: Key, header: &SegmentHeader, shared: &mut Shared, now: Instant) -> Fate {
-        if header.seq != self.rcv.nxt {
+        // Deviates: RFC 9293 §3.10.7.4 (second), as RFC 793 had it, if it is asked for.
+        if header.seq != self.rcv.nxt && shared.config.exact_resets {
             shared.drops.count(DropReason::ResetChallenged);
             self.program_challenge_ack(id, shared, now);
             return Fate::Lives;
@@ -370,8 +382,15 @@ impl Connection {
             self.on_ecn_data(id, &segment.header, segment.ecn, shared);
             if self.is_app_closed {
                 // RFC 9293 §3.6.1 (MAY-1, SHLD-3): data for an app that cannot read any more is answered with a reset.
+                // At SEG.ACK, which is where the peer expects it: SND.NXT may be beyond, and would be challenged (RFC 5961 §3.2).
                 shared.drops.count(DropReason::DataAfterClose);
-                self.send_reset(shared, now, out);
+                send_bare(
+                    shared,
+                    &self.flow,
+                    &reset_for(&segment.header, segment.len()),
+                    self.ip_fields(false),
+                    out,
+                );
                 self.enter(id, StateEvent::Abort);
                 return Fate::Closed(CloseReason::LocalReset);
             }
@@ -445,7 +464,7 @@ impl Connection {
         {
             // It filled a gap, or part of one (RFC 5681 §4.2), or was refused.
             self.program_ack(id, shared);
-        } else if self.quick_acks > 0 || self.is_quick_ack {
+        } else if (self.quick_acks > 0 && !self.is_interactive) || self.is_quick_ack {
             self.quick_acks = self.quick_acks.saturating_sub(1);
             self.program_ack(id, shared);
         } else if self.rcv.nxt.since(self.rcv.last_ack_sent) > u32::from(self.peer_segment) {

@@ -53,7 +53,7 @@ mod time_wait;
 mod timers;
 mod urgent;
 
-pub use config::{FastOpenKey, SynCookies, TcpConfig};
+pub use config::{Blackhole, FastOpenKey, SynCookies, TcpConfig};
 pub use describe::{ConnectionInfo, Counters, EngineCounts, HalfOpenInfo};
 pub use drop_reason::{DropCounters, DropReason};
 pub use engine::{Disposition, Engine, EstablishError, FlowTaken, ListenError, Output};

@@ -165,7 +165,10 @@ impl Connection {
                 sent += 1;
             };
             if let Some(limit) = limit {
-                self.note_corked(now, limit == Limit::Cork);
+                self.note_corked(now, limit == Limit::Cork, shared);
+                if limit != Limit::Pace {
+                    self.note_unpaced();
+                }
                 self.is_cwnd_limited = matches!(limit, Limit::Congestion | Limit::Pace);
                 if matches!(limit, Limit::Nothing | Limit::Nagle | Limit::Cork)
                     && let Some(recovery) = &mut self.recovery
@@ -204,7 +207,8 @@ impl Connection {
 
     fn restart_after_idle(&mut self, now: Instant, data_end: SeqNum, shared: &Shared) {
         let idle_us = now.micros_since(self.last_sent);
-        if self.flight_size() == 0
+        if shared.config.idle_restart
+            && self.flight_size() == 0
             && data_end.after(self.snd.nxt)
             && idle_us > u64::from(self.rtt.rto_us(&shared.rto))
         {
@@ -217,6 +221,7 @@ impl Connection {
     pub(crate) fn pipe(&self) -> u32 {
         match &self.recovery {
             None => self.flight_size(),
+            Some(recovery) if recovery.mode == Mode::Open && !self.has_limited_transmit => self.flight_size(),
             Some(recovery) if self.has_sack => recovery.flight.pipe(),
             Some(recovery) => recovery.duplicates.pipe(recovery.flight.pipe()),
         }
@@ -225,7 +230,9 @@ impl Connection {
     /// cwnd: congestion control's, or in fast recovery that of RFC 6937.
     pub(crate) fn window(&self) -> u32 {
         match &self.recovery {
-            Some(recovery) if recovery.mode == Mode::Fast && self.has_sack && self.cc.uses_prr() => {
+            Some(recovery)
+                if recovery.mode == Mode::Fast && self.has_sack && self.has_prr && self.cc.uses_prr() =>
+            {
                 recovery.prr.window()
             }
             _ => self.cc.window(),
@@ -234,21 +241,24 @@ impl Connection {
 
     /// What to send next. What was SACKed has left the network and so lets new data out before anything counts as
     /// lost, as the first duplicates do without SACK: that is limited transmit (RFC 3042).
-    fn next(&self, data_end: SeqNum, is_corked: bool) -> Next {
+    fn next(&mut self, data_end: SeqNum, is_corked: bool) -> Next {
         let new = self.next_new(data_end, is_corked);
         let mss = u32::from(self.mss);
         let (pipe, cwnd) = (self.pipe(), self.window());
-        if let Some(recovery) = &self.recovery
+        if let Some(recovery) = &mut self.recovery
             && recovery.mode != Mode::Open
             && let Some((seq, len)) = recovery.flight.next_lost(mss)
         {
-            if recovery.must_retransmit {
+            let (must, is_frto, point) =
+                (recovery.must_retransmit, recovery.is_frto, recovery.recovery_point);
+            let len = self.record_end(seq).map_or(len, |end| len.min(distance(seq, end)));
+            if must {
                 // RFC 6675 §5 (4.3), RFC 6582 §3.2, RFC 6298 (5.4): the first segment goes whatever the window.
                 return Next::Again { seq, len };
             }
-            if recovery.is_frto {
+            if is_frto {
                 // RFC 5682 §2.1 step 2: new data tells whether the timeout was spurious, if there is any.
-                let has_sent_new = self.snd.nxt.after(recovery.recovery_point);
+                let has_sent_new = self.snd.nxt.after(point);
                 match new {
                     Ok((len, fin)) if self.fits(pipe, len, cwnd) => return Next::New { len, fin },
                     _ if has_sent_new => return Next::Wait(Limit::Congestion),
@@ -273,6 +283,10 @@ impl Connection {
         if !matches!(next, Next::New { len, .. } if len == u32::from(self.mss)) || self.extras.is_none() {
             return next;
         }
+        if self.record_end(self.snd.nxt).is_some() {
+            // A probe would reach into the next record.
+            return next;
+        }
         match self.mtu_probe_step(data_end, now) {
             ProbeStep::None => next,
             ProbeStep::Send { len } => Next::New { len, fin: false },
@@ -295,7 +309,9 @@ impl Connection {
         let unsent = distance(self.snd.nxt, data_end);
         // RFC 9293 §3.8.6 (SHLD-15): none, if the window shrank below what was sent.
         let usable = distance(self.snd.nxt, self.snd.una + self.snd.wnd);
-        let len = unsent.min(usable).min(u32::from(self.mss));
+        let record =
+            self.record_end(self.snd.nxt).map_or(unsent, |end| distance(self.snd.nxt, end).min(unsent));
+        let len = record.min(usable).min(u32::from(self.mss));
         if len == 0 {
             return match (unsent, self.is_fin_wanted) {
                 (0, false) => Err(Limit::Nothing),
@@ -304,6 +320,10 @@ impl Connection {
             };
         }
         let is_rest = len == unsent;
+        if len == record && !is_rest {
+            // Nothing can join it: waiting would make it no longer.
+            return Ok((len, false));
+        }
         // What is urgent waits for nothing that the peer did not ask for.
         let is_urgent = self.is_urgent(self.snd.nxt);
         if is_rest && is_corked && !is_urgent && len < u32::from(self.mss) && !self.is_fin_wanted {
@@ -363,6 +383,11 @@ impl Connection {
         out: &mut O,
     ) {
         let seq = self.snd.nxt;
+        // What the SYN carried already answers nothing.
+        self.is_interactive |= shared.config.interactive_acks
+            && len > 0
+            && !self.sends_syn_data_again
+            && (self.is_ack_programmed || self.ack_at != Instant::FAR);
         self.note_len_sent(seq, len, shared);
         self.note_sent_new(len + u32::from(fin), shared, now);
         if len > 0 && len < u32::from(self.mss) && !core::mem::take(&mut self.sends_syn_data_again) {
@@ -420,7 +445,7 @@ impl Connection {
         layer: &L,
         out: &mut O,
     ) {
-        let data = distance(seq, data_end).min(len);
+        let data = distance(seq, self.record_end(seq).unwrap_or(data_end)).min(len);
         let fin = self.is_fin_sent && seq + data == data_end;
         let len = data + u32::from(fin);
         self.note_len_lost(seq, now);
@@ -469,7 +494,7 @@ impl Connection {
         if fin {
             flags = flags | Flags::FIN;
         }
-        if len > 0 && seq + len == data_end {
+        if len > 0 && (seq + len == data_end || self.is_record_end(seq + len)) {
             // RFC 9293 §3.9.1.2 (MUST-61, SHLD-27): the last segment of what the app queued is pushed, and no other.
             flags = flags | Flags::PSH;
         }

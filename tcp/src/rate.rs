@@ -78,6 +78,8 @@ pub struct LostRange {
     pub lost_since_sent: u32,
     /// Bytes delivered over the connection's life, until now.
     pub delivered: u64,
+    /// The same when it was sent.
+    pub prior_delivered: u64,
     /// [`Snapshot::is_app_limited`] of it.
     pub is_app_limited: bool,
 }
@@ -177,6 +179,8 @@ impl RateEstimator {
             tx_in_flight: snapshot.tx_in_flight(),
             lost_since_sent: (self.lost as u32).wrapping_sub(snapshot.lost),
             delivered: self.delivered,
+            prior_delivered: self.delivered
+                - u64::from((self.delivered as u32).wrapping_sub(snapshot.delivered)), // modulo 2^32 by intent
             is_app_limited: snapshot.is_app_limited(),
         }
     }

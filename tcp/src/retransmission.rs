@@ -103,7 +103,11 @@ impl Connection {
     }
 
     pub(crate) fn restart_timer(&mut self, now: Instant, shared: &Shared) {
-        self.retransmit_at = now.plus_micros(self.rtt.rto_us(&shared.rto).into());
+        let timeout = hoststack_transport::Duration::from_micros(self.rtt.rto_us(&shared.rto).into());
+        let is_persisting = self.purpose == Purpose::Persist;
+        let least =
+            if is_persisting { shared.config.persist_min } else { hoststack_transport::Duration::ZERO };
+        self.retransmit_at = now + timeout.max(least);
         self.limit_by_user_timeout();
     }
 

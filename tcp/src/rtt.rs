@@ -7,16 +7,34 @@
 pub struct RtoLimits {
     /// Never less is added to the round trip. RFC 6298 (2.4) says 1 s for the whole; all stacks in use say less.
     pub min_us: u32,
+    /// Never less than this before back-off.
+    pub floor_us: u32,
+    /// Added after back-off.
+    pub slop_us: u32,
     /// Never longer, back-off included (RFC 6298 (2.5): at least 60 s).
     pub max_us: u32,
     /// Before the first sample (RFC 6298 (2.1): 1 s).
     pub initial_us: u32,
 }
 
+impl RtoLimits {
+    pub(crate) fn of(config: &crate::config::TcpConfig) -> RtoLimits {
+        let micros =
+            |duration: hoststack_transport::Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+        RtoLimits {
+            min_us: micros(config.rto_min),
+            floor_us: micros(config.rto_floor),
+            slop_us: micros(config.rto_slop),
+            max_us: micros(config.rto_max),
+            initial_us: micros(config.rto_initial),
+        }
+    }
+}
+
 impl Default for RtoLimits {
     /// 200 ms, 60 s, 1 s.
     fn default() -> RtoLimits {
-        RtoLimits { min_us: 200_000, max_us: 60_000_000, initial_us: 1_000_000 }
+        RtoLimits { min_us: 200_000, floor_us: 0, slop_us: 0, max_us: 60_000_000, initial_us: 1_000_000 }
     }
 }
 
@@ -90,7 +108,7 @@ impl RttEstimator {
         // In whole milliseconds where less does not matter.
         let base = if base >= 100_000 { base / 1000 * 1000 } else { base };
         let doubled = u64::from(base) << self.back_offs;
-        u32::try_from(doubled).unwrap_or(u32::MAX).min(limits.max_us)
+        u32::try_from(doubled + u64::from(limits.slop_us)).unwrap_or(u32::MAX).min(limits.max_us)
     }
 
     /// The retransmission timeout without back-off, within `limits`.
@@ -99,7 +117,7 @@ impl RttEstimator {
             // RFC 6298 (2.3): SRTT + max(G, 4 * RTTVAR). At most 2^28 + 2^30: cannot overflow.
             // Deviates: (2.4) floors the whole; as in Linux the floor is for what is added to the round trip, or a long
             // path whose round trip hardly varies would time out with the first acknowledgment that is delayed.
-            self.srtt_x8 / 8 + self.var_x4.max(GRANULARITY_US).max(limits.min_us)
+            (self.srtt_x8 / 8 + self.var_x4.max(GRANULARITY_US).max(limits.min_us)).max(limits.floor_us)
         } else if self.syn_timed_out {
             limits.initial_us.max(AFTER_SYN_TIMEOUT_US)
         } else {
@@ -162,7 +180,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: RtoLimits = RtoLimits { min_us: 1, max_us: 60_000_000, initial_us: 1_000_000 };
+    const LIMITS: RtoLimits =
+        RtoLimits { min_us: 1, floor_us: 0, slop_us: 0, max_us: 60_000_000, initial_us: 1_000_000 };
 
     fn after(samples: &[u32]) -> RttEstimator {
         let mut rtt = RttEstimator::new();

@@ -111,6 +111,7 @@ impl SynReceived {
         header: &SegmentHeader,
         len: u32,
         acceptable: &Acceptable,
+        config: &TcpConfig,
     ) -> SynReceivedVerdict {
         use SynReceivedVerdict::*;
         let flags = header.flags;
@@ -125,6 +126,7 @@ impl SynReceived {
                     return unacceptable(len, DropReason::Paws);
                 }
                 Some(_) => {}
+                None if config.tolerate_missing_timestamps => {}
                 None => return Drop(DropReason::TimestampMissing),
             }
         }
@@ -143,7 +145,7 @@ impl SynReceived {
         }
         // Second, RST (MUST-11): this record is a passive open's, a `Connection` in SYN-RECEIVED an active one's.
         if flags.has(Flags::RST) {
-            return if header.seq == nxt {
+            return if header.seq == nxt || !config.exact_resets {
                 BackToListen(DropReason::SynReceivedReset)
             } else {
                 Ack(DropReason::ResetChallenged)

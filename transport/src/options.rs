@@ -37,7 +37,7 @@ pub struct SocketOptions {
     pub ttl: u8,
     /// Send small segments at once (no Nagle algorithm, RFC 9293 §3.7.4). Default false.
     pub nodelay: bool,
-    /// Send full segments only, until this is switched off or 200 ms have passed. Default false.
+    /// Send full segments only, until this is switched off or a retransmission timeout has passed. Default false.
     pub cork: bool,
     /// Acknowledge every segment at once. Default false.
     pub quick_ack: bool,
@@ -52,10 +52,14 @@ pub struct SocketOptions {
     /// TCP Fast Open (RFC 7413): a connect sends its early data in the SYN when it has a cookie, a listener gives
     /// cookies out and takes data in SYNs. Default false: data in a SYN may be delivered twice.
     pub fast_open: bool,
+    /// With `fast_open`: a connect's early data goes without a cookie, and a listener takes data in SYNs whatever cookie they
+    /// have (RFC 7413 §4.1.3 knows no such thing: only for a path on which nobody forges addresses). Default false.
+    pub fast_open_no_cookie: bool,
     /// Search for a larger path MTU by probing (RFC 4821; with SACK only), and for a smaller one when large segments
     /// vanish. Default false: ICMP alone tells.
     pub mtu_probing: bool,
-    /// An ICMP unreachable ends an active open at once instead of being remembered as its cause. Default false
+    /// An ICMP unreachable ends an active open, or a listener's handshake, at once instead of being remembered as the cause of
+    /// its end. Default false
     /// (RFC 9293 §3.9.2.2: MUST NOT abort on a soft error).
     pub abort_on_icmp: bool,
 }
@@ -83,6 +87,7 @@ impl SocketOptions {
         timestamps: true,
         sack: true,
         fast_open: false,
+        fast_open_no_cookie: false,
         mtu_probing: false,
         abort_on_icmp: false,
     };
@@ -218,6 +223,9 @@ pub enum SocketOption {
     Dscp(u8),
     /// [`SocketOptions::ttl`].
     Ttl(u8),
+    /// What the app wrote up to so many bytes after the first unacknowledged one ends a record: no segment holds bytes of
+    /// both sides of it, and what is before it is pushed. A stream remembers 64 such ends; one more replaces the last.
+    RecordEnd(u32),
 }
 
 /// What a connection measured and counted, for its app and for the CLI: what Linux calls `TCP_INFO`. Times are in

@@ -19,7 +19,7 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn step(input: &mut Input<'_>) -> FlightStep {
-    match input.u8() % 16 {
+    match input.u8() % 18 {
         0..=2 => FlightStep::Push(1 + input.below(40)),
         3 | 4 => FlightStep::Tick,
         5 => FlightStep::Acknowledge(input.below(256)),
@@ -30,6 +30,7 @@ fn step(input: &mut Input<'_>) -> FlightStep {
         12 => FlightStep::ProbeTail(1 + input.below(30)),
         13 => FlightStep::Retract(1 + input.below(10)),
         14 => FlightStep::Forget,
-        _ => FlightStep::Unmark,
+        15 => FlightStep::Unmark,
+        _ => FlightStep::Detect(input.below(8).into(), input.below(1024), input.below(12).into()),
     }
 }

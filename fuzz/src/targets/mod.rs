@@ -5,4 +5,5 @@ pub mod flight;
 pub mod link;
 pub mod notation;
 pub mod peer;
+pub mod proxy;
 pub mod wire;

@@ -415,6 +415,17 @@ impl Main {
             || self.commands.iter().any(Outbox::can_flush)
     }
 
+    /// See [`crate::SingleThreaded::set_tcp_config`].
+    pub(crate) fn set_tcp_config(&mut self, config: hoststack_tcp::TcpConfig) {
+        self.config.tcp = config;
+        self.half_opens.set_config(config);
+    }
+
+    /// See [`crate::SingleThreaded::forget_servers`].
+    pub(crate) fn forget_servers(&mut self) {
+        self.half_opens.forget_servers();
+    }
+
     /// From now on allocations at `point` are refused, or no longer so.
     pub(crate) fn set_refusing(&mut self, point: AllocationPoint, refusing: bool) {
         match point {

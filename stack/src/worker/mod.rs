@@ -290,6 +290,12 @@ impl Worker {
         self.sessions.set_refusing(point, refusing);
     }
 
+    /// See [`crate::SingleThreaded::set_tcp_config`].
+    pub(crate) fn set_tcp_config(&mut self, config: hoststack_tcp::TcpConfig) {
+        self.config.tcp = config;
+        self.tcp.set_config(config);
+    }
+
     /// The digest so far.
     pub(crate) fn digest(&self) -> u64 {
         self.digest.as_ref().map_or(0, Digest::value)

@@ -122,6 +122,9 @@ pub trait CongestionControl {
         None
     }
 
+    /// Begins with a window of so many segments, and goes back to it after idle times ([`initial_window_of`]).
+    fn set_initial_window(&mut self, _segments: u8) {}
+
     /// The handshake measured the round trip.
     fn on_handshake(&mut self, _rtt_us: u32) {}
 
@@ -238,6 +241,10 @@ impl CongestionControl for Congestion {
         of_each!(self, algorithm => algorithm.on_handshake(rtt_us));
     }
 
+    fn set_initial_window(&mut self, segments: u8) {
+        of_each!(self, algorithm => algorithm.set_initial_window(segments));
+    }
+
     fn take_over(&mut self, window: u32, ssthresh: u32) {
         of_each!(self, algorithm => algorithm.take_over(window, ssthresh));
     }
@@ -261,8 +268,17 @@ impl CongestionControl for Congestion {
 
 /// The initial window: `min(10*MSS, max(2*MSS, 14600))` (RFC 6928 §2).
 pub fn initial_window(mss: u16) -> u32 {
-    let mss = u32::from(mss);
-    (10 * mss).min((2 * mss).max(14_600))
+    initial_window_of(10, mss)
+}
+
+/// The same with another number of segments than ten, of 1460 bytes at most. 0: that of RFC 3390 §1.
+pub fn initial_window_of(segments: u8, mss: u16) -> u32 {
+    let (segments, mss) = (u32::from(segments), u32::from(mss));
+    if segments == 0 {
+        (4 * mss).min((2 * mss).max(4380))
+    } else {
+        (segments * mss).min((2 * mss).max(segments * 1460))
+    }
 }
 
 #[cfg(test)]
@@ -275,6 +291,8 @@ mod tests {
             [536, 1460, 1461, 7300, 9000].map(initial_window),
             [5_360, 14_600, 14_600, 14_600, 18_000]
         );
+        let of = |segments| [536, 1460, 9000].map(|mss| initial_window_of(segments, mss));
+        assert_eq!((of(3), of(0)), ([1_608, 4_380, 18_000], [2_144, 4_380, 18_000]));
     }
 
     #[test]

@@ -84,6 +84,10 @@ impl CongestionControl for NewReno {
         self.window.on_mss_change(mss);
     }
 
+    fn set_initial_window(&mut self, segments: u8) {
+        self.window.set_initial(segments);
+    }
+
     fn take_over(&mut self, window: u32, ssthresh: u32) {
         self.window.take_over(window, ssthresh);
     }

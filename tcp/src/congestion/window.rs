@@ -6,7 +6,7 @@ use alloc::boxed::Box;
 
 use super::hystart::HyStart;
 use super::validation::Validation;
-use super::{AckInfo, CongestionKind, initial_window};
+use super::{AckInfo, CongestionKind, initial_window_of};
 
 /// No window passes this (RFC 7323 §2.3: the largest window there is).
 pub(super) const WINDOW_MAX: u32 = 1 << 30;
@@ -34,6 +34,8 @@ pub(super) struct Window {
     measured: Option<Box<Measured>>,
     /// SMSS.
     mss: u16,
+    /// Segments of the initial window.
+    initial_segments: u8,
     /// The timer expired and nothing new was acknowledged since.
     is_timed_out: bool,
     /// In the slow start that follows a timeout.
@@ -90,10 +92,11 @@ impl Window {
     pub(super) fn new(mss: u16) -> Window {
         let mss = mss.max(1);
         Window {
-            size: initial_window(mss),
+            size: initial_window_of(10, mss),
             ssthresh: u32::MAX,
             measured: None,
             mss,
+            initial_segments: 10,
             is_timed_out: false,
             is_restarting: false,
             is_recovering: false,
@@ -103,6 +106,16 @@ impl Window {
     /// SMSS.
     pub(super) fn smss(&self) -> u32 {
         u32::from(self.mss)
+    }
+
+    fn initial(&self) -> u32 {
+        initial_window_of(self.initial_segments, self.mss)
+    }
+
+    /// At the start of a connection: its initial window has so many segments.
+    pub(super) fn set_initial(&mut self, segments: u8) {
+        self.initial_segments = segments;
+        self.size = self.initial();
     }
 
     /// An acknowledgment came. Slow start grows the window here.
@@ -115,6 +128,7 @@ impl Window {
             return Stage::Unused;
         }
         let is_initial = self.ssthresh == u32::MAX;
+        let initial = self.initial();
         let measured = self.measured.get_or_insert_with(|| Box::new(Measured::new(is_initial)));
         let is_round_end = measured.validation.on_ack(ack, self.size);
         if ack.bytes_acked == 0 || ack.in_recovery {
@@ -124,10 +138,14 @@ impl Window {
         if is_round_end && measured.validation.take_expired(ack.now) {
             // RFC 7661 §4.4.3. It grows to where it was by slow start.
             self.ssthresh = self.ssthresh.max(self.size / 4 * 3);
-            self.size = self.size.min((self.size / 2).max(initial_window(self.mss)));
+            self.size = self.size.min((self.size / 2).max(initial));
         }
+        // The most of the round that this acknowledgment ends counts for it.
+        let flight_max = measured.flight_max.max(ack.flight_before);
         measured.note_flight(ack.flight_before, is_round_end);
-        let may_grow = measured.validation.may_grow(ack, self.size);
+        // Before the first round is over the most that was in flight in it speaks for what it will have brought.
+        let may_grow =
+            measured.validation.may_grow(&AckInfo { flight_before: flight_max, ..*ack }, self.size);
         // RFC 9293 §3.8.2 (MUST-19): slow start, or congestion avoidance.
         if self.size >= self.ssthresh {
             self.is_restarting = false;
@@ -136,7 +154,7 @@ impl Window {
             return if may_grow && !ack.is_app_limited { Stage::Avoidance } else { Stage::Unused };
         }
         // As Linux: a window of which half was never in flight in this round is not opened.
-        if may_grow && self.size < measured.flight_max.saturating_mul(2) {
+        if may_grow && self.size < flight_max.saturating_mul(2) {
             let growth = match &measured.initial {
                 Some(initial) => initial.growth(ack.bytes_acked),
                 // RFC 3465 §2.2, §2.3: L is 2*SMSS, but 1*SMSS in the slow start after a timeout.
@@ -223,7 +241,7 @@ impl Window {
     /// Data is to be sent after an idle time.
     pub(super) fn on_idle_restart(&mut self) {
         // RFC 5681 §4.1: RW = min(IW, cwnd). RFC 7661 would keep cwnd, but wants its burst paced.
-        let restart = self.size.min(initial_window(self.mss));
+        let restart = self.size.min(self.initial());
         if restart < self.size {
             // As RFC 7661 §4.4.3 does: slow start may grow to what was known to fit.
             self.ssthresh = self.ssthresh.max(self.size / 4 * 3);

@@ -2,6 +2,7 @@
 //! which are `input`'s.
 
 use super::*;
+use crate::config::Blackhole;
 
 impl Engine {
     /// Takes a segment of `flow` in; `hash` is [`Engine::flow_hash`] of it, as net computed it.
@@ -176,7 +177,14 @@ impl Engine {
             self.shared.drops.count(DropReason::NoFlowReset);
         } else {
             self.shared.drops.count(DropReason::NoFlow);
-            self.send_reset_for(now, flow, segment, out);
+            let is_silent = match self.shared.config.blackhole {
+                Blackhole::Off => false,
+                Blackhole::Syns => segment.header.flags.has(Flags::SYN),
+                Blackhole::All => true,
+            };
+            if !is_silent {
+                self.send_reset_for(now, flow, segment, out);
+            }
         }
     }
 
@@ -210,7 +218,7 @@ impl Engine {
         events: &mut Vec<TransportEvent>,
         half_open_errors: &mut Vec<HalfOpenError>,
     ) -> bool {
-        let _ = (&out, &events);
+        let _ = &out;
         let hash = mix(hash, flow.domain);
         let target = self.find_flow(hash, &flow).map(|(_, target)| target);
         // RFC 9293 §3.9.2.2 (MUST-54): to the connection that it is about.
@@ -229,7 +237,16 @@ impl Engine {
                     FlowTarget::Connection(key) => Some(key),
                     FlowTarget::HalfOpen(_) | FlowTarget::TimeWait(_) => None,
                 };
-                // Nothing of a record is worth acting upon, and nothing was checked.
+                if let FlowTarget::SynReceived(record) = target
+                    && self.aborts_on_icmp(record, seq, error)
+                {
+                    match opened {
+                        Some(opened) => self.close_connection(opened, CloseReason::Unreachable, events),
+                        None => _ = self.remove_syn_received(record),
+                    }
+                    return true;
+                }
+                // Nothing else of a record is worth acting upon, and nothing was checked.
                 let Some(key) = opened else { return false };
                 let Some(connection) = self.connections.get_mut(key) else { return false };
                 let verdict = connection.on_icmp_error(now, seq, error, layer, &mut self.shared);
@@ -247,5 +264,15 @@ impl Engine {
             self.shared.drops.count(reason);
         }
         verdict.is_ok()
+    }
+
+    /// Whether an ICMP error that quotes our SYN-ACK ends the handshake: RFC 9293 §3.9.2.2 (MUST-56) would not have it, but
+    /// the listener's options may.
+    fn aborts_on_icmp(&self, record: Key, seq: SeqNum, error: IcmpError) -> bool {
+        let Some(record) = self.syn_received.get(record) else { return false };
+        let listener = self.listeners.get(record.listener);
+        listener.is_some_and(|listener| listener.options.abort_on_icmp)
+            && seq == record.iss
+            && !matches!(error, IcmpError::PacketTooBig { .. })
     }
 }

@@ -7,7 +7,7 @@
 
 use super::*;
 use crate::config::SynCookies;
-use crate::fast_open::{CookieKeys, CookieVerdict};
+use crate::fast_open::CookieVerdict;
 use crate::syn_cookies::{self, CookieJar};
 use crate::syn_received::{Acceptable, GivesCookie};
 
@@ -16,6 +16,8 @@ use crate::syn_received::{Acceptable, GivesCookie};
 const RESET_COUNTS_FOR: hoststack_transport::Duration = hoststack_transport::Duration::from_secs(60);
 /// SYN-ACK retransmissions when a backlog is half full: room is made sooner for those who answer at once.
 const RETRIES_UNDER_PRESSURE: u8 = 2;
+/// So many handshakes are no pressure, however small the backlog: as in Linux.
+const SYN_RECEIVED_UNPRESSED: u32 = 4;
 
 /// What passive opens share, besides their records.
 pub(super) struct Passive {
@@ -66,7 +68,7 @@ impl Engine {
                 snd_nxt: connection.snd.nxt,
             },
         };
-        match (record.judge(&segment.header, segment.len(), &acceptable), opened) {
+        match (record.judge(&segment.header, segment.len(), &acceptable, &shared.config), opened) {
             (SynReceivedVerdict::Establish, None) => {
                 let record = *record;
                 self.accept(now, record, Some(key), segment, layer, out, events);
@@ -224,6 +226,9 @@ impl Engine {
         if !flags.has(Flags::SYN) {
             return self.shared.drops.count(DropReason::ListenNoSyn);
         }
+        if flags.has(Flags::FIN) && self.shared.config.drop_syn_fin {
+            return self.shared.drops.count(DropReason::SynFin);
+        }
         let Some(key) = self.listeners.lookup(flow.domain, flow.local) else { return };
         self.forget_old_resets(now);
         let Some(listener) = self.listeners.get_mut(key) else { return };
@@ -240,7 +245,12 @@ impl Engine {
             SynReceived::new(now, *flow, header, key, &listener.options, iss, local_mss, secrets, config);
         record.retransmit_at = now + config.rto_initial;
         let mut is_fast_open = false;
-        if listener.options.fast_open
+        let needs_cookie = !listener.options.fast_open_no_cookie;
+        if listener.options.fast_open && !needs_cookie {
+            // Linux's TFO_SERVER_COOKIE_NOT_REQD: whatever the option says.
+            is_fast_open = (!segment.payload.is_empty() || header.options.fast_open.is_some())
+                && listener.fast_opens < config.fast_open_pending_max;
+        } else if listener.options.fast_open
             && let Some(cookie) = &header.options.fast_open
         {
             let gives = if cookie.is_experimental() { GivesCookie::Experimental } else { GivesCookie::Yes };
@@ -459,7 +469,8 @@ impl Engine {
         let shared = &mut self.shared;
         if record.retransmit_at <= now {
             let listener = self.listeners.get(record.listener);
-            let is_pressed = listener.is_some_and(|listener| listener.syn_received > listener.backlog / 2);
+            let is_pressed =
+                listener.is_some_and(|l| l.syn_received > (l.backlog / 2).max(SYN_RECEIVED_UNPRESSED));
             let retries =
                 if is_pressed { record.retries.min(RETRIES_UNDER_PRESSURE) } else { record.retries };
             if record.retransmits >= retries {

@@ -152,22 +152,8 @@ impl Rack {
     ) -> Found {
         let window_us =
             self.reordering_window_us(flight, is_recovering, mss, rtt_min_us, srtt_us, reordering);
-        let mut wait_us = None;
-        // Nothing above what was delivered was sent before it, but for what was sent again.
-        let until = if flight.out() > 0 { flight.nxt() } else { self.fack };
-        let is_lost = |_, sent: &Sent| {
-            if !is_sent_after(self.sent_at, self.end, sent.sent_at, sent.end) {
-                return false;
-            }
-            let elapsed = now.micros_since(sent.sent_at);
-            let due = u64::from(self.rtt_us) + window_us;
-            if elapsed >= due {
-                return true;
-            }
-            wait_us = wait_us.max(Some(due - elapsed));
-            false
-        };
-        let bytes = flight.mark_lost(until, is_lost, on_lost);
+        let due_us = u64::from(self.rtt_us) + window_us;
+        let (bytes, wait_us) = flight.mark_lost_before((self.sent_at, self.end), now, due_us, on_lost);
         Found { bytes, wait_us }
     }
 
@@ -184,7 +170,7 @@ impl Rack {
     ) {
         let window_us = self.reordering_window_us(flight, true, mss, rtt_min_us, srtt_us, reordering);
         let rtt_us = self.rtt_us.max(srtt_us);
-        let first = flight.start(0);
+        let first = flight.una();
         let nxt = flight.nxt();
         let is_lost = |start, sent: &Sent| {
             start == first || now.micros_since(sent.sent_at) >= u64::from(rtt_us) + window_us

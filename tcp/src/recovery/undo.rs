@@ -20,9 +20,10 @@ pub(crate) struct Undo {
 }
 
 impl Undo {
-    /// Recovery begins.
-    pub(crate) fn begin(una: SeqNum) -> Undo {
-        Undo { marker: Some(una), ..Undo::default() }
+    /// Recovery begins. Of what an earlier one sent again, `pending` ranges may be under way still, the first sent with
+    /// TSval `first_tsval`: their acknowledgments must not be taken for those of originals.
+    pub(crate) fn begin(una: SeqNum, pending: u32, first_tsval: u32) -> Undo {
+        Undo { marker: Some(una), unproven: pending, repeated: pending, first_tsval, until: None }
     }
 
     /// Something was sent again, with this TSval.
@@ -78,7 +79,7 @@ mod tests {
 
     #[test]
     fn only_when_each_retransmission_was_reported_twice_was_all_needless() {
-        let mut undo = Undo::begin(SeqNum(100));
+        let mut undo = Undo::begin(SeqNum(100), 0, 0);
         assert!(!undo.is_refuted_by_dsack());
         undo.on_retransmitted(7);
         undo.on_retransmitted(8);
@@ -93,11 +94,21 @@ mod tests {
 
     #[test]
     fn an_echo_from_before_the_first_retransmission_refutes_it_and_a_later_one_does_not() {
-        let mut undo = Undo::begin(SeqNum(1));
+        let mut undo = Undo::begin(SeqNum(1), 0, 0);
         assert!(!undo.is_refuted_by_echo(0));
         undo.on_retransmitted(2);
         undo.on_retransmitted(9);
         assert!(undo.is_refuted_by_echo(1) && undo.is_refuted_by_echo(u32::MAX));
         assert!(!undo.is_refuted_by_echo(2) && !undo.is_refuted_by_echo(3));
+    }
+
+    #[test]
+    fn what_an_earlier_recovery_sent_again_is_no_original() {
+        let mut undo = Undo::begin(SeqNum(100), 1, 5);
+        undo.on_retransmitted(9);
+        assert!(!undo.is_refuted_by_echo(5), "the acknowledgment of the earlier retransmission");
+        assert!(undo.is_refuted_by_echo(4));
+        undo.on_dsack(SeqNum(200));
+        assert!(!undo.is_refuted_by_dsack(), "only one of the two is refuted");
     }
 }

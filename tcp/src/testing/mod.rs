@@ -22,8 +22,8 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use hoststack_transport::{
     Algorithm, AppWorkerId, ConnectFailure, ConnectionId, DomainId, Duration, EarlyData, Endpoint, FlowKey,
-    HalfOpenId, Instant, Key, ListenerId, Protocol, Rng, SessionId, SocketOption, SocketOptions, Transmitted,
-    Transport, TransportEvent,
+    HalfOpenId, Instant, Key, ListenerId, Protocol, Rng, SessionId, SessionLayer as _, SocketOption,
+    SocketOptions, Transmitted, Transport, TransportEvent,
 };
 use hoststack_wire::{
     Flags, FlowHasher, IpFields, NotedSegment, Options, Segment, SegmentHeader, SeqNum, Timestamps,
@@ -308,6 +308,18 @@ impl Exchange {
         self.layer.programmed.push(session);
         self.settle();
         self
+    }
+
+    /// The app writes records of these lengths, all before anything is sent.
+    pub fn app_writes_records(&mut self, lens: &[usize]) -> &mut Exchange {
+        let session = self.session();
+        self.with_connection(|x, connection| {
+            for &len in lens {
+                x.layer.write(session, len);
+                let end = SocketOption::RecordEnd(x.layer.tx_len(session));
+                x.engine.set_option(x.now, connection, end, &mut x.layer, &mut x.out);
+            }
+        })
     }
 
     /// The app reads up to `count` bytes; they must be the peer's stream.

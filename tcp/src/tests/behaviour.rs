@@ -127,10 +127,11 @@ fn the_user_timeout_may_be_set_while_data_is_in_flight() {
 }
 
 #[test]
-fn a_cork_holds_back_less_than_a_segment_for_200_ms_at_most() {
-    let mut x = Exchange::established().options(|o| (o.cork, o.nodelay) = (true, true));
+fn a_cork_holds_back_less_than_a_segment_for_a_timeout_at_most() {
+    let mut x = Exchange::established().rtt_ms(10).options(|o| (o.cork, o.nodelay) = (true, true));
     x.app_writes(1_500)
         .sends([". 1:1001(1000)"])
+        .after(10)
         .gets([". ack 1001"])
         .sends_nothing_for(199)
         .after(1)

@@ -94,16 +94,20 @@ fn syn_and_syn_ack_retries_are_the_options_where_they_say_so() {
 
 #[test]
 fn a_backlog_that_is_half_full_gives_up_sooner() {
-    let mut x = Exchange::listen().backlog(4);
-    for port in 1..=3 {
+    let mut x = Exchange::listen().backlog(8);
+    for port in 1..=5 {
         x.peer_is_at(port).gets(["S 0:0(0) win 1000"]);
     }
     // Two repetitions, after 1 s and 3 s; the third would be due after 7 s.
     x.after(6_999);
-    assert_eq!((x.sent().len(), x.counts().syn_received), (9, 3));
+    assert_eq!((x.sent().len(), x.counts().syn_received), (15, 5));
     x.after(1);
     // Those that go leave the rest more time.
-    assert_eq!((x.counts().syn_received, x.sent().len()), (2, 2));
+    assert_eq!((x.counts().syn_received, x.sent().len()), (4, 4));
+    // A backlog of one is not under pressure from one.
+    let mut x = Exchange::listen().backlog(1);
+    x.gets(["S 0:0(0) win 1000"]).after(7_000);
+    assert_eq!((x.sent().len(), x.counts().syn_received), (4, 1));
 }
 
 #[test]

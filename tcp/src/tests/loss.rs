@@ -223,6 +223,29 @@ fn rack_a_retransmission_that_is_lost_is_sent_again_without_a_timeout() {
 }
 
 #[test]
+fn rack_a_tail_that_is_lost_is_found_when_a_retransmission_sent_later_arrives() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(10_000);
+    assert_eq!(x.sent().len(), 10);
+    // The first and the last two are lost. Nothing is SACKed and nothing out when the first arrives.
+    x.after(40).gets([". ack 1 sack 1001:4001"]).sends([". 1:1001(1000)"]);
+    x.gets([". ack 1 sack 1001:8001"]).sends_nothing();
+    x.after(40).gets([". ack 8001"]).sends([". 8001:9001(1000)", "P. 9001:10001(1000)"]);
+    x.after(40).gets([". ack 10001"]).sends_nothing();
+    assert_eq!((x.engine.counters().rtos, x.engine.counters().fast_retransmits), (0, 1));
+}
+
+#[test]
+fn rack_an_acknowledgment_of_part_of_a_burst_is_no_sign_of_reordering() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(10_000);
+    assert_eq!(x.sent().len(), 10);
+    // The third is lost: nothing was late, so three that follow it are enough.
+    x.after(40).gets([". ack 2001", ". ack 2001 sack 3001:6001"]);
+    assert!(x.sent().iter().any(|segment| segment.starts_with(". 2001:3001(1000)")));
+}
+
+#[test]
 fn tlp_the_tail_is_probed_after_two_round_trips_with_the_last_segment() {
     let mut x = Exchange::established().sack().rtt_ms(40);
     x.app_writes(3000);
@@ -373,6 +396,62 @@ fn no_more_is_sent_in_a_second_than_the_largest_pacing_rate() {
     x.app_writes(10_000).sends([". 1:1001(1000)"]).sends_nothing_for(9).after(1).sends([". 1001:2001(1000)"]);
     x.after(85);
     assert_eq!(x.sent().len(), 8);
+}
+
+#[test]
+fn several_new_blocks_in_one_acknowledgment_are_no_reordering() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(10_000).sent();
+    // The newest is told first; the other came before it.
+    x.after(40).gets([". ack 1 sack 5001:6001 1001:2001"]).sends_nothing();
+    // If reordering had been seen, three would be no proof of a loss.
+    x.gets([". ack 1 sack 5001:7001 1001:2001"]);
+    assert_eq!(x.info().recovery, "recovery");
+    assert!(x.sent().first().is_some_and(|first| first.starts_with(". 1:1001(1000)")));
+}
+
+#[test]
+fn what_was_lost_after_a_recovery_began_is_sent_again_when_that_ends() {
+    let mut x = Exchange::established().sack().rtt_ms(40);
+    x.app_writes(30_000);
+    assert_eq!(x.sent().len(), 10);
+    x.after(40).gets([". ack 1 sack 1001:4001"]).sends([". 1:1001(1000)"]);
+    // The window lets out new data while the first hole is being filled.
+    x.gets([". ack 1 sack 1001:10001"]);
+    assert!(x.sent().len() >= 4);
+    // The recovery ends with the very acknowledgment that finds the next loss.
+    x.after(40).gets([". ack 10001 sack 11001:14001"]);
+    let sent = x.sent();
+    assert!(sent.first().is_some_and(|first| first.contains("10001:11001(1000)")), "{sent:?}");
+}
+
+#[test]
+fn the_acknowledgment_of_an_earlier_retransmission_undoes_no_later_recovery() {
+    let mut x = Exchange::established().sack().timestamps().rtt_ms(40);
+    // Where the nth segment begins.
+    let at = |n: u32| 1 + 988 * n;
+    let sack = |ack: u32, blocks: &[(u32, u32)], ecr: u32| {
+        let blocks: std::vec::Vec<_> =
+            blocks.iter().map(|&(from, to)| std::format!("{}:{}", at(from), at(to))).collect();
+        let blocks = blocks.join(" ");
+        std::format!(". ack {} <nop,nop,TS val 1060 ecr {ecr},sack {blocks}>", at(ack))
+    };
+    x.app_writes(60_000);
+    x.sent();
+    let first = x.last_timestamp();
+    x.after(40).gets([&*sack(0, &[(1, 4)], first)]).gets([&*sack(0, &[(1, 10)], first)]);
+    // In the recovery, something sent after it began is lost too, and sent again.
+    x.after(20).gets([&*sack(0, &[(11, 14), (1, 10)], first)]);
+    let again = x.last_timestamp();
+    x.after(20).gets([&*sack(10, &[(11, 14)], again)]);
+    assert_eq!(x.info().recovery, "open");
+    // It is on its way still when the next recovery begins ..
+    x.after(5).gets([&*sack(10, &[(15, 18), (11, 14)], again)]);
+    assert_eq!(x.info().recovery, "recovery");
+    assert_ne!(x.last_timestamp(), again);
+    // .. of which its acknowledgment says nothing.
+    x.after(15).gets([&*sack(14, &[(15, 18)], again)]);
+    assert_eq!((x.info().recovery, x.engine.counters().undone), ("recovery", 0));
 }
 
 #[test]

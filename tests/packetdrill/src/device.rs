@@ -1,26 +1,13 @@
-//! The device between the stack and packetdrill: bare IP packets in two queues, each sent one with its time.
+//! The line between the stack and packetdrill: bare IP packets, looked at on their way.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 
-use hoststack::net::{Device, DeviceCounters, DeviceQueue, Packet, PacketPool};
-use hoststack_wire::{IpProtocol, MacAddr, checksum, icmpv6, ipv4, ipv6, tcp};
+use hoststack::net::{Device, RawIpEnd};
+use hoststack_wire::{IpProtocol, checksum, icmpv6, ipv4, ipv6, tcp};
 use parking_lot::Mutex;
 
 use crate::watch::{Data, Watch, set_push};
-
-/// What both ends of the device share.
-#[derive(Default)]
-pub(crate) struct Line {
-    /// Packets for the stack.
-    to_stack: VecDeque<Vec<u8>>,
-    /// Packets that the stack sent, with the microsecond.
-    from_stack: VecDeque<Sent>,
-    /// A packet whose lengths or checksums were wrong.
-    wrong: Option<String>,
-    notify: Option<Arc<dyn Fn() + Send + Sync>>,
-}
 
 /// A packet that the stack sent.
 #[derive(Debug)]
@@ -34,37 +21,51 @@ pub(crate) struct Sent {
 }
 
 /// packetdrill's end.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct FarEnd {
-    line: Arc<Mutex<Line>>,
+    end: RawIpEnd,
+    /// What the stack sent, looked at and not yet taken.
+    sent: VecDeque<Sent>,
+    /// A packet whose lengths or checksums were wrong.
+    wrong: Option<String>,
     /// What is learnt of connections from their packets.
     pub(crate) watch: Arc<Mutex<Watch>>,
 }
 
 impl FarEnd {
     /// Gives the stack a packet.
-    pub(crate) fn send(&self, packet: Vec<u8>, now_us: u64) {
+    pub(crate) fn send(&mut self, packet: Vec<u8>, now_us: u64) {
+        self.look();
         self.watch.lock().on_receive(&packet, now_us);
-        let notify = {
-            let mut line = self.line.lock();
-            line.to_stack.push_back(packet);
-            line.notify.clone()
-        };
-        // Outside the lock: it may look at the queue.
-        if let Some(notify) = notify {
-            notify();
+        self.end.send(packet);
+    }
+
+    /// Looks at what the stack has sent: before anything else happens, so that the watch sees it in its order.
+    pub(crate) fn look(&mut self) {
+        while let Some((at_us, packet)) = self.end.take() {
+            // As the stack made it: only then it is changed.
+            if let Err(error) = verify(&packet) {
+                self.wrong.get_or_insert(error);
+            }
+            let data = self.watch.lock().on_send(&packet, at_us);
+            self.sent.push_back(Sent { at_us, packet, data });
         }
     }
 
+    /// Whether several segments with data were sent since bursts were ended last, and it matters.
+    pub(crate) fn has_burst(&mut self) -> bool {
+        self.look();
+        self.watch.lock().moves_push && self.sent.iter().filter(|sent| sent.data.is_some()).count() > 1
+    }
+
     /// What was sent until now was sent at once: tells which of it has PSH.
-    pub(crate) fn end_burst(&self) {
-        let mut line = self.line.lock();
+    pub(crate) fn end_burst(&mut self) {
+        self.look();
         let mut watch = self.watch.lock();
         if !watch.moves_push {
             return;
         }
-        let mut burst: Vec<&mut Sent> =
-            line.from_stack.iter_mut().filter(|sent| sent.data.is_some()).collect();
+        let mut burst: Vec<&mut Sent> = self.sent.iter_mut().filter(|sent| sent.data.is_some()).collect();
         let data: Vec<Data> = burst.iter_mut().filter_map(|sent| sent.data.take()).collect();
         for (sent, is_push) in burst.into_iter().zip(watch.push(&data)) {
             set_push(&mut sent.packet, is_push);
@@ -72,102 +73,26 @@ impl FarEnd {
     }
 
     /// The next packet that the stack sent.
-    pub(crate) fn take(&self) -> Option<Sent> {
-        self.line.lock().from_stack.pop_front()
+    pub(crate) fn take(&mut self) -> Option<Sent> {
+        self.look();
+        self.sent.pop_front()
     }
 
     /// What was wrong with a packet that the stack sent, whether it is taken or not.
-    pub(crate) fn wrong(&self) -> Option<String> {
-        self.line.lock().wrong.clone()
+    pub(crate) fn wrong(&mut self) -> Option<String> {
+        self.look();
+        self.wrong.clone()
     }
 
     /// Packets that nobody took.
-    pub(crate) fn left(&self) -> Vec<Vec<u8>> {
-        self.line.lock().from_stack.drain(..).map(|sent| sent.packet).collect()
+    pub(crate) fn left(&mut self) -> Vec<Vec<u8>> {
+        self.look();
+        self.sent.drain(..).map(|sent| sent.packet).collect()
     }
 
     /// The stack's end.
     pub(crate) fn device(&self, mtu: usize) -> impl Device + use<> {
-        RawIp { end: self.clone(), mtu }
-    }
-}
-
-struct RawIp {
-    end: FarEnd,
-    mtu: usize,
-}
-
-impl Device for RawIp {
-    fn name(&self) -> &str {
-        "packetdrill"
-    }
-
-    fn mtu(&self) -> usize {
-        self.mtu
-    }
-
-    fn mac(&self) -> Option<MacAddr> {
-        None
-    }
-
-    fn into_queues(self: Box<Self>, count: usize) -> io::Result<Vec<Box<dyn DeviceQueue>>> {
-        // Each shares the line: with one worker, which is what there is, there is one.
-        Ok((0..count)
-            .map(|_| {
-                let queue = Queue { end: self.end.clone(), counters: DeviceCounters::default() };
-                Box::new(queue) as Box<dyn DeviceQueue>
-            })
-            .collect())
-    }
-}
-
-struct Queue {
-    end: FarEnd,
-    counters: DeviceCounters,
-}
-
-impl DeviceQueue for Queue {
-    fn receive(&mut self, _now_us: u64, _pool: &mut PacketPool, into: &mut Vec<Packet>, max: usize) -> usize {
-        let mut line = self.end.line.lock();
-        let count = max.min(line.to_stack.len());
-        for bytes in line.to_stack.drain(..count) {
-            self.counters.rx_packets += 1;
-            self.counters.rx_bytes += bytes.len() as u64;
-            // A buffer of its own: what a script sends may be far above the MTU.
-            into.push(Packet::copy_of(&bytes));
-        }
-        count
-    }
-
-    fn transmit(&mut self, now_us: u64, pool: &mut PacketPool, packets: &mut Vec<Packet>) -> usize {
-        let count = packets.len();
-        let mut line = self.end.line.lock();
-        for packet in packets.iter() {
-            self.counters.tx_packets += 1;
-            self.counters.tx_bytes += packet.len() as u64;
-            let packet = packet.data().to_vec();
-            // As the stack made it: only then it is changed.
-            if let Err(error) = verify(&packet) {
-                line.wrong.get_or_insert(error);
-            }
-            let data = self.end.watch.lock().on_send(&packet, now_us);
-            line.from_stack.push_back(Sent { at_us: now_us, packet, data });
-        }
-        drop(line);
-        pool.give_all(packets);
-        count
-    }
-
-    fn next_deadline_us(&self) -> Option<u64> {
-        (!self.end.line.lock().to_stack.is_empty()).then_some(0)
-    }
-
-    fn set_notify(&mut self, notify: Arc<dyn Fn() + Send + Sync>) {
-        self.end.line.lock().notify = Some(notify);
-    }
-
-    fn counters(&self) -> DeviceCounters {
-        self.counters
+        self.end.device("packetdrill", mtu)
     }
 }
 

@@ -13,6 +13,7 @@ use hoststack::app::{
     Context, DetachPolicy, Endpoint, Instant, ListenError, ListenerId, MainContext, SessionHandle, WorkerId,
 };
 use hoststack::net::Cidr;
+use hoststack::tcp::TcpConfig;
 use hoststack::{EndHow, InterfaceSpec, Query, SessionLimits, SingleThreaded, Stack, StackConfig};
 use hoststack_wire::{ipv4, ipv6};
 use parking_lot::Mutex;
@@ -23,6 +24,7 @@ use crate::flags::Flags;
 use crate::settings::Settings;
 use crate::shell::{self, Row, World};
 use crate::sockets::{Attempt, Sockets};
+use crate::watch::Ends;
 
 /// The clock at the start: not zero, so that "before" exists.
 const EPOCH_US: u64 = 1_000_000;
@@ -103,6 +105,8 @@ struct Waiting {
 enum Task {
     /// Try a call.
     Try { call: Call, expired: bool, result: Sender<(Call, Attempt)> },
+    /// The congestion windows of connections.
+    Windows(Sender<Vec<(Ends, u32)>>),
     /// List the sockets that are open.
     Rows(Sender<Vec<(Row, Option<SessionHandle>)>>),
 }
@@ -167,6 +171,22 @@ impl Driver {
         Ok(())
     }
 
+    /// Has the stack work by the settings, and the listeners' options, as they are now.
+    fn reconfigure(&mut self) {
+        let keys = self.sockets.lock().fast_open_keys();
+        if let Some(running) = &mut self.running {
+            let tcp = self.settings.tcp();
+            running.stack.set_tcp_config(match keys {
+                [None, _] => tcp,
+                [key, previous] => TcpConfig {
+                    fast_open_key: key.map(Into::into),
+                    fast_open_key_previous: previous.map(Into::into),
+                    ..tcp
+                },
+            });
+        }
+    }
+
     fn running(&mut self) -> &mut Running {
         if self.running.is_none() {
             self.build().expect("cannot fail because it was built once before");
@@ -180,7 +200,7 @@ impl Driver {
 
     fn run(mut self, inbox: &Receiver<Request>) {
         while let Ok(Request { call, answer, is_alone }) = inbox.recv() {
-            self.far_end.end_burst();
+            self.end_burst();
             match call {
                 Call::Free => {
                     let _ = answer.send(self.free());
@@ -209,6 +229,7 @@ impl Driver {
                 Call::System(text) => {
                     let (status, output) = shell::run(&mut self, &text);
                     self.sockets.lock().settings = self.settings.clone();
+                    self.reconfigure();
                     self.far_end.watch.lock().group_min = self.settings.group_min();
                     self.settle();
                     let _ = answer.send(Answer::with(status.into(), Out::Text(output)));
@@ -226,7 +247,12 @@ impl Driver {
                     match early {
                         Some(done) => _ = answer.send(done),
                         None => {
+                            let may_change_keys =
+                                matches!(call, Call::SetOption(..) | Call::Close(_) | Call::Listen(..));
                             self.begin(call, answer);
+                            if may_change_keys {
+                                self.reconfigure();
+                            }
                             self.settle();
                             if is_alone && !self.waiting.is_empty() {
                                 self.interrupt_at_cap();
@@ -298,7 +324,7 @@ impl Driver {
         let now = self.now();
         // A deadline that has passed and is still there would hold the clock for ever.
         let deadline = self.settle();
-        self.far_end.end_burst();
+        self.end_burst();
         let next = deadline.map_or(target, |deadline| deadline.max(now.plus_micros(1))).min(target);
         match &mut self.running {
             Some(running) => running.stack.advance(next.since(now)),
@@ -315,7 +341,7 @@ impl Driver {
             if let Some(error) = self.far_end.wrong() {
                 return Answer { result: -1, out: Out::Text(error), ..Answer::default() };
             }
-            self.far_end.end_burst();
+            self.end_burst();
             if let Some(sent) = self.far_end.take() {
                 return Answer::with(0, Out::Packet(sent.packet, sent.at_us));
             }
@@ -388,6 +414,7 @@ impl Driver {
 
     /// Has the app worker do something, and waits for what comes of it.
     fn inside<T>(&mut self, task: Task, result: &Receiver<T>) -> T {
+        self.far_end.look();
         let Running { stack, app_worker, .. } = self.running();
         stack
             .notify(*app_worker, WorkerId(0), Box::new(task))
@@ -399,6 +426,19 @@ impl Driver {
             }
             assert!(step.worked, "a message for the sockets is delivered while there is something to do");
         }
+    }
+
+    /// What was sent until now was sent at once.
+    fn end_burst(&mut self) {
+        if self.running.is_some() && self.far_end.has_burst() {
+            let (result, windows) = channel();
+            let windows = self.inside(Task::Windows(result), &windows);
+            let mut watch = self.far_end.watch.lock();
+            for (ends, cwnd) in windows {
+                watch.flow_mut(ends).cwnd = cwnd;
+            }
+        }
+        self.far_end.end_burst();
     }
 
     fn rows_with_sessions(&mut self) -> Vec<(Row, Option<SessionHandle>)> {
@@ -467,6 +507,7 @@ impl World for Driver {
             .filter_map(|(_, session)| session)
             .collect();
         for session in &sessions {
+            self.sockets.lock().on_dropped(*session);
             let _ = self.running().stack.end_session(*session, EndHow::Reset);
         }
         sessions.len()
@@ -474,6 +515,9 @@ impl World for Driver {
 
     fn flush_metrics(&mut self) {
         self.far_end.watch.lock().forget_cookies();
+        if let Some(running) = &mut self.running {
+            running.stack.forget_servers();
+        }
     }
 }
 
@@ -591,6 +635,7 @@ impl AppWorker for SocketWorker {
                 let attempt = self.sockets.lock().attempt(ctx, &mut call, expired);
                 let _ = result.send((call, attempt));
             }
+            Task::Windows(result) => _ = result.send(self.sockets.lock().windows(ctx)),
             Task::Rows(result) => _ = result.send(self.sockets.lock().rows(ctx)),
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use hoststack::app::{Algorithm, Duration, EcnMode, Keepalive, SocketOptions};
-use hoststack::tcp::{FastOpenKey, SynCookies, TcpConfig};
+use hoststack::tcp::{Blackhole, FastOpenKey, SynCookies, TcpConfig};
 use hoststack_wire::OptionProfile;
 
 use crate::flags::Profile;
@@ -62,6 +62,8 @@ const FREEBSD: &[(&str, &str)] = &[
     ("kern.ipc.maxsockbuf", "2097152"),
     ("kern.ipc.soacceptqueue", "128"),
     ("net.inet.tcp.abc_l_var", "2"),
+    ("net.inet.tcp.ack_war_cnt", "5"),
+    ("net.inet.tcp.ack_war_timewindow", "1000"),
     ("net.inet.tcp.always_keepalive", "1"),
     ("net.inet.tcp.blackhole", "0"),
     ("net.inet.tcp.cc.abe", "0"),
@@ -107,6 +109,7 @@ const FREEBSD: &[(&str, &str)] = &[
     ("net.inet.tcp.sendspace", "32768"),
     ("net.inet.tcp.syncache.rexmtlimit", "3"),
     ("net.inet.tcp.syncookies", "1"),
+    ("net.inet.tcp.syncookies_only", "0"),
     ("net.inet.tcp.tolerate_missing_ts", "0"),
     ("net.inet.tcp.tso", "1"),
     ("security.bsd.see_other_uids", "1"),
@@ -290,7 +293,9 @@ impl Settings {
     /// The stack's limits and timers.
     pub fn tcp(&self) -> TcpConfig {
         let [fast_open_key, fast_open_key_previous] = self.fast_open_keys();
+        let is_only = self.freebsd("syncookies_only").is_some_and(|value| value != 0);
         let syn_cookies = match self.text("tcp_syncookies", "syncookies").and_then(parse) {
+            _ if is_only => SynCookies::Always,
             Some(0) => SynCookies::Never,
             Some(2) => SynCookies::Always,
             _ => SynCookies::UnderPressure,
@@ -321,21 +326,51 @@ impl Settings {
                 rto_max: Duration::from_secs(120),
                 dsack: self.linux("tcp_dsack") != Some(0),
                 minshall: true,
+                interactive_acks: true,
+                idle_restart: self.linux("tcp_slow_start_after_idle") != Some(0),
+                syn_linear_timeouts: count(self.linux("tcp_syn_linear_timeouts"), 0),
                 tolerate_missing_timestamps: true,
                 ..base
             },
             Profile::FreeBsd => TcpConfig {
-                rto_min: ms(self.freebsd("rexmit_slop"), Duration::from_millis(200))
-                    + ms(self.freebsd("rexmit_min"), Duration::from_millis(30)),
+                rto_min: Duration::ZERO,
+                rto_floor: ms(self.freebsd("rexmit_min"), Duration::from_millis(30)),
+                rto_slop: ms(self.freebsd("rexmit_slop"), Duration::from_millis(200)),
                 rto_initial: ms(self.freebsd("rexmit_initial"), base.rto_initial),
                 rto_max: Duration::from_secs(64),
                 syn_ack_retries: count(self.freebsd("syncache.rexmtlimit"), 3),
                 time_wait: ms(self.freebsd("msl").map(|msl| msl.saturating_mul(2)), base.time_wait),
-                fin_wait_2: ms(self.freebsd("finwait2_timeout"), base.fin_wait_2),
+                fin_wait_2: match self.freebsd("fast_finwait2_recycle") {
+                    None | Some(0) => {
+                        let Keepalive { interval_ms, probes, .. } = self.keepalive();
+                        Duration::from_millis(interval_ms.into()) * u32::from(probes)
+                    }
+                    Some(_) => ms(self.freebsd("finwait2_timeout"), base.fin_wait_2),
+                },
+                challenge_acks_per_second: count(self.freebsd("ack_war_cnt"), 5),
                 ack_delay: ms(self.freebsd("delacktime"), base.ack_delay),
                 quick_acks: 0,
                 tail_loss_probe: false,
                 tolerate_missing_timestamps: self.freebsd("tolerate_missing_ts") != Some(0),
+                // 1, 1, 1, 1, 1, 2, 4, ... s until `keepinit` ends it.
+                syn_retries: u8::MAX,
+                syn_linear_timeouts: 4,
+                persist_min: ms(self.freebsd("persmin"), Duration::from_secs(5)),
+                initial_window: match self.freebsd("initcwnd_segments") {
+                    Some(0) if self.freebsd("rfc3390") == Some(0) => 2,
+                    segments => count(segments, 10),
+                },
+                limited_transmit: self.freebsd("rfc3042") != Some(0),
+                prr: self.freebsd("do_prr") != Some(0),
+                exact_resets: self.freebsd("insecure_rst").unwrap_or(0) == 0,
+                challenge_syns: self.freebsd("insecure_syn").unwrap_or(0) == 0,
+                bounded_acks: self.freebsd("insecure_ack").unwrap_or(0) == 0,
+                drop_syn_fin: self.freebsd("drop_synfin").is_some_and(|value| value != 0),
+                blackhole: match self.freebsd("blackhole") {
+                    None | Some(0) => Blackhole::Off,
+                    Some(1) => Blackhole::Syns,
+                    Some(_) => Blackhole::All,
+                },
                 ..base
             },
         }
@@ -406,7 +441,32 @@ mod tests {
         assert_eq!((socket.timestamps, socket.window_scale, socket.sack), (false, false, true));
         assert_eq!((freebsd.connect_timeout(), socket.quick_ack), (Duration::from_secs(5), true));
         assert_eq!(freebsd.tcp().time_wait, Duration::from_secs(2));
-        assert_eq!(freebsd.tcp().rto_min, Duration::from_millis(230));
+        let (ms, tcp) = (Duration::from_millis, freebsd.tcp());
+        assert_eq!((tcp.rto_min, tcp.rto_floor, tcp.rto_slop), (ms(0), ms(30), ms(200)));
+        assert_eq!((tcp.syn_linear_timeouts, tcp.persist_min, tcp.fin_wait_2), (4, ms(5_000), ms(600_000)));
+        assert!(
+            tcp.exact_resets && tcp.challenge_syns && tcp.bounded_acks && tcp.limited_transmit && tcp.prr
+        );
+        for (name, value) in [
+            ("insecure_rst", "1"),
+            ("insecure_syn", "1"),
+            ("insecure_ack", "1"),
+            ("rfc3042", "0"),
+            ("do_prr", "0"),
+            ("drop_synfin", "1"),
+            ("blackhole", "2"),
+            ("initcwnd_segments", "3"),
+            ("fast_finwait2_recycle", "1"),
+            ("finwait2_timeout", "2000"),
+            ("syncookies_only", "1"),
+        ] {
+            freebsd.set(&format!("net.inet.tcp.{name}"), value);
+        }
+        let tcp = freebsd.tcp();
+        assert!(!tcp.exact_resets && !tcp.challenge_syns && !tcp.bounded_acks);
+        assert!(!tcp.limited_transmit && !tcp.prr && tcp.drop_syn_fin);
+        assert_eq!((tcp.blackhole, tcp.initial_window, tcp.fin_wait_2), (Blackhole::All, 3, ms(2_000)));
+        assert_eq!(tcp.syn_cookies, SynCookies::Always);
         freebsd.set("net.inet.tcp.fastopen.server_enable", "1");
         assert_eq!(freebsd.fast_open(), 3);
     }

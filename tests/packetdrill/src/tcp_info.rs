@@ -52,6 +52,12 @@ impl Writer {
         self.0[at..at + 4].copy_from_slice(&value.to_ne_bytes());
     }
 
+    fn add_u32(&mut self, at: usize, more: u32) {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&self.0[at..at + 4]);
+        self.u32(at, u32::from_ne_bytes(bytes).saturating_add(more));
+    }
+
     fn u64(&mut self, at: usize, value: u64) {
         self.0[at..at + 8].copy_from_slice(&value.to_ne_bytes());
     }
@@ -138,6 +144,10 @@ fn encode_flow(info: &mut Writer, flow: &Flow, now_us: u64) {
     info.u32(44, age(flow.last_data_sent_us));
     info.u32(52, age(flow.last_data_received_us));
     info.u32(56, age(flow.last_ack_received_us));
+    // Linux counts what the SYN carried and is sent again as retransmissions; the stack, as the first time.
+    // Cannot cut: a SYN's data are a few segments.
+    let again = flow.syn_data_again.len() as u32;
+    info.add_u32(36, again);
     info.u32(84, flow.our_mss.map_or(536, u32::from));
     info.u32(136, flow.segments_out);
     info.u32(140, flow.segments_in);

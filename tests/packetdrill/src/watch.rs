@@ -34,8 +34,8 @@ pub(crate) struct Watch {
     pub(crate) mss_v4: u32,
     /// `tcp_min_tso_segs`.
     pub(crate) group_min: u32,
-    /// Peers that gave a fast open cookie, with their MSS.
-    cookies: BTreeMap<IpAddr, u32>,
+    /// Peers that answered a SYN with the fast open option or data: their MSS, and whether they gave a cookie.
+    servers: BTreeMap<IpAddr, (u32, bool)>,
 }
 
 /// One connection. Offsets count the bytes of a stream from 0; they wrap like sequence numbers.
@@ -57,6 +57,11 @@ pub(crate) struct Flow {
     /// The ends of all buffers that are not acknowledged.
     buffers: VecDeque<u32>,
     is_push_due: bool,
+    /// Where the SYN's data end, and where segments end that carried some of it again and are not acknowledged.
+    syn_data_end: u32,
+    pub(crate) syn_data_again: Vec<u32>,
+    /// The congestion window when the last segments were sent; 0: not known.
+    pub(crate) cwnd: u32,
     /// Selectively acknowledged bytes, as the last acknowledgment told.
     sacked: u32,
     /// Smoothed and least round trip, in microseconds; 0 before the first.
@@ -186,17 +191,19 @@ fn has_cookie(segment: &[u8]) -> bool {
 }
 
 impl Watch {
-    /// How many bytes fit into a SYN to a peer, if it gave a cookie; `any`: even if not.
-    pub(crate) fn early_room(&self, local_is_v4: bool, remote: IpAddr, any: bool) -> Option<usize> {
-        let most = if local_is_v4 { self.mss_v4 } else { self.mss_v4.saturating_sub(20) };
-        let mss = self.cookies.get(&remote).copied().or(any.then_some(most))?;
+    /// How many bytes fit into a SYN to a peer, if it gave a cookie; `any`: even if not. `limit`: that of the socket.
+    pub(crate) fn early_room(&self, remote: IpAddr, limit: Option<u16>, any: bool) -> Option<usize> {
+        let most = if remote.is_ipv4() { self.mss_v4 } else { self.mss_v4.saturating_sub(20) };
+        let most = most.min(limit.map_or(u32::MAX, u32::from));
+        let known = self.servers.get(&remote).filter(|(_, has_cookie)| *has_cookie || any);
+        let mss = known.map(|(mss, _)| *mss).or(any.then_some(most))?;
         // Linux leaves room for all options that there can be.
         Some(mss.min(most).saturating_sub(40) as usize)
     }
 
     /// Forgets all cookies.
     pub(crate) fn forget_cookies(&mut self) {
-        self.cookies.clear();
+        self.servers.clear();
     }
 
     pub(crate) fn flow(&self, ends: &Ends) -> Option<&Flow> {
@@ -230,11 +237,15 @@ impl Watch {
                 self.flows.insert((dst, src), Flow::default());
             }
         }
-        if header.flags.has(Flags::SYN) && header.flags.has(Flags::ACK) {
+        // One that acknowledges what was never sent belongs to nobody.
+        let is_answer = self.flow(&(dst, src)).is_some_and(|flow| {
+            let acked = flow.iss.map(|iss| header.ack.0.wrapping_sub(iss.0).wrapping_sub(1));
+            acked.is_some_and(|acked| !is_before(flow.sent, acked))
+        });
+        if header.flags.has(Flags::SYN) && header.flags.has(Flags::ACK) && is_answer {
             let mss = header.options.mss.map_or(MSS_DEFAULT, u32::from);
-            if has_cookie(&packet[at..]) || self.cookies.contains_key(&src.ip()) {
-                self.cookies.insert(src.ip(), mss);
-            }
+            let server = self.servers.entry(src.ip()).or_default();
+            *server = (mss, server.1 || has_cookie(&packet[at..]));
         }
         self.flow_mut((dst, src)).on_receive(&header, payload, now_us);
     }
@@ -474,6 +485,7 @@ impl Flow {
                     self.on_round_trip(now_us.saturating_sub(sent_us));
                 }
                 self.acked = acked;
+                self.syn_data_again.retain(|end| is_before(acked, *end));
                 self.acked_at.insert(acked, now_us);
             }
         }
@@ -495,11 +507,13 @@ impl Flow {
     /// than a millisecond's worth at the rate at which it would pace (`tcp_tso_autosize`).
     fn group_len(&self, more: u32, mss: u32) -> u32 {
         let flight = self.sent.wrapping_sub(self.acked).saturating_sub(self.sacked).div_ceil(mss);
-        let half = (flight / 2).max(1);
+        // Without knowledge of the window: as if it were full.
+        let window = if self.cwnd > 0 { (self.cwnd / mss).max(1) } else { flight };
+        let half = (window / 2).max(1);
         let paced = match self.srtt_us {
             0 => u32::MAX,
             srtt_us => {
-                let rate = u64::from(flight.max(1)) * u64::from(mss) * 2_000_000 / srtt_us;
+                let rate = u64::from(window.max(1)) * u64::from(mss) * 2_000_000 / srtt_us;
                 // For short round trips Linux adds more than ever fits.
                 let bonus = if self.rtt_min_us >> 9 < 32 { 65_536 >> (self.rtt_min_us >> 9) } else { 0 };
                 u32::try_from((rate >> 10) + bonus).unwrap_or(u32::MAX) / mss
@@ -550,6 +564,11 @@ impl Flow {
         self.data_segments_out += 1;
         self.bytes_sent += u64::from(payload);
         self.last_data_sent_us = now_us;
+        if flags.has(Flags::SYN) {
+            self.syn_data_end = end;
+        } else if is_before(start, self.syn_data_end) && !self.syn_data_again.contains(&end) {
+            self.syn_data_again.push(end);
+        }
         if is_before(start, self.sent) {
             let again = self.sent.wrapping_sub(start).min(payload);
             self.bytes_again += u64::from(again);

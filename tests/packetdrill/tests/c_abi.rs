@@ -581,3 +581,51 @@ fn a_window_that_cannot_grow_is_not_updated() {
     assert_eq!(script.receive(), None, "the peer, which does not scale windows, knows of 65535 already");
     script.end();
 }
+
+#[test]
+fn nothing_joins_a_record_that_was_ended() {
+    for (flags, segments) in [
+        (libc::MSG_EOR, &["P. 501:801(300) ack 1", "P. 801:1101(300) ack 1"][..]),
+        (0, &["P. 501:1101(600) ack 1"]),
+    ] {
+        let mut script = Script::new();
+        let (fd, _) = script.established();
+        assert_eq!(script.write(fd, 500), Ok(500));
+        script.sends("P. 1:501(500) ack 1");
+        // Nagle holds the first, and the end of its record lets it go when there is more.
+        assert_eq!(script.send_flags(fd, 300, flags), Ok(300));
+        assert_eq!(script.send_flags(fd, 300, flags), Ok(300));
+        script.gets(". 1:1(0) ack 501 win 65535");
+        for segment in segments {
+            script.sends(segment);
+            let end = &segment[3..].split([':', '(']).nth(1).unwrap();
+            script.gets(&format!(". 1:1(0) ack {end} win 65535"));
+        }
+        script.end();
+    }
+}
+
+#[test]
+fn bytes_left_unread_reset_in_linux_and_are_thrown_away_in_freebsd() {
+    for (flags, answer) in [("profile=linux", "R. 1:1(0) ack 101"), ("profile=freebsd", "F. 1:1(0) ack 101")]
+    {
+        let mut script = Script::with(&format!("{flags},rcvbuf=65535"));
+        let (fd, _) = script.established();
+        script.gets("P. 1:101(100) ack 1 win 65535");
+        script.sends(". 1:1(0) ack 101");
+        assert_eq!(script.close(fd), Ok(0));
+        script.sends(answer);
+        script.end();
+    }
+}
+
+#[test]
+fn data_for_a_socket_that_was_closed_is_reset_where_the_peer_stands() {
+    let mut script = Script::new();
+    let (fd, _) = script.established();
+    assert_eq!(script.close(fd), Ok(0));
+    script.sends("F. 1:1(0) ack 1");
+    script.gets("P. 1:101(100) ack 1 win 65535");
+    script.sends("R 1:1(0)");
+    script.end();
+}

@@ -223,6 +223,18 @@ struct Flow {
     data: VecDeque<(u64, Packet)>,
     /// What the receiver sent: arrival at the sender in us.
     acks: VecDeque<(u64, Packet)>,
+    sleepy: Option<Sleepy>,
+}
+
+/// A sender whose thread sleeps, and is woken late.
+struct Sleepy {
+    rng: Rng,
+    /// Late by less than this most times, in us.
+    often_us: u32,
+    /// And by less than this the other times.
+    seldom_us: u32,
+    /// When it wakes; `None`: nothing is due yet.
+    wakes_us: Option<u64>,
 }
 
 /// What a flow did so far.
@@ -261,6 +273,15 @@ impl World {
             .then(|| (rng.fork(), u32::try_from(packet_us).expect("a link of some speed") + 1));
         let flows = flows.iter().zip(0..).map(|(spec, n)| Flow::new(*spec, n, fifos, &mut rng)).collect();
         World { now_us: 0, link: bottleneck, flows, jitter }
+    }
+
+    /// From now on the senders' threads sleep while nothing is due, and are woken late: by `often_us` at most, but once in
+    /// sixteen times by `seldom_us`. What comes while they sleep waits for them.
+    pub fn senders_wake_late(&mut self, seed: u64, often_us: u32, seldom_us: u32) {
+        let mut rng = Rng::from_seed(seed);
+        for flow in &mut self.flows {
+            flow.sleepy = Some(Sleepy { rng: rng.fork(), often_us, seldom_us, wakes_us: None });
+        }
     }
 
     /// Now, in us.
@@ -356,6 +377,7 @@ impl Flow {
             has_started: false,
             data: VecDeque::new(),
             acks: VecDeque::new(),
+            sleepy: None,
         }
     }
 
@@ -364,9 +386,31 @@ impl Flow {
         if !self.has_started {
             return self.spec.starts_us;
         }
-        let head = |queue: &VecDeque<(u64, Packet)>| queue.front().map_or(u64::MAX, |&(at, _)| at);
-        let deadlines = self.sender.deadline.min(self.receiver.deadline).as_micros();
-        head(&self.data).min(head(&self.acks)).min(deadlines)
+        let wakes_us = self.sleepy.as_ref().and_then(|sleepy| sleepy.wakes_us);
+        let sender_us = wakes_us.unwrap_or_else(|| self.sender_due_us());
+        head_us(&self.data).min(self.receiver.deadline.as_micros()).min(sender_us)
+    }
+
+    /// When the sender has something to do next, in us.
+    fn sender_due_us(&self) -> u64 {
+        head_us(&self.acks).min(self.sender.deadline.as_micros())
+    }
+
+    /// Whether the sender has something to do at `now_us`, and is awake.
+    fn is_sender_up(&mut self, now_us: u64) -> bool {
+        if self.sender_due_us() > now_us {
+            return false;
+        }
+        let Some(Sleepy { rng, often_us, seldom_us, wakes_us }) = &mut self.sleepy else { return true };
+        let wakes = *wakes_us.get_or_insert_with(|| {
+            let bound = if rng.below(16) == 0 { *seldom_us } else { *often_us };
+            now_us + u64::from(rng.below(bound))
+        });
+        let is_up = wakes <= now_us;
+        if is_up {
+            *wakes_us = None;
+        }
+        is_up
     }
 
     /// All that is due at `now_us`.
@@ -385,7 +429,8 @@ impl Flow {
                 self.acks.push_back((at, packet));
             }
         }
-        if deliver_due(&mut self.acks, &mut self.sender, now) || self.sender.deadline <= now {
+        if self.is_sender_up(now_us) {
+            deliver_due(&mut self.acks, &mut self.sender, now);
             self.sender.step(now);
         }
         for packet in self.sender.port.sent.drain(..) {
@@ -395,6 +440,11 @@ impl Flow {
             }
         }
     }
+}
+
+/// When the first of them arrives, in us.
+fn head_us(queue: &VecDeque<(u64, Packet)>) -> u64 {
+    queue.front().map_or(u64::MAX, |&(at, _)| at)
 }
 
 /// Gives `end` what has arrived; whether there was anything.

@@ -9,7 +9,6 @@
 
 pub mod app;
 pub mod grammar;
-pub mod line;
 pub mod run;
 pub mod settings;
 pub mod world;

@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use hoststack::app::{
     AppId, AppWorkerId, AttachOptions, Context, DetachPolicy, Duration, Instant, SessionHandle, WorkerId,
 };
-use hoststack::net::Cidr;
+use hoststack::net::{Cidr, RawIpEnd};
 use hoststack::{Answer, InterfaceSpec, Query, SingleThreaded, Stack, StackConfig};
 use hoststack_wire::{
     Flags, IpProtocol, NotedSegment, Segment, SegmentHeader, SeqNum, Timestamps, icmpv4, icmpv6, ipv4, ipv6,
@@ -16,7 +16,6 @@ use hoststack_wire::{
 
 use super::app::{Call, Event, ScriptApp};
 use super::grammar::{Ecn, Icmp, IcmpKind};
-use super::line::Line;
 use super::settings::Setup;
 
 /// The clock at the start: not zero, so that "before" exists.
@@ -72,7 +71,7 @@ pub struct World {
     app_worker: AppWorkerId,
     /// The app's notes.
     pub notes: ScriptApp,
-    line: Line,
+    line: RawIpEnd,
     setup: Setup,
     /// The stack's port, and the peer's.
     pub ports: (u16, u16),
@@ -92,15 +91,16 @@ impl World {
     /// # Errors
     /// Why there can be none, in words.
     pub fn new(setup: &Setup) -> Result<World, String> {
-        let line = Line::default();
+        let line = RawIpEnd::default();
         let cidr = |text: String| text.parse::<Cidr>().map_err(|error| format!("{text}: {error}"));
         let (local, peer) = if setup.is_v6 {
             (format!("{LOCAL_V6}/64"), format!("{PEER_V6}/128"))
         } else {
             (format!("{LOCAL_V4}/24"), format!("{PEER_V4}/32"))
         };
-        let interface =
-            InterfaceSpec::new(line.device(setup.mtu)).address(cidr(local)?).route(cidr(peer)?, None);
+        let interface = InterfaceSpec::new(line.device("script", setup.mtu))
+            .address(cidr(local)?)
+            .route(cidr(peer)?, None);
         let config = StackConfig {
             workers: 1,
             tcp: setup.tcp,

@@ -45,6 +45,12 @@ impl Bbr {
     pub(super) fn handle_lost(&mut self, now: Instant, lost: &LostRange) {
         self.delivered = self.delivered.max(lost.delivered);
         self.note_loss();
+        // Deviates: §5.5.10.2 counts all losses alike, so that what a probe lost lowers inflight_longterm, and, because
+        // most of it is found after the probe, the short-term bounds too: the flow stayed below what the path takes until
+        // the probe after. Here these are for what was lost at the rate that they shall hold down.
+        if lost.prior_delivered >= self.probe_end_delivered {
+            self.lost_in_round = self.lost_in_round.saturating_add(lost.bytes);
+        }
         if self.is_bw_probe_sample && self.is_inflight_too_high(lost.lost_since_sent, lost.tx_in_flight) {
             self.handle_inflight_too_high(
                 now,
@@ -121,12 +127,26 @@ impl Bbr {
             // Deviates: §5.5.10.3 lowers the bounds for any loss in the round. Here a round counts that lost more than the
             // threshold that ends a probe: below it loss is the path's, and on short round trips the draft's rule keeps a
             // flow at three quarters of a link that loses one packet in a hundred.
-            let is_too_much = self.is_inflight_too_high(sample.lost, sample.tx_in_flight);
-            if (self.is_mark_in_round || (self.is_loss_in_round && is_too_much)) && !self.state.is_probing() {
+            let is_too_much = self.is_inflight_too_high(self.lost_in_round, sample.tx_in_flight);
+            if (self.is_mark_in_round || is_too_much) && !self.state.is_probing() {
                 self.lower_bounds();
             }
-            self.is_loss_in_round = false;
-            self.is_mark_in_round = false;
+            self.end_loss_round();
+        }
+    }
+
+    /// What was lost so far is answered.
+    fn end_loss_round(&mut self) {
+        self.is_loss_in_round = false;
+        self.is_mark_in_round = false;
+        self.lost_in_round = 0;
+    }
+
+    /// Acceleration ends: what was sent until now, and the losses of it, belong to it.
+    pub(super) fn end_acceleration(&mut self) {
+        if self.state.is_probing() {
+            self.probe_end_delivered = self.delivered;
+            self.lost_in_round = 0;
         }
     }
 
@@ -144,8 +164,7 @@ impl Bbr {
 
     /// ResetCongestionSignals (§5.5.10.3).
     pub(super) fn reset_congestion_signals(&mut self) {
-        self.is_loss_in_round = false;
-        self.is_mark_in_round = false;
+        self.end_loss_round();
         self.bw_latest = 0;
         self.inflight_latest = 0;
     }
@@ -208,6 +227,7 @@ impl Bbr {
         let undo = core::mem::take(&mut self.undo);
         self.leave_recovery();
         self.is_loss_in_round = false;
+        self.lost_in_round = 0;
         self.full_bw.reset(0);
         self.bw_shortterm = self.bw_shortterm.max(undo.bw_shortterm);
         self.inflight_shortterm = self.inflight_shortterm.max(undo.inflight_shortterm);

@@ -140,6 +140,10 @@ pub struct Bbr {
     loss_round_delivered: u64,
     is_loss_round_start: bool,
     is_loss_in_round: bool,
+    /// Bytes found lost in this round that count for the short-term bounds.
+    lost_in_round: u32,
+    /// What was delivered when the latest acceleration ended: what was sent with less behind it belongs to that.
+    probe_end_delivered: u64,
     /// A congestion mark was echoed in this round.
     is_mark_in_round: bool,
     /// Something was found lost since the last acknowledgment.
@@ -215,6 +219,8 @@ impl Bbr {
             loss_round_delivered: 0,
             is_loss_round_start: false,
             is_loss_in_round: false,
+            lost_in_round: 0,
+            probe_end_delivered: 0,
             is_mark_in_round: false,
             has_new_loss: false,
             loss_events_in_round: 0,

@@ -50,6 +50,8 @@ pub(super) const PROBE_UP_ROUNDS_MAX: u32 = 30;
 
 /// BBR.MinRTTFilterLen (§2.16.1), in microseconds.
 pub(super) const MIN_RTT_FILTER_US: u64 = 10_000_000;
+/// A round trip that is above the least by no more than this part of it tells of no queue.
+pub(super) const MIN_RTT_NOISE: u32 = 32;
 /// BBR.ProbeRTTInterval (§2.16.2), in microseconds.
 pub(super) const PROBE_RTT_INTERVAL_US: u64 = 5_000_000;
 /// BBR.ProbeRTTDuration (§2.16.2), in microseconds.

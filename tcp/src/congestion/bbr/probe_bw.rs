@@ -32,6 +32,7 @@ impl Bbr {
         self.cycle_stamp = now;
         self.ack_phase = AckPhase::ProbeStopping;
         self.start_round();
+        self.end_acceleration();
         self.state = State::Down;
     }
 

@@ -42,11 +42,15 @@ impl Bbr {
     pub(super) fn update_min_rtt(&mut self, now: Instant, rtt_us: Option<u32>) {
         let probe = &mut self.probe_rtt;
         probe.is_expired = now > probe.min_stamp.plus_micros(PROBE_RTT_INTERVAL_US);
-        if let Some(rtt_us) = rtt_us
-            && (rtt_us < probe.min_delay_us || probe.is_expired)
-        {
-            probe.min_delay_us = rtt_us;
-            probe.min_stamp = now;
+        if let Some(rtt_us) = rtt_us {
+            if rtt_us < probe.min_delay_us || probe.is_expired {
+                probe.min_delay_us = rtt_us;
+                probe.min_stamp = now;
+            } else if rtt_us - probe.min_delay_us <= probe.min_delay_us / MIN_RTT_NOISE {
+                // Deviates: §5.3.4.3 wants a sample below the least. To the microsecond, one that was lucky by a few of them is
+                // never met again, though the queue was empty many times, and there is nothing for ProbeRTT to find.
+                probe.min_stamp = now;
+            }
         }
         let is_min_rtt_expired = now > self.min_rtt_stamp.plus_micros(MIN_RTT_FILTER_US);
         if probe.min_delay_us < self.min_rtt_us || is_min_rtt_expired {
@@ -60,6 +64,7 @@ impl Bbr {
         if self.state != State::ProbeRtt && self.probe_rtt.is_expired && !self.is_idle_restart {
             // The window is saved while the state is still the old one: in ProbeRTT it would only be raised.
             self.save_cwnd();
+            self.end_acceleration();
             self.state = State::ProbeRtt;
             self.probe_rtt.done_stamp = None;
             self.probe_rtt.slow.0 = self.delivered;

@@ -51,6 +51,7 @@ impl Bbr {
         self.check_startup_high_loss(sample);
         if self.state == State::Startup && self.full_bw.is_reached {
             // EnterDrain (§5.3.2)
+            self.end_acceleration();
             self.state = State::Drain;
             self.drain_start_round = self.round_count;
         }

@@ -79,7 +79,15 @@ impl Hand {
 
     fn lose(&mut self, range: LostRange) {
         let delivered = self.bbr.delivered;
-        self.bbr.on_lost(self.now(), &LostRange { delivered, ..range });
+        self.bbr.on_lost(self.now(), &LostRange { delivered, prior_delivered: delivered, ..range });
+    }
+
+    /// A fifth of what was in flight, sent when `prior_delivered` were delivered.
+    fn lose_a_fifth(&mut self, prior_delivered: u64) {
+        let (bytes, delivered) = (20_000, self.bbr.delivered);
+        let range =
+            LostRange { bytes, tx_in_flight: 100_000, lost_since_sent: bytes, ..LostRange::default() };
+        self.bbr.on_lost(self.now(), &LostRange { delivered, prior_delivered, ..range });
     }
 
     /// One segment of a hundred.
@@ -423,9 +431,8 @@ fn up_raises_the_bound_by_a_segment_a_round_then_two_then_four() {
 fn a_round_with_loss_in_cruise_lowers_the_short_term_bounds_to_what_was_delivered() {
     let mut hand = Hand::cruise();
     let cwnd = hand.bbr.window();
-    hand.lost = 20_000;
     hand.round(1_800_000);
-    hand.lose_one();
+    hand.lose_a_fifth(hand.bbr.delivered);
     hand.within(1_900_000);
     assert_eq!((hand.bbr.bw_shortterm, hand.bbr.inflight_shortterm), (NO_RATE_BOUND, NO_BOUND));
     hand.round(1_800_000);
@@ -434,7 +441,7 @@ fn a_round_with_loss_in_cruise_lowers_the_short_term_bounds_to_what_was_delivere
     assert_eq!((hand.bbr.bw, hand.bbr.window()), (1_900_000, hand.bbr.inflight_shortterm));
     // Three tenths a round at most, and only in rounds with loss.
     hand.round(100_000);
-    hand.lose_one();
+    hand.lose_a_fifth(hand.bbr.delivered);
     hand.round(100_000);
     hand.round(100_000);
     hand.round(100_000);
@@ -444,6 +451,39 @@ fn a_round_with_loss_in_cruise_lowers_the_short_term_bounds_to_what_was_delivere
     hand.within(1_000_000);
     assert_eq!((hand.bbr.state, hand.bbr.bw_shortterm), (State::Refill, NO_RATE_BOUND));
     assert_eq!(hand.bbr.bw, 2_000_000);
+}
+
+#[test]
+fn what_a_probe_lost_bounds_the_flight_and_not_the_rate_after_it() {
+    for is_of_probe in [true, false] {
+        let mut hand = Hand::up();
+        let of_probe = hand.bbr.delivered;
+        hand.within(2_000_000);
+        hand.lose_too_much();
+        assert_eq!(hand.bbr.state, State::Down);
+        assert_ne!(hand.bbr.inflight_longterm, NO_BOUND);
+        hand.within(2_000_000);
+        hand.lose_a_fifth(if is_of_probe { of_probe } else { hand.bbr.delivered });
+        hand.round(1_900_000);
+        hand.round(1_900_000);
+        assert_eq!(hand.bbr.bw_shortterm == NO_RATE_BOUND, is_of_probe);
+    }
+}
+
+#[test]
+fn a_round_trip_that_is_the_least_but_for_noise_puts_probe_rtt_off() {
+    let mut hand = Hand::cruise();
+    hand.rtt_us = 51_562;
+    for _ in 0..100 {
+        hand.now_us += 100_000;
+        hand.within(2_000_000);
+        assert_ne!(hand.bbr.state, State::ProbeRtt);
+    }
+    assert_eq!(hand.bbr.min_rtt_us, 50_000, "noise is not learnt");
+    hand.rtt_us += 1;
+    hand.now_us += 5_000_000;
+    hand.within(2_000_000);
+    assert_eq!(hand.bbr.state, State::ProbeRtt);
 }
 
 #[test]
@@ -492,9 +532,8 @@ fn a_loss_that_was_none_takes_back_what_it_did() {
     // In CRUISE: the bounds; and once.
     let mut hand = Hand::cruise();
     let before = hand.bbr.window();
-    hand.lost = 20_000;
     hand.round(1_000_000);
-    hand.lose_one();
+    hand.lose_a_fifth(hand.bbr.delivered);
     hand.recover();
     hand.round(1_000_000);
     hand.round(1_000_000);
@@ -536,10 +575,10 @@ fn a_congestion_mark_ends_startup_and_a_probe_and_lowers_the_bounds_otherwise() 
 fn probe_rtt_comes_after_five_seconds_without_a_lower_round_trip() {
     let mut hand = Hand::cruise();
     let before = hand.bbr.window();
-    hand.now_us = 5_049_500;
+    hand.rtt_us = 60_000;
+    hand.now_us += 4_999_500;
     hand.within(2_000_000);
     assert_ne!(hand.bbr.state, State::ProbeRtt);
-    hand.rtt_us = 60_000;
     hand.within(2_000_000);
     assert_eq!(hand.bbr.state, State::ProbeRtt);
     assert_eq!((hand.bbr.window(), hand.bbr.min_rtt_us), (50_000, 50_000), "half the product");
@@ -597,7 +636,8 @@ fn idleness_counts_as_probe_rtt_and_sending_goes_on_at_the_bandwidth() {
     assert_ne!(hand.bbr.state, State::ProbeRtt);
     // Idle in ProbeRTT for long enough: it is over before anything is sent.
     let mut hand = Hand::cruise();
-    hand.now_us = 5_100_000;
+    hand.now_us += 5_100_000;
+    hand.rtt_us = 60_000;
     hand.in_flight = 50_000;
     hand.within(2_000_000);
     assert_eq!(hand.bbr.state, State::ProbeRtt);
@@ -668,7 +708,8 @@ proptest! {
                 4 => bbr.on_spurious(now),
                 5 => bbr.on_congestion_event(now, n, CongestionKind::Ecn),
                 6 => bbr.on_lost(now, &LostRange {
-                    bytes: n % 100_000, tx_in_flight: n / 2, lost_since_sent: n, delivered, is_app_limited: m & 1 == 0,
+                    bytes: n % 100_000, tx_in_flight: n / 2, lost_since_sent: n, delivered,
+                    prior_delivered: delivered.saturating_sub(m % 1_000_000), is_app_limited: m & 1 == 0,
                 }),
                 _ => {
                     let prior_delivered = delivered.saturating_sub(m % 1_000_000);

@@ -17,10 +17,12 @@ struct Byte {
 struct Model {
     una: SeqNum,
     bytes: Vec<Byte>,
+    /// The latest that was delivered, for RACK: when it was sent, and its end.
+    latest: (u64, SeqNum),
 }
 
 impl Model {
-    fn check(&self, flight: &Flight) {
+    fn check(&self, flight: &mut Flight) {
         let nxt = self.una + self.bytes.len() as u32;
         flight.check_consistency(self.una, nxt);
         let mut seen = Vec::new();
@@ -53,11 +55,49 @@ impl Model {
             flight.next_lost(u32::MAX).map(|(seq, _)| seq.since(self.una) as usize),
             self.bytes.iter().position(wants)
         );
+        // Asked twice: the first may have forgotten what leads to the second.
+        assert_eq!(flight.next_lost(u32::MAX), flight.next_lost(u32::MAX));
         assert_eq!(flight.has_reneged(), self.bytes.first().is_some_and(|b| b.is_sacked));
         assert_eq!(
             flight.last_unsacked(1).map(|(seq, _)| seq.since(self.una) as usize),
             self.bytes.iter().rposition(|b| !b.is_sacked)
         );
+    }
+}
+
+impl Model {
+    /// RFC 8985 §6.2 step 5 as it is written, over all ranges.
+    fn detect(&mut self, flight: &mut Flight, at: u64, ago: u64, offset: u32, due: u64) {
+        let latest = (at.saturating_sub(ago), self.una + offset.min(self.bytes.len() as u32));
+        if latest.0 > self.latest.0 || (latest.0 == self.latest.0 && latest.1.after(self.latest.1)) {
+            self.latest = latest;
+        }
+        let (latest_at, latest_end) = self.latest;
+        let (mut bytes, mut wait) = (0, None);
+        for (start, sent) in flight.iter() {
+            let (sent_at, is_out) = (sent.sent_at.as_micros(), !sent.is_lost || sent.is_out);
+            let is_before = sent_at < latest_at || (sent_at == latest_at && sent.end.before(latest_end));
+            if sent.is_sacked || !is_out || !is_before {
+                continue;
+            }
+            if at - sent_at < due {
+                wait = wait.max(Some(sent_at + due - at));
+                continue;
+            }
+            bytes += sent.end.since(start);
+            let (a, b) = (start.since(self.una) as usize, sent.end.since(self.una) as usize);
+            for byte in &mut self.bytes[a..b] {
+                (byte.is_lost, byte.is_out) = (true, false);
+            }
+        }
+        let latest = (Instant::from_micros(latest_at), latest_end);
+        let (mut told, mut told_at) = (0, Instant::ZERO);
+        let found = flight.mark_lost_before(latest, Instant::from_micros(at), due, |sent, len| {
+            assert!(sent.sent_at >= told_at, "a younger one before an older");
+            told_at = sent.sent_at;
+            told += len;
+        });
+        assert_eq!((found, told), ((bytes, wait), bytes));
     }
 }
 
@@ -74,6 +114,9 @@ pub enum FlightStep {
     Sack(u32, u32),
     /// What lies before this offset and was sent so many microseconds ago is thought lost.
     Lose(u32, u64),
+    /// What was sent so many microseconds ago up to this offset was delivered: RACK says what is lost of what was sent
+    /// before and is so old.
+    Detect(u64, u32, u64),
     /// The first bytes are thought lost, up to so many.
     LoseFirst(u32),
     /// The first that is to be sent again is, up to so many bytes.
@@ -96,7 +139,7 @@ pub fn check_flight(isn: u32, steps: &[FlightStep]) {
     let una = SeqNum(isn);
     let mut flight = Flight::new();
     flight.reset(una);
-    let mut model = Model { una, bytes: Vec::new() };
+    let mut model = Model { una, bytes: Vec::new(), latest: (0, una) };
     let mut at = 0;
     for &step in steps {
         let now = Instant::from_micros(at);
@@ -160,6 +203,7 @@ pub fn check_flight(isn: u32, steps: &[FlightStep]) {
                 }
                 assert_eq!(bytes, new);
             }
+            FlightStep::Detect(ago, offset, due) => model.detect(&mut flight, at, ago, offset, due),
             FlightStep::LoseFirst(count) => {
                 let count = count.min(len);
                 flight.mark_first_lost(count);
@@ -220,6 +264,6 @@ pub fn check_flight(isn: u32, steps: &[FlightStep]) {
             }
             FlightStep::Sack(..) => {}
         }
-        model.check(&flight);
+        model.check(&mut flight);
     }
 }

@@ -283,6 +283,10 @@ impl Shell<'_> {
                     // `name = value` in three words.
                     let value = if value.is_empty() { arguments.next().unwrap_or("") } else { value };
                     self.world.settings().set(name, value);
+                    if name.ends_with("tcp_fastopen_cookies") {
+                        // The size of a cache of some kernels: setting it empties it.
+                        self.world.flush_metrics();
+                    }
                     if !is_quiet {
                         let _ = writeln!(output, "{name} = {value}");
                     }

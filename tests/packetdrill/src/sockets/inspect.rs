@@ -7,6 +7,7 @@ use hoststack::app::{Context, SessionHandle};
 use super::{Descriptor, Kind, Socket, Sockets, State, Stop};
 use crate::shell::Row;
 use crate::tcp_info::{Facts, encode, state as states};
+use crate::watch::Ends;
 
 impl Sockets {
     /// The state of a socket, as Linux numbers it.
@@ -70,6 +71,18 @@ impl Sockets {
             pacing_rate_max: options.pacing_rate_max,
         };
         Ok(encode(&facts, room))
+    }
+
+    /// The congestion windows of connections.
+    pub(crate) fn windows(&self, ctx: &Context<'_>) -> Vec<(Ends, u32)> {
+        let streams = self.descriptors.values().filter_map(|descriptor| match &descriptor.kind {
+            Kind::Socket(socket) => match &socket.state {
+                State::Connected(stream) if stream.closed.is_none() => Some(stream),
+                _ => None,
+            },
+            _ => None,
+        });
+        streams.filter_map(|stream| Some((stream.ends, ctx.stats(stream.session).ok()?.cwnd))).collect()
     }
 
     /// All sockets that are open, for lists of them.

@@ -159,6 +159,14 @@ impl Sockets {
         }
     }
 
+    /// The keys of fast open cookies of the listener that has its own: the stack has one for all, so that of the latest.
+    pub(crate) fn fast_open_keys(&mut self) -> [Option<[u8; 16]>; 2] {
+        let keys = self.sockets().filter(|(_, socket)| matches!(socket.state, State::Listening(_)));
+        keys.map(|(_, socket)| socket.choices.fast_open_keys())
+            .rfind(|keys| keys[0].is_some())
+            .unwrap_or([None; 2])
+    }
+
     /// Notes which full send buffers have room again: an edge for epoll.
     fn look_for_room(&mut self, ctx: &Context<'_>) {
         let watch = self.watch.clone();
@@ -291,7 +299,7 @@ impl Sockets {
         self.numbers
     }
 
-    fn sockets(&mut self) -> impl Iterator<Item = (&mut u64, &mut Socket)> {
+    fn sockets(&mut self) -> impl DoubleEndedIterator<Item = (&mut u64, &mut Socket)> {
         self.descriptors.values_mut().filter_map(|descriptor| match &mut descriptor.kind {
             Kind::Socket(socket) => Some((&mut descriptor.activity, &mut **socket)),
             Kind::Epoll(_) | Kind::Pipe { .. } => None,
@@ -401,6 +409,11 @@ impl Sockets {
 
     pub(crate) fn on_reset(&mut self, session: SessionHandle, reason: CloseReason) {
         self.note(session, |stream| stream.cut_off(reason));
+    }
+
+    /// A command ends the connection.
+    pub(crate) fn on_dropped(&mut self, session: SessionHandle) {
+        self.note(session, |stream| stream.error = Some(libc::ECONNABORTED));
     }
 
     pub(crate) fn on_closed(&mut self, ctx: &mut Context<'_>, session: SessionHandle, reason: CloseReason) {
@@ -531,7 +544,7 @@ impl Sockets {
         let wanted = socket.choices.accepted_options(&system);
         if let State::Listening(listening) = &mut socket.state
             && listening.asked == 0
-            && (listening.offered.fast_open, listening.offered.mss_max) != (wanted.fast_open, wanted.mss_max)
+            && handshake(&listening.offered) != handshake(&wanted)
         {
             listening.listeners.drain(..).for_each(|listener| ctx.unlisten(listener));
             // Refused only when it is detaching: then nothing matters.
@@ -576,6 +589,13 @@ impl Sockets {
         }
         if let Kind::Socket(socket) = descriptor.kind {
             let cut_off = socket.choices.linger == Some(Duration::ZERO);
+            if let State::Connected(stream) = &socket.state
+                && stream.closed.is_none()
+                && self.flags.profile == Profile::FreeBsd
+            {
+                // FreeBSD throws away what is unread and closes as usual.
+                ctx.consume(stream.session, stream.unread(ctx));
+            }
             abandon(ctx, socket.state, cut_off);
         }
         self.changed = true;
@@ -650,6 +670,11 @@ impl Sockets {
         self.pipes.insert(number, VecDeque::new());
         Ok(Answer::with(0, Out::Pair([reader, writer])))
     }
+}
+
+/// What of a listener's options counts before there is a connection.
+fn handshake(options: &SocketOptions) -> (bool, bool, Option<u16>) {
+    (options.fast_open, options.fast_open_no_cookie, options.mss_max)
 }
 
 /// Gives up what a socket was: orderly, or at once if asked for or if bytes stay unread (RFC 2525 §2.17).

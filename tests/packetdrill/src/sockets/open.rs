@@ -55,8 +55,9 @@ impl Sockets {
         let socket = self.get(fd)?.0;
         let any =
             bits & WITHOUT_COOKIE != 0 || socket.choices.kept(libc::IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE) != 0;
+        let most = socket.choices.mss_max();
         let ip = to.ip().to_canonical();
-        Ok(watch.lock().early_room(ip.is_ipv4(), ip, any))
+        Ok(watch.lock().early_room(ip, most, any))
     }
 
     /// Starts a connection, which begins with `early`.

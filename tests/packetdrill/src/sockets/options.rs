@@ -180,6 +180,13 @@ impl Choices {
         self.kept.get(&(level, name)).copied().unwrap_or_else(default)
     }
 
+    /// The keys of fast open cookies that were set on the socket: the newest, and the one before.
+    pub(super) fn fast_open_keys(&self) -> [Option<[u8; 16]>; 2] {
+        let bytes = self.fast_open_key.as_deref().unwrap_or(&[]);
+        let key = |at: usize| bytes.get(at..at + 16).and_then(|key| key.try_into().ok());
+        [key(0), key(16)]
+    }
+
     fn keepalive(&self, system: &Settings) -> Option<Keepalive> {
         let is_on = self.keepalive.unwrap_or(system.socket().keepalive.is_some());
         is_on.then(|| self.probes.unwrap_or(system.keepalive()))
@@ -187,6 +194,11 @@ impl Choices {
 
     fn linger_ms(&self) -> Option<u32> {
         self.linger.map(|linger| u32::try_from(linger.as_millis()).unwrap_or(u32::MAX))
+    }
+
+    /// The largest segment that the script lets it have.
+    pub(super) fn mss_max(&self) -> Option<u16> {
+        self.mss_max
     }
 
     /// How a connection of this socket behaves. `fast_open`: whether data may go with its SYN.
@@ -208,6 +220,8 @@ impl Choices {
             ecn: if base.ecn == EcnMode::Off { EcnMode::Off } else { base.ecn },
             pacing_rate_max: self.pacing_rate_max.unwrap_or(u64::MAX),
             fast_open,
+            // 4: clients need no cookie.
+            fast_open_no_cookie: system.fast_open() & 4 != 0 || self.kept(TCP, TCP_FASTOPEN_NO_COOKIE) != 0,
             ..base
         }
     }
@@ -219,7 +233,9 @@ impl Choices {
         let is_open = bits & 2 != 0 && (bits & 0x400 != 0 || self.kept(TCP, libc::TCP_FASTOPEN) > 0);
         let options = self.options(system, is_open);
         // How often SYN-ACKs are repeated is the system's to say, unless the socket does.
-        SocketOptions { syn_retries: self.syn_retries, ..options }
+        // 0x200: servers want no cookie.
+        let fast_open_no_cookie = bits & 0x200 != 0 || self.kept(TCP, TCP_FASTOPEN_NO_COOKIE) != 0;
+        SocketOptions { syn_retries: self.syn_retries, fast_open_no_cookie, ..options }
     }
 
     /// A buffer size as it is set: within the limits, and at least half of what `least` is doubled.

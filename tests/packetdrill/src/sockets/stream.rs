@@ -314,6 +314,9 @@ impl Sockets {
         *done += written;
         stream.was_full = *done < data.len();
         let is_whole = !stream.was_full;
+        if manner.eor && is_whole {
+            ctx.end_record(stream.session);
+        }
         let end = watch.lock().flow(&stream.ends).map_or(0, Flow::written);
         if is_whole || must_not {
             stream.notices.wrote(end, manner.zero_copy, manner.stamps);
