@@ -11,7 +11,7 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 
-use hoststack_transport::border::TransportEvent;
+use hoststack_transport::border::{SessionLayer, TransportEvent};
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
     AllocationPoint, AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId,

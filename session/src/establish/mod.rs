@@ -56,7 +56,7 @@ pub trait StagePlan: Send + Sync + fmt::Debug {
 
 /// The stages of a connect or a listener, in the order in which they run: the one next to the transport first.
 #[derive(Clone, Debug, Default)]
-pub struct StagePlans(Option<Arc<[Arc<dyn StagePlan>]>>);
+pub struct StagePlans(Option<Arc<Vec<Arc<dyn StagePlan>>>>);
 
 impl StagePlans {
     /// No stage: the app is told as soon as the transport is open.
@@ -64,7 +64,12 @@ impl StagePlans {
 
     /// These, the one next to the transport first.
     pub fn new(plans: Vec<Arc<dyn StagePlan>>) -> StagePlans {
-        StagePlans((!plans.is_empty()).then(|| plans.into()))
+        StagePlans((!plans.is_empty()).then(|| Arc::new(plans)))
+    }
+
+    /// One.
+    pub fn one(plan: impl StagePlan + 'static) -> StagePlans {
+        StagePlans::new(vec![Arc::new(plan)])
     }
 
     /// Whether there is none.
