@@ -388,7 +388,7 @@ impl Connection {
             is_active_open: agreed.is_active_open,
             small_end: agreed.iss,
             last_len: 0,
-            ip: ip_fields(&agreed.options),
+            ip: ip_fields(agreed.options),
             mtu_tick: Connection::mtu_tick(now),
             len_sampled: 0,
             sends_syn_data_again: agreed.sends_syn_data_again,
@@ -397,7 +397,7 @@ impl Connection {
             peer_mss,
             path_mtu,
         };
-        connection.start_receive_window(&agreed.options, agreed.rtt_us, now);
+        connection.start_receive_window(agreed.options, agreed.rtt_us, now);
         if agreed.options.mtu_probing {
             connection.start_mtu_probing();
         }

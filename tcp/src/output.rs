@@ -163,6 +163,10 @@ impl Connection {
                 }
                 self.send_next(id, next, data_end, shared, now, layer, out);
                 sent += 1;
+                if self.snd.nxt == data_end && !self.is_fin_wanted && self.mode() == Mode::Open {
+                    // All is sent that there was, and nothing is to go again.
+                    break Some(Limit::Nothing);
+                }
             };
             if let Some(limit) = limit {
                 self.note_corked(now, limit == Limit::Cork, shared);
@@ -210,6 +214,8 @@ impl Connection {
         if shared.config.idle_restart
             && self.flight_size() == 0
             && data_end.after(self.snd.nxt)
+            // Never less: mostly this is all there is to compute.
+            && idle_us > u64::from(shared.rto.min_us.min(shared.rto.max_us))
             && idle_us > u64::from(self.rtt.rto_us(&shared.rto))
         {
             self.cc.on_idle_restart(now);

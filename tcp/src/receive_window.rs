@@ -188,7 +188,8 @@ impl Connection {
         let Some(extras) = self.extras.as_mut() else { return room };
         let Some(window) = &mut extras.receive_window else { return room };
         let unread = self.rx_capacity.saturating_sub(room);
-        window.on_read(unread, self.peer_segment.into(), now);
+        // A segment that an offload glued together says nothing of how much is on its way.
+        window.on_read(unread, self.peer_segment.min(self.mss).into(), now);
         if !self.has_timestamps {
             window.on_offer(self.rcv.nxt, self.rcv.edge, self.bytes_received, now);
         }
