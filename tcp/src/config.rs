@@ -72,7 +72,7 @@ pub struct TcpConfig {
     /// The least time between probes of a closed window (RFC 9293 §3.8.6.1). Default 0: a retransmission timeout, as the RFC
     /// has it. FreeBSD waits for 5 s.
     pub persist_min: Duration,
-    /// The initial window in segments, with [`crate::initial_window_of`]. Default 10 (RFC 6928).
+    /// The initial window in segments, within the bounds of RFC 6928 §2. Default 10.
     pub initial_window: u8,
     /// After an idle time longer than a retransmission timeout the initial window begins anew (RFC 5681 §4.1). Default true;
     /// false: the window stays as it was, and bursts.
