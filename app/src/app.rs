@@ -31,7 +31,8 @@
 use std::any::Any;
 
 use hoststack_transport::{
-    AppWorkerId, CloseReason, ConnectFailure, ConnectId, Endpoint, ListenerId, SessionHandle, WorkerId,
+    AppWorkerId, CloseReason, ConnectFailure, ConnectId, Endpoint, FlowKey, ListenerId, SessionHandle,
+    WorkerId,
 };
 
 use crate::context::{Context, MainContext};

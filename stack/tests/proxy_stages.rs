@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use common::*;
 use hoststack::SingleThreaded;
-use hoststack::app::proxy::{Declared, Origin, ParseOptions, ReceiveProxy, SendProxy, Tlv, TlvBuffer, Version};
+use hoststack::app::proxy::{
+    Declared, Origin, ParseOptions, ReceiveProxy, SendProxy, Tlv, TlvBuffer, Version,
+};
 use hoststack::app::*;
 use parking_lot::Mutex;
 
@@ -16,8 +18,7 @@ fn require(stack: &mut SingleThreaded, probe: Probe) -> hoststack::Attached {
     let server = attach(stack, "server", probe);
     for family in FAMILIES {
         let stages = StagePlans::one(ReceiveProxy { options: ParseOptions::DEFAULT });
-        let listen =
-            ListenOptions { stages, stage_timeout: Duration::from_secs(2), ..listen_on(family, 80) };
+        let listen = ListenOptions { stages, stage_timeout: Duration::from_secs(2), ..listen_on(family, 80) };
         stack.listen(server.app_workers[0], listen).unwrap();
     }
     server
@@ -85,10 +86,14 @@ fn a_header_goes_first_and_both_apps_are_told_once_whoever_speaks_first() {
             let own = [Version::V1, Version::V2].map(|version| (SendProxy::new(version), None));
             let all: Vec<_> = own.into_iter().chain(plans()).collect();
             for (n, (plan, said)) in all.iter().enumerate() {
-                let options =
-                    ConnectOptions { stages: StagePlans::one(plan.clone()), ..ConnectOptions::to(family.server(80)) };
+                let options = ConnectOptions {
+                    stages: StagePlans::one(plan.clone()),
+                    ..ConnectOptions::to(family.server(80))
+                };
                 stack.connect_with(client.app_workers[0], options, early).unwrap();
-                until(&mut stack, Duration::from_secs(10), || log.closed() == n + 1 && server_log.closed() == n + 1);
+                until(&mut stack, Duration::from_secs(10), || {
+                    log.closed() == n + 1 && server_log.closed() == n + 1
+                });
                 let declared = notes.declared.lock()[n].clone();
                 assert_eq!(declared.version(), plan.version);
                 match (plan.origin.clone(), said) {
@@ -102,13 +107,17 @@ fn a_header_goes_first_and_both_apps_are_told_once_whoever_speaks_first() {
                 assert_eq!(authority, !plan.tlvs.as_tlvs().as_bytes().is_empty());
             }
             assert_eq!((log.up(), server_log.accepted()), (all.len(), all.len()));
-            assert_eq!(*notes.bytes.lock(), early.repeat(all.len()), "the early data comes behind the header");
+            assert_eq!(
+                *notes.bytes.lock(),
+                early.repeat(all.len()),
+                "the early data comes behind the header"
+            );
             finish(stack, &[&client, &server], &[&log, &server_log]);
         }
     }
 }
 
-/// A client without stages that writes `first` at once, `rest` 50 ms later, and then does as `last` says.
+/// A client without stages that writes `first` at once and `rest` 50 ms later; then it `closes` its direction, or not.
 fn writes(log: &Log, first: &[u8], rest: &[u8], closes: bool) -> Probe {
     let (first, rest) = (first.to_vec(), rest.to_vec());
     let session_of = Mutex::new(None);
@@ -127,7 +136,6 @@ fn writes(log: &Log, first: &[u8], rest: &[u8], closes: bool) -> Probe {
         }
         Event::Readable(session) => {
             drain(ctx, session);
-            ctx.half_close(session);
         }
         _ => close_with_peer(ctx, event),
     })
@@ -135,14 +143,15 @@ fn writes(log: &Log, first: &[u8], rest: &[u8], closes: bool) -> Probe {
 
 #[test]
 fn a_header_cut_anywhere_is_a_header_and_no_byte_behind_it_is_lost() {
-    let v2 = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &[192, 0, 2, 7, 10, 0, 0, 2, 4, 210, 0, 80]].concat();
+    let v2 =
+        [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &[192, 0, 2, 7, 10, 0, 0, 2, 4, 210, 0, 80]].concat();
     for header in [b"PROXY TCP4 192.0.2.7 10.0.0.2 1234 80\r\n".to_vec(), v2] {
         for cut in 0..=header.len() {
             let mut stack = stack(1);
             let (log, server_log, notes) = (Log::default(), Log::default(), Notes::default());
             let server = require(&mut stack, notes.server(&server_log));
             let rest = [&header[cut..], b"x"].concat();
-            let client = attach(&mut stack, "client", writes(&log, &header[..cut], &rest, false));
+            let client = attach(&mut stack, "client", writes(&log, &header[..cut], &rest, true));
             stack.connect(client.app_workers[0], ConnectOptions::to(Family::V4.server(80))).unwrap();
             until(&mut stack, Duration::from_secs(5), || log.closed() == 1 && server_log.closed() == 1);
             assert_eq!((server_log.accepted(), &notes.bytes.lock()[..]), (1, &b"x"[..]), "cut at {cut}");
@@ -192,7 +201,8 @@ fn what_cannot_be_said_fails_the_connect_and_a_detach_ends_what_waits() {
     let client = attach(&mut stack, "client", Probe::idle(&log));
     let mixed = Origin::Of("192.0.2.7:1".parse().unwrap(), "[2001:db8::1]:2".parse().unwrap());
     let plan = SendProxy { origin: mixed, ..SendProxy::new(Version::V2) };
-    let options = ConnectOptions { stages: StagePlans::one(plan), ..ConnectOptions::to(Family::V4.server(80)) };
+    let options =
+        ConnectOptions { stages: StagePlans::one(plan), ..ConnectOptions::to(Family::V4.server(80)) };
     stack.connect(client.app_workers[0], options).unwrap();
     until(&mut stack, Duration::from_secs(1), || log.cleaned() == 1);
     let cause = StageCause::Unsayable("addresses of two families");

@@ -25,11 +25,7 @@ pub struct Declared {
 impl Declared {
     /// What a header says.
     pub fn of(header: &ProxyHeader<'_>) -> Declared {
-        Declared {
-            command: header.command,
-            version: header.version,
-            tlvs: header.tlvs.as_bytes().to_vec(),
-        }
+        Declared { command: header.command, version: header.version, tlvs: header.tlvs.as_bytes().to_vec() }
     }
 
     /// Who opened the relayed connection and whom it called; `None` if the transport's own addresses are the ones that
@@ -95,9 +91,8 @@ impl SendProxy {
     }
 
     fn header(&self, io: &StageIo<'_>) -> Result<Vec<u8>, &'static str> {
-        let addresses = |src, dst| {
-            Addresses::of(Transport::Stream, src, dst).map_err(|_| "addresses of two families")
-        };
+        let addresses =
+            |src, dst| Addresses::of(Transport::Stream, src, dst).map_err(|_| "addresses of two families");
         let command = match self.origin {
             Origin::Own => {
                 let flow = io.flow();

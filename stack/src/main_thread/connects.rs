@@ -297,7 +297,9 @@ impl Main {
     /// The canary's second hand-over of a connection.
     #[cold]
     fn establish_again(&self, first: &Command) -> Option<Command> {
-        let Command::Establish { ticket, seed, deadline, options, early_data, stages } = first else { return None };
+        let Command::Establish { ticket, seed, deadline, options, early_data, stages } = first else {
+            return None;
+        };
         let (connect, half_open, app_worker) = (ticket.connect(), ticket.half_open(), ticket.app_worker());
         let Seed::Tcp(seed) = seed;
         Some(Command::Establish {

@@ -91,7 +91,13 @@ impl Main {
         };
         let socket = SocketOptions { rx_window: options.fifos.rx_capacity, ..options.socket };
         let (domain, backlog) = (options.domain, options.backlog);
-        self.broadcast(|| Command::Listen { record, domain, local, backlog, socket: Box::new(socket) });
+        self.broadcast(|| Command::Listen {
+            record: Box::new(record.clone()),
+            domain,
+            local,
+            backlog,
+            socket: Box::new(socket),
+        });
         Ok(listener)
     }
 
