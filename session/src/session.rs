@@ -9,7 +9,7 @@ mod layer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use hoststack_transport::border::{SessionLayer, TransportEvent};
 use hoststack_transport::canary::{self, Bug};
@@ -217,7 +217,7 @@ pub struct Sessions {
     chunks: ChunkPool,
     establishing: Slab<Establishing>,
     /// Whom connections are said to be between, where a stage was told.
-    declared: HashMap<SessionId, Box<Declared>>,
+    declared: BTreeMap<SessionId, Box<Declared>>,
     app_workers: AppWorkerRecords,
     listeners: ListenerRecords,
     /// Sessions with something pending for their app, each once.
@@ -238,7 +238,7 @@ impl Sessions {
             pool: Pool::new(limits.sessions),
             chunks: ChunkPool::new(limits.chunk_bytes, limits.chunks),
             establishing: Slab::new(),
-            declared: HashMap::new(),
+            declared: BTreeMap::new(),
             app_workers: AppWorkerRecords::default(),
             listeners: ListenerRecords::default(),
             ready: VecDeque::new(),
