@@ -460,7 +460,8 @@ impl Connection {
         match &mut self.recovery {
             Some(recovery) => {
                 let snapshot = recovery.rate.on_sent(now, pipe, len);
-                recovery.flight.on_retransmitted(seq, len, now, snapshot);
+                let sent_at = recovery.rack.after_latest(now);
+                recovery.flight.on_retransmitted(seq, len, sent_at, snapshot);
                 recovery.prr.on_sent(len);
                 recovery.undo.on_retransmitted(tsval);
                 if !recovery.must_retransmit {

@@ -138,6 +138,12 @@ impl Rack {
         (u64::from(rtt_min_us) / 4 * u64::from(reordering.mult)).min(srtt_us.into())
     }
 
+    /// The time of what is sent again now: later than that of what was delivered, also if no time passed since. By its
+    /// place in the sequence it would count as sent before, be lost again at once, and so for ever on a link without delay.
+    pub(crate) fn after_latest(&self, now: Instant) -> Instant {
+        if self.sent_at < now { now } else { self.sent_at.plus_micros(1) }
+    }
+
     /// RACK_detect_loss (§6.2 step 5): marks lost what was sent long enough before the most recent delivery.
     pub(crate) fn detect_loss(
         &self,
