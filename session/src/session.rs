@@ -585,12 +585,13 @@ impl Sessions {
             is_peer_closed: session.transport == TransportSide::PeerClosed,
             declared: &mut declared,
             has_moved: false,
+            lacks_chunks: false,
         };
         let result = establishing.stages.run(&mut io);
-        let has_moved = io.has_moved;
+        let (has_moved, lacks_chunks) = (io.has_moved, io.lacks_chunks);
         match result {
-            Ok(Some(Want::Write)) if !session.waits_for_chunks => {
-                // The fifo or the pool has no room: acknowledgments or freed chunks bring it.
+            Ok(Some(Want::Write)) if lacks_chunks && !session.waits_for_chunks => {
+                // Freed chunks bring room; in a full fifo acknowledgments do.
                 session.waits_for_chunks = true;
                 self.chunk_waiters.push_back(id);
             }

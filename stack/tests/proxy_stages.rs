@@ -208,6 +208,15 @@ fn what_cannot_be_said_fails_the_connect_and_a_detach_ends_what_waits() {
     let cause = StageCause::Unsayable("addresses of two families");
     let failure = ConnectFailure::Stage(StageFailure { stage: "PROXY header to send", cause });
     assert_eq!(log.outcomes(), [(0, Err(failure))]);
+    // Nor can what is longer than the fifo.
+    let fifos = SessionOptions { tx_capacity: 20, ..SessionOptions::default() };
+    let stages = StagePlans::one(SendProxy::new(Version::V1));
+    let options = ConnectOptions { stages, fifos, ..ConnectOptions::to(Family::V4.server(80)) };
+    stack.connect(client.app_workers[0], options).unwrap();
+    until(&mut stack, Duration::from_secs(1), || log.cleaned() == 2);
+    let cause = StageCause::Unsayable("it is longer than the send fifo");
+    let failure = ConnectFailure::Stage(StageFailure { stage: "PROXY header to send", cause });
+    assert_eq!(log.outcomes().last(), Some(&(0, Err(failure))));
     // One without a header waits when its server is detached.
     stack.connect(client.app_workers[0], ConnectOptions::to(Family::V4.server(80))).unwrap();
     until(&mut stack, Duration::from_secs(1), || log.up() == 1);

@@ -93,6 +93,8 @@ pub struct StageIo<'a> {
     pub(crate) declared: &'a mut Option<Box<proxy::Declared>>,
     /// Bytes were taken or queued: the transport has something to do.
     pub(crate) has_moved: bool,
+    /// There was room in the fifo for what could not be written, but no memory.
+    pub(crate) lacks_chunks: bool,
 }
 
 impl StageIo<'_> {
@@ -123,12 +125,21 @@ impl StageIo<'_> {
         self.has_moved |= count > 0;
     }
 
+    /// The most bytes that can ever be queued at a time.
+    pub fn tx_capacity(&self) -> usize {
+        self.tx_capacity
+    }
+
     /// Queues all of `bytes`, or nothing when there is no room for all; says which.
     #[must_use]
     pub fn write_all(&mut self, bytes: &[u8]) -> bool {
         let available = self.chunks.available();
         let room = self.tx.room(self.tx_capacity);
-        if bytes.len() > room || self.tx.fits(self.chunks, bytes.len(), available) < bytes.len() {
+        if bytes.len() > room {
+            return false;
+        }
+        if self.tx.fits(self.chunks, bytes.len(), available) < bytes.len() {
+            self.lacks_chunks = true;
             return false;
         }
         let count = self.tx.write(self.chunks, bytes, self.tx_capacity);

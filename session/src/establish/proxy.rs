@@ -127,6 +127,9 @@ impl Stage for Sending {
     fn step(&mut self, io: &mut StageIo<'_>) -> Answer {
         match self.plan.header(io) {
             // In one write: a receiver may look at one segment only.
+            Ok(header) if header.len() > io.tx_capacity() => {
+                Answer::Failed(StageCause::Unsayable("it is longer than the send fifo"))
+            }
             Ok(header) if io.write_all(&header) => Answer::Done,
             Ok(_) => Answer::Wants(Want::Write),
             Err(why) => Answer::Failed(StageCause::Unsayable(why)),
