@@ -31,7 +31,8 @@
 use std::any::Any;
 
 use hoststack_transport::{
-    AppWorkerId, CloseReason, ConnectFailure, ConnectId, Endpoint, ListenerId, SessionHandle, WorkerId,
+    AppWorkerId, CloseReason, ConnectFailure, ConnectId, Endpoint, FlowKey, ListenerId, SessionHandle,
+    WorkerId,
 };
 
 use crate::context::{Context, MainContext};
@@ -81,6 +82,10 @@ pub trait AppWorker: Send {
 
     /// An inbound session is up. To refuse it, [`Context::reset`] it here.
     fn accepted(&mut self, _ctx: &mut Context<'_>, _session: SessionHandle) {}
+
+    /// A connection came to one of its listeners and ended before it was accepted: a stage failed, was not done in time,
+    /// or the peer left. There is no session.
+    fn not_accepted(&mut self, _ctx: &mut Context<'_>, _flow: &FlowKey, _failure: ConnectFailure) {}
 
     /// The outcome of a connect request, exactly once, on the worker that owns the session.
     fn connected(

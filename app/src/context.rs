@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use hoststack_session::Sessions;
+use hoststack_session::{Sessions, establish::proxy};
 use hoststack_transport::{
     AppId, AppWorkerId, ConnectId, ConnectionStats, Duration, EarlyData, FlowKey, Instant, ListenerId,
     Measures, SessionHandle, SessionId, SocketOption, WorkerId,
@@ -252,6 +252,11 @@ impl<'a> Context<'a> {
     pub fn flow(&self, session: SessionHandle) -> Result<FlowKey, SessionError> {
         let id = self.own(session).ok_or(SessionError::NotFound)?;
         self.sessions.get(id).map(|session| *session.flow()).ok_or(SessionError::NotFound)
+    }
+
+    /// Whom the session's connection is said to be between, if it began with a PROXY header.
+    pub fn declared(&self, session: SessionHandle) -> Option<&proxy::Declared> {
+        self.sessions.declared(self.own(session)?)
     }
 
     /// The app's value of a session; 0 for a stale handle.

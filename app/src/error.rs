@@ -69,6 +69,8 @@ errors! {
         BadEndpoint => "the port is 0: give a port",
         /// A fifo of no bytes, or above 2^30.
         BadFifo => "a fifo capacity is 0 or above 1 GiB: give 1 to 1073741824 bytes",
+        /// A stage timeout of zero.
+        BadStageTimeout => "the stage timeout is 0: no connection could ever be accepted; give at least a millisecond",
         /// A backlog of zero.
         BadBacklog => "the backlog is 0: nothing could ever be accepted; give at least 1",
         /// No such routing domain.

@@ -17,11 +17,14 @@ pub mod report;
 pub use app::{AppWorker, Application};
 pub use context::{AppRequest, ConnectMint, Context, MainContext, MainRequest};
 pub use error::{AttachError, CancelError, ConnectError, DetachError, ListenError, SessionError};
-pub use hoststack_session::{HalfOpenCounters, SessionOptions};
+pub use hoststack_session::establish::proxy;
+pub use hoststack_session::{
+    Answer, HalfOpenCounters, SessionOptions, Stage, StageIo, StagePlan, StagePlans, Want,
+};
 pub use hoststack_transport::{
     Algorithm, AppId, AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectionStats, DomainId,
     Duration, EARLY_DATA_MAX, EcnMode, Endpoint, FlowKey, Instant, Keepalive, ListenerId, SessionHandle,
-    SocketOption, SocketOptions, WorkerId,
+    SocketOption, SocketOptions, StageCause, StageFailure, WorkerId,
 };
 pub use options::{AttachOptions, ConnectOptions, DetachPolicy, ListenOptions};
 pub use report::{DetachReport, WorkerDetachReport};

@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use hoststack_session::SessionOptions;
+use hoststack_session::{SessionOptions, StagePlans};
 use hoststack_transport::{DomainId, Duration, EARLY_DATA_MAX, EarlyData, Endpoint, SocketOptions, WorkerId};
 
 use crate::error::{AttachError, ConnectError, ListenError};
 
 /// How to connect. `ConnectOptions::to(endpoint)` and change what differs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnectOptions {
     /// Where to.
     pub remote: Endpoint,
@@ -29,6 +29,9 @@ pub struct ConnectOptions {
     pub fifos: SessionOptions,
     /// How the connection behaves. Its receive window is the fifo's capacity, whatever it says.
     pub socket: SocketOptions,
+    /// What happens between the transport's connection and `connected`: a PROXY header is sent, say. Early data goes out
+    /// behind it, not in the SYN.
+    pub stages: StagePlans,
 }
 
 /// The default of [`ConnectOptions::timeout`].
@@ -49,6 +52,7 @@ impl ConnectOptions {
             opaque: 0,
             fifos: SessionOptions::default(),
             socket: SocketOptions::DEFAULT,
+            stages: StagePlans::NONE,
         }
     }
 
@@ -98,7 +102,7 @@ fn fifos_are_valid(fifos: &SessionOptions) -> bool {
 }
 
 /// How to listen. `ListenOptions::on(endpoint)` and change what differs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ListenOptions {
     /// Where; the unspecified address means every address of that family in the domain.
     pub local: Endpoint,
@@ -112,7 +116,14 @@ pub struct ListenOptions {
     pub fifos: SessionOptions,
     /// How accepted connections behave. Their receive window is the fifo's capacity, whatever it says.
     pub socket: SocketOptions,
+    /// What must happen before a connection is accepted: a PROXY header comes, say.
+    pub stages: StagePlans,
+    /// How long that may take, from when the handshake is complete.
+    pub stage_timeout: Duration,
 }
+
+/// The default of [`ListenOptions::stage_timeout`]: a client that sends its header with its first bytes has time for them.
+pub const STAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl ListenOptions {
     /// A listener on `local` in domain 0, with defaults (backlog 4096).
@@ -124,6 +135,8 @@ impl ListenOptions {
             opaque: 0,
             fifos: SessionOptions::default(),
             socket: SocketOptions::DEFAULT,
+            stages: StagePlans::NONE,
+            stage_timeout: STAGE_TIMEOUT,
         }
     }
 
@@ -132,6 +145,9 @@ impl ListenOptions {
     /// # Errors
     /// The first thing wrong.
     pub fn validate(&self) -> Result<(), ListenError> {
+        if self.stage_timeout.is_zero() {
+            return Err(ListenError::BadStageTimeout);
+        }
         if self.local.port == 0 {
             return Err(ListenError::BadEndpoint);
         }

@@ -11,6 +11,7 @@ use hoststack_transport::{
     WorkerId,
 };
 
+use crate::establish::StagePlans;
 use crate::session::SessionOptions;
 
 /// Where a connect request stands.
@@ -60,6 +61,8 @@ pub struct HalfOpenSession {
     pub owns_tuple: bool,
     /// How the connection shall behave; shared, for most connects of an app ask for the same.
     pub socket: Arc<SocketOptions>,
+    /// What happens between the transport's connection and the app.
+    pub stages: StagePlans,
     /// The first bytes of the stream, until they leave with the hand-over.
     pub early_data: EarlyData,
 }
@@ -81,7 +84,7 @@ pub struct HalfOpenCounters {
     pub cancelled: u64,
     /// Ended by detach.
     pub detached: u64,
-    /// No free tuple, no such local address, no room.
+    /// No free tuple, no such local address, no room, a stage that failed.
     pub failed: u64,
     /// Outcomes that could not be told because the app worker's object was gone (a panic).
     pub undelivered: u64,
@@ -118,7 +121,10 @@ impl HalfOpenCounters {
             Err(ConnectFailure::Cancelled) => &mut self.cancelled,
             Err(ConnectFailure::Detached) => &mut self.detached,
             Err(
-                ConnectFailure::AddressInUse | ConnectFailure::AddressNotAvailable | ConnectFailure::NoRoom,
+                ConnectFailure::AddressInUse
+                | ConnectFailure::AddressNotAvailable
+                | ConnectFailure::NoRoom
+                | ConnectFailure::Stage(_),
             ) => &mut self.failed,
         } += 1;
     }

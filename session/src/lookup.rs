@@ -1,7 +1,8 @@
 //! The worker's small tables: which app workers may get sessions and how many they have, which listener is whose.
 
-use hoststack_transport::{AppWorkerId, ListenerId};
+use hoststack_transport::{AppWorkerId, Duration, ListenerId};
 
+use crate::establish::StagePlans;
 use crate::session::SessionOptions;
 
 /// What a worker knows of one app worker.
@@ -75,7 +76,7 @@ impl AppWorkerRecords {
 }
 
 /// Whose a listener is, and what its sessions are like.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ListenerRecord {
     /// Its name.
     pub id: ListenerId,
@@ -85,6 +86,10 @@ pub struct ListenerRecord {
     pub opaque: u64,
     /// Their fifos.
     pub options: SessionOptions,
+    /// What must happen before they are accepted.
+    pub stages: StagePlans,
+    /// How long that may take.
+    pub stage_timeout: Duration,
 }
 
 /// Listeners known on this worker.

@@ -9,16 +9,18 @@ mod layer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use hoststack_transport::border::TransportEvent;
+use hoststack_transport::border::{SessionLayer, TransportEvent};
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
     AllocationPoint, AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId,
-    FlowKey, Full, Instant, Pool, SessionHandle, SessionId, WorkerId,
+    EarlyData, FlowKey, Full, Instant, Pool, SessionHandle, SessionId, StageCause, StageFailure, WorkerId,
 };
 use slab::Slab;
 
+use crate::establish::proxy::Declared;
+use crate::establish::{StageIo, StagePlans, Stages, Want};
 use crate::events::Pending;
 use crate::fifo::{ChunkPool, RxFifo, TxFifo};
 use crate::lookup::{AppWorkerRecords, ListenerRecords};
@@ -158,13 +160,14 @@ impl Session {
     }
 }
 
-/// An outbound session that has not been announced: it holds the connect ticket.
+/// A session that has not been announced and waits for something: outbound ones hold the connect ticket, inbound ones
+/// are here if they have stages.
 ///
-/// Readiness is a function of the transport's side and the stages (of which there are none yet), never stored;
-/// `outcome` is set once, by `settle`.
+/// Readiness is a function of the transport's side and the stages, never stored; `outcome` is set once, by `settle`.
 struct Establishing {
-    ticket: ConnectTicket,
+    ticket: Option<ConnectTicket>,
     session: Option<SessionId>,
+    stages: Stages,
     outcome: Option<Result<(), ConnectFailure>>,
     /// A failure that someone else decided (cancel, deadline, detach), for `settle` to find.
     verdict: Option<ConnectFailure>,
@@ -179,8 +182,11 @@ pub enum Announcement {
     Accepted,
     /// An outbound session came up.
     Connected(ConnectTicket),
-    /// An outbound session failed after hand-over; the session is gone.
-    Failed(ConnectTicket, ConnectFailure),
+    /// An outbound session failed after hand-over; the session is gone, or will be when its transport's connection is:
+    /// that is to be reset if it is still there.
+    Failed(ConnectTicket, ConnectFailure, Option<ConnectionId>),
+    /// An inbound session failed before it was accepted; as for an outbound one.
+    NotAccepted(FlowKey, ConnectFailure, Option<ConnectionId>),
 }
 
 /// What became of an app's request to close a session.
@@ -198,7 +204,7 @@ pub enum CloseAction {
 pub struct SessionCounts {
     /// Sessions.
     pub sessions: usize,
-    /// Of them, outbound and not announced.
+    /// Of them, not announced: outbound ones, and inbound ones with stages.
     pub establishing: usize,
     /// Fifo chunks in use.
     pub fifo_chunks: usize,
@@ -210,6 +216,8 @@ pub struct Sessions {
     pool: Pool<Session>,
     chunks: ChunkPool,
     establishing: Slab<Establishing>,
+    /// Whom connections are said to be between, where a stage was told.
+    declared: BTreeMap<SessionId, Box<Declared>>,
     app_workers: AppWorkerRecords,
     listeners: ListenerRecords,
     /// Sessions with something pending for their app, each once.
@@ -230,6 +238,7 @@ impl Sessions {
             pool: Pool::new(limits.sessions),
             chunks: ChunkPool::new(limits.chunk_bytes, limits.chunks),
             establishing: Slab::new(),
+            declared: BTreeMap::new(),
             app_workers: AppWorkerRecords::default(),
             listeners: ListenerRecords::default(),
             ready: VecDeque::new(),
@@ -311,7 +320,8 @@ impl Sessions {
 
     // ---- Outbound: from hand-over to announcement ----
 
-    /// Allocates the session of an outbound connection that is being handed over.
+    /// Allocates the session of an outbound connection that is being handed over. With `stages` the early data goes out
+    /// behind what they write; without, the caller queues it ([`Sessions::queue_early`]).
     ///
     /// # Errors
     /// The ticket comes back when the pool is full or the app worker takes no more: the caller settles it.
@@ -321,6 +331,8 @@ impl Sessions {
         ticket: ConnectTicket,
         deadline: Instant,
         options: SessionOptions,
+        stages: &StagePlans,
+        early_data: &EarlyData,
     ) -> Result<SessionId, (ConnectTicket, ConnectFailure)> {
         let app_worker = ticket.app_worker();
         if !self.app_workers.takes_sessions(app_worker) {
@@ -330,9 +342,11 @@ impl Sessions {
             return Err((ticket, ConnectFailure::NoRoom));
         }
         let opaque = ticket.opaque();
+        let early_data = if stages.is_empty() { EarlyData::NONE } else { early_data.clone() };
         let slot = self.establishing.insert(Establishing {
-            ticket,
+            ticket: Some(ticket),
             session: None,
+            stages: Stages::new(stages, early_data),
             outcome: None,
             verdict: None,
             deadline,
@@ -344,7 +358,11 @@ impl Sessions {
                 self.establishing[slot].session = Some(id);
                 Ok(id)
             }
-            Err(Full) => Err((self.establishing.remove(slot).ticket, ConnectFailure::NoRoom)),
+            Err(Full) => {
+                let ticket = self.establishing.remove(slot).ticket;
+                let ticket = ticket.unwrap_or_else(|| unreachable!("it was put in above"));
+                Err((ticket, ConnectFailure::NoRoom))
+            }
         }
     }
 
@@ -374,10 +392,10 @@ impl Sessions {
     pub fn abandon(&mut self, id: SessionId) -> Option<ConnectTicket> {
         let slot = self.pool.get(id.0)?.establishing;
         self.free(id);
-        self.establishing.try_remove(slot as usize).map(|establishing| establishing.ticket)
+        self.establishing.try_remove(slot as usize)?.ticket
     }
 
-    /// Decides that an outbound session which is not yet announced has failed. Returns its connection, to be reset,
+    /// Decides that a session which is not yet announced has failed. Returns its connection, to be reset,
     /// or `None` if there is no such session any more: it was announced first.
     pub fn fail_establishing(&mut self, id: SessionId, failure: ConnectFailure) -> Option<ConnectionId> {
         let session = self.pool.get_mut(id.0)?;
@@ -385,7 +403,12 @@ impl Sessions {
         if establishing.outcome.is_some() {
             return None;
         }
-        establishing.verdict = Some(failure);
+        establishing.verdict = Some(match (failure, establishing.stages.current()) {
+            (ConnectFailure::TimedOut, Some(stage)) if session.transport.is_open() => {
+                ConnectFailure::Stage(StageFailure { stage, cause: StageCause::TimedOut })
+            }
+            _ => failure,
+        });
         let connection = session.connection;
         self.settle(id);
         connection
@@ -395,10 +418,11 @@ impl Sessions {
     pub fn find_establishing(&self, connect: ConnectId) -> Option<SessionId> {
         // Few are ever between hand-over and announcement; with stages that take time this wants an index.
         let mut establishing = self.establishing.iter().map(|(_, establishing)| establishing);
-        establishing.find(|establishing| establishing.ticket.connect() == connect)?.session
+        let is_its = |ticket: &ConnectTicket| ticket.connect() == connect;
+        establishing.find(|establishing| establishing.ticket.as_ref().is_some_and(is_its))?.session
     }
 
-    /// When an unannounced outbound session must be up; `None` once its outcome is decided.
+    /// When an unannounced session must be up; `None` once its outcome is decided.
     pub fn connect_deadline(&self, id: SessionId) -> Option<Instant> {
         let establishing = self.establishing.get(self.pool.get(id.0)?.establishing as usize)?;
         establishing.outcome.is_none().then_some(establishing.deadline)
@@ -511,14 +535,21 @@ impl Sessions {
     /// stage left) or failed, and has not been announced, is announced; whatever is pending is queued.
     fn settle(&mut self, id: SessionId) {
         let Some(session) = self.pool.get_mut(id.0) else { return };
-        if session.app == AppSide::Unannounced && !session.pending.has(Pending::ANNOUNCE) {
+        let is_told = session.app != AppSide::Unannounced || session.pending.has(Pending::ANNOUNCE);
+        if !is_told && session.establishing != NOT_ESTABLISHING {
+            self.run_stages(id);
+        }
+        let Some(session) = self.pool.get_mut(id.0) else { return };
+        if !is_told {
             match self.establishing.get_mut(session.establishing as usize) {
                 Some(establishing) => {
                     debug_assert!(establishing.outcome.is_none(), "an outcome leaves `Pending` once");
                     establishing.outcome = match (establishing.verdict, session.transport) {
                         (Some(failure), _) => Some(Err(failure)),
                         (None, TransportSide::Opening) => None,
-                        (None, TransportSide::Open | TransportSide::PeerClosed) => Some(Ok(())),
+                        (None, TransportSide::Open | TransportSide::PeerClosed) => {
+                            establishing.stages.is_empty().then_some(Ok(()))
+                        }
                         (None, TransportSide::Closed(reason)) => Some(Err(failure_of(reason))),
                     };
                     if establishing.outcome.is_some() {
@@ -534,6 +565,54 @@ impl Sessions {
             session.queued = true;
             self.ready.push_back(id);
         }
+    }
+
+    /// Lets the stages of an unannounced session go on, if its transport is open.
+    fn run_stages(&mut self, id: SessionId) {
+        let Some(session) = self.pool.get_mut(id.0) else { return };
+        let Some(establishing) = self.establishing.get_mut(session.establishing as usize) else { return };
+        let is_over = establishing.verdict.is_some() || !session.transport.is_open();
+        if is_over || establishing.stages.is_empty() {
+            return;
+        }
+        let mut declared = None;
+        let mut io = StageIo {
+            rx: &mut session.rx,
+            tx: &mut session.tx,
+            chunks: &mut self.chunks,
+            tx_capacity: session.tx_capacity as usize,
+            flow: &session.flow,
+            is_peer_closed: session.transport == TransportSide::PeerClosed,
+            declared: &mut declared,
+            has_moved: false,
+            lacks_chunks: false,
+        };
+        let result = establishing.stages.run(&mut io);
+        let (has_moved, lacks_chunks) = (io.has_moved, io.lacks_chunks);
+        match result {
+            Ok(Some(Want::Write)) if lacks_chunks && !session.waits_for_chunks => {
+                // Freed chunks bring room; in a full fifo acknowledgments do.
+                session.waits_for_chunks = true;
+                self.chunk_waiters.push_back(id);
+            }
+            Ok(_) => {}
+            Err(failure) => establishing.verdict = Some(ConnectFailure::Stage(failure)),
+        }
+        if session.rx.is_empty() {
+            // Nothing is left that the app could read.
+            session.pending.remove(Pending::READABLE);
+        }
+        if let Some(declared) = declared {
+            self.declared.insert(id, declared);
+        }
+        if has_moved {
+            self.program_tx(id);
+        }
+    }
+
+    /// Whom a session's connection is said to be between, if a stage was told.
+    pub fn declared(&self, id: SessionId) -> Option<&Declared> {
+        self.declared.get(&id).map(|declared| &**declared)
     }
 
     // ---- What the app is told ----
@@ -595,11 +674,15 @@ impl Sessions {
         match establishing.outcome {
             Some(Ok(())) => {
                 session.app.advance(AppSide::Open);
-                Some(Announcement::Connected(establishing.ticket))
+                Some(establishing.ticket.map_or(Announcement::Accepted, Announcement::Connected))
             }
             Some(Err(failure)) => {
+                let (flow, connection) = (session.flow, session.connection);
                 self.free_or_orphan(id);
-                Some(Announcement::Failed(establishing.ticket, failure))
+                Some(match establishing.ticket {
+                    Some(ticket) => Announcement::Failed(ticket, failure, connection),
+                    None => Announcement::NotAccepted(flow, failure, connection),
+                })
             }
             None => unreachable!("settle pends an announcement only with its outcome"),
         }
@@ -635,6 +718,9 @@ impl Sessions {
         }
         session.rx.release(&mut self.chunks);
         session.tx.release(&mut self.chunks);
+        if !self.declared.is_empty() {
+            self.declared.remove(&id);
+        }
         self.app_workers.session_died(session.app_worker);
     }
 
@@ -665,8 +751,12 @@ impl Sessions {
     pub fn check_consistency(&self) {
         for (key, session) in self.pool.iter() {
             let announced = session.app != AppSide::Unannounced || session.pending.has(Pending::ANNOUNCE);
+            let establishing = self.establishing.get(session.establishing as usize);
+            let has_stages = establishing.is_some_and(|establishing| !establishing.stages.is_empty());
             assert!(
-                announced || session.transport == TransportSide::Opening,
+                announced
+                    || session.transport == TransportSide::Opening
+                    || (has_stages && session.transport.is_open()),
                 "s{key} is ready and unannounced"
             );
             let waits = session.pending.first() == Some(Pending::CLOSED) && !session.rx.is_empty();

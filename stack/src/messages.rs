@@ -10,7 +10,7 @@ use hoststack_app::{
     DetachPolicy, DetachReport, ListenError, ListenOptions, WorkerDetachReport,
 };
 use hoststack_net::{InterfaceId, NetEvent, NetUpdate};
-use hoststack_session::{ListenerRecord, SessionOptions};
+use hoststack_session::{ListenerRecord, SessionOptions, StagePlans};
 use hoststack_tcp::{ConnectionSeed, HalfOpenError, HalfOpenSegment, Syn};
 use hoststack_transport::{
     AppId, AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, DomainId, EarlyData, Endpoint, FlowKey,
@@ -56,7 +56,7 @@ pub(crate) enum Command {
     DetachEnd { app_worker: AppWorkerId, policy: DetachPolicy },
     /// Answered by `Report::Listening`.
     Listen {
-        record: ListenerRecord,
+        record: Box<ListenerRecord>,
         domain: DomainId,
         local: Endpoint,
         backlog: u32,
@@ -75,6 +75,7 @@ pub(crate) enum Command {
         deadline: Instant,
         options: SessionOptions,
         early_data: EarlyData,
+        stages: StagePlans,
     },
     /// A connect failed; the ticket moves. The attempt's flow, if it had one, is let go.
     Outcome { ticket: ConnectTicket, failure: ConnectFailure, attempt: Option<(HalfOpenId, FlowKey)> },

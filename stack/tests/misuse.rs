@@ -40,16 +40,16 @@ fn bad_connects() -> Vec<(ConnectOptions, ConnectError)> {
         (remote("[::]:80"), ConnectError::BadEndpoint),
         (remote("[ff02::1]:80"), ConnectError::BadEndpoint),
         (
-            ConnectOptions { local_addr: Some("fd00::1".parse().unwrap()), ..good },
+            ConnectOptions { local_addr: Some("fd00::1".parse().unwrap()), ..good.clone() },
             ConnectError::FamilyMismatch,
         ),
         (fifos(0, 100), ConnectError::BadFifo),
         (fifos(100, 0), ConnectError::BadFifo),
         (fifos((1 << 30) + 1, 100), ConnectError::BadFifo),
         (fifos(100, u32::MAX), ConnectError::BadFifo),
-        (ConnectOptions { timeout: Duration::ZERO, ..good }, ConnectError::BadDeadline),
-        (ConnectOptions { worker: Some(WorkerId(2)), ..good }, ConnectError::NoWorker),
-        (ConnectOptions { worker: Some(WorkerId(255)), ..good }, ConnectError::NoWorker),
+        (ConnectOptions { timeout: Duration::ZERO, ..good.clone() }, ConnectError::BadDeadline),
+        (ConnectOptions { worker: Some(WorkerId(2)), ..good.clone() }, ConnectError::NoWorker),
+        (ConnectOptions { worker: Some(WorkerId(255)), ..good.clone() }, ConnectError::NoWorker),
     ]
 }
 
@@ -61,13 +61,19 @@ fn bad_listens() -> Vec<(ListenOptions, ListenError)> {
     };
     vec![
         (on("10.0.0.2:0"), ListenError::BadEndpoint),
-        (ListenOptions { backlog: 0, ..good }, ListenError::BadBacklog),
+        (ListenOptions { backlog: 0, ..good.clone() }, ListenError::BadBacklog),
         (
-            ListenOptions { fifos: SessionOptions { rx_capacity: 0, tx_capacity: 1, ..good.fifos }, ..good },
+            ListenOptions {
+                fifos: SessionOptions { rx_capacity: 0, tx_capacity: 1, ..good.fifos },
+                ..good.clone()
+            },
             ListenError::BadFifo,
         ),
         (
-            ListenOptions { fifos: SessionOptions { rx_capacity: 1, tx_capacity: 0, ..good.fifos }, ..good },
+            ListenOptions {
+                fifos: SessionOptions { rx_capacity: 1, tx_capacity: 0, ..good.fifos },
+                ..good.clone()
+            },
             ListenError::BadFifo,
         ),
     ]
@@ -77,8 +83,8 @@ fn bad_listens() -> Vec<(ListenOptions, ListenError)> {
 fn wrong_listens() -> Vec<(ListenOptions, ListenError)> {
     let good = listen_on(Family::V4, 80);
     vec![
-        (ListenOptions { domain: DomainId(9), ..good }, ListenError::NoDomain),
-        (ListenOptions { domain: CLIENT, ..good }, ListenError::AddressNotAvailable),
+        (ListenOptions { domain: DomainId(9), ..good.clone() }, ListenError::NoDomain),
+        (ListenOptions { domain: CLIENT, ..good.clone() }, ListenError::AddressNotAvailable),
         (
             ListenOptions { domain: SERVER, ..ListenOptions::on(Family::V4.nobody()) },
             ListenError::AddressNotAvailable,
@@ -116,7 +122,7 @@ fn every_error_is_a_sentence_that_says_what_to_do() {
 fn a_bad_connect_is_refused_on_the_spot() {
     let (mut stack, app, log) = one_app();
     for (options, error) in bad_connects() {
-        assert_eq!(stack.connect(app.app_workers[0], options), Err(error), "{options:?}");
+        assert_eq!(stack.connect(app.app_workers[0], options.clone()), Err(error), "{options:?}");
         assert_eq!(stack.handle().connect(app.app_workers[0], options), Err(error));
     }
     let options = ConnectOptions { domain: DomainId(9), ..to_server() };
@@ -135,7 +141,7 @@ fn a_bad_connect_in_a_callback_is_refused_on_the_spot() {
     let probe = Probe::new(&log, move |ctx, event| {
         if *event == Event::Attached {
             for (options, error) in bad_connects() {
-                assert_eq!(ctx.connect(options), Err(error), "{options:?}");
+                assert_eq!(ctx.connect(options.clone()), Err(error), "{options:?}");
                 counter.add(1);
             }
             for (options, error) in bad_listens() {
@@ -148,7 +154,7 @@ fn a_bad_connect_in_a_callback_is_refused_on_the_spot() {
         if *event == Event::AppAttached {
             let unit = ctx.app_workers()[0];
             for (options, error) in bad_connects() {
-                assert_eq!(ctx.connect(unit, options), Err(error), "{options:?}");
+                assert_eq!(ctx.connect(unit, options.clone()), Err(error), "{options:?}");
                 on_main.add(1);
             }
             for (options, error) in bad_listens() {
@@ -190,7 +196,7 @@ fn a_connect_in_a_callback_to_a_domain_of_nobody_is_unreachable() {
 fn a_bad_listen_is_refused_and_nobody_has_it() {
     let (mut stack, app, log) = one_app();
     for (options, error) in bad_listens().into_iter().chain(wrong_listens()) {
-        assert_eq!(stack.listen(app.app_workers[0], options), Err(error), "{options:?}");
+        assert_eq!(stack.listen(app.app_workers[0], options.clone()), Err(error), "{options:?}");
     }
     assert_eq!(summary(&mut stack).main.listeners, 0);
     finish(stack, &[&app], &[&log]);

@@ -314,7 +314,7 @@ fn a_handshake_of_a_listener_that_is_gone_is_not_finished_by_the_next_one() {
         let logs: [Log; 2] = Default::default();
         let apps = [0, 1].map(|n: usize| attach(&mut stack, ["a", "b"][n], Probe::idle(&logs[n])));
         let here = ListenOptions::on(Peer::stack_at(80));
-        let old = stack.listen(apps[0].app_workers[0], here).unwrap();
+        let old = stack.listen(apps[0].app_workers[0], here.clone()).unwrap();
         peer.give(0, End::syn_to(80, 5000));
         let _ = stack.settle();
         let end = End::of_syn_ack(&peer.take()[0]);

@@ -304,7 +304,7 @@ fn a_connect_that_waits_for_a_neighbour_is_cancelled_to_the_baseline() {
         let client = attach(&mut stack, "client", Probe::new(&log, on_message));
         let options = ConnectOptions::to(family.nobody());
         let connects: Vec<ConnectId> =
-            (0..5).map(|_| stack.connect(client.app_workers[0], options).unwrap()).collect();
+            (0..5).map(|_| stack.connect(client.app_workers[0], options.clone()).unwrap()).collect();
         pass(&mut stack, Duration::from_millis(500));
         let main = summary(&mut stack).main;
         assert_eq!((main.half_open_sessions, main.half_open_connections), (5, 0), "not a SYN yet");

@@ -133,7 +133,7 @@ fn behave(ctx: &mut Context<'_>, event: &Event, dice: &Dice, temper: Temper, min
     let options = connect_options(dice);
     if connects
         && mind.connects.add(1) < CONNECTS_MAX
-        && let Ok(connect) = ctx.connect_with(options, &early_data(dice, &options))
+        && let Ok(connect) = ctx.connect_with(options.clone(), &early_data(dice, &options))
         && dice.one_of(5)
     {
         ctx.cancel(connect);

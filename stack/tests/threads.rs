@@ -404,7 +404,7 @@ fn a_detach_report_counts_connects_that_end_before_the_slowest_worker_has_heard_
             // Nobody has the address: they are pending for seconds.
             let options =
                 ConnectOptions { worker: Some(WorkerId(0)), ..ConnectOptions::to(Family::V4.nobody()) };
-            *made.lock() = (0..CONNECTS).map(|_| ctx.connect(options).unwrap()).collect();
+            *made.lock() = (0..CONNECTS).map(|_| ctx.connect(options.clone()).unwrap()).collect();
         }
         Event::Detaching if ctx.worker() == WorkerId(0) => made.lock().iter().for_each(|id| ctx.cancel(*id)),
         // The other worker says nothing before all of them are over.

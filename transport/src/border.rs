@@ -273,10 +273,52 @@ pub enum ConnectFailure {
     AddressNotAvailable,
     /// A pool or table was at its limit.
     NoRoom,
+    /// The transport was open, but what had to happen before the app is told did not.
+    Stage(StageFailure),
+}
+
+/// Which establishment stage ended a connection, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StageFailure {
+    /// The stage's name.
+    pub stage: &'static str,
+    /// Why.
+    pub cause: StageCause,
+}
+
+/// Why an establishment stage ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StageCause {
+    /// It was not done before the deadline.
+    TimedOut,
+    /// The peer closed in the middle of it.
+    PeerClosed,
+    /// What the peer sent is not what the stage wants; the text says what is wrong.
+    Malformed(&'static str),
+    /// The peer sent more than the stage's limit.
+    TooLong,
+    /// What the stage should say cannot be said; the text says why.
+    Unsayable(&'static str),
+}
+
+impl fmt::Display for StageFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.stage)?;
+        match self.cause {
+            StageCause::TimedOut => f.write_str("not done before the deadline"),
+            StageCause::PeerClosed => f.write_str("the peer closed in the middle of it"),
+            StageCause::Malformed(what) => write!(f, "the peer sent something else: {what}"),
+            StageCause::TooLong => f.write_str("the peer sent more than the limit"),
+            StageCause::Unsayable(what) => write!(f, "it cannot be said: {what}"),
+        }
+    }
 }
 
 impl fmt::Display for ConnectFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let ConnectFailure::Stage(failure) = self {
+            return failure.fmt(f);
+        }
         f.write_str(match self {
             ConnectFailure::Refused => "refused: nothing listens at the remote endpoint",
             ConnectFailure::TimedOut => "timed out: nothing answered before the deadline",
@@ -288,6 +330,7 @@ impl fmt::Display for ConnectFailure {
             }
             ConnectFailure::AddressNotAvailable => "the local address is not one of the domain's interfaces'",
             ConnectFailure::NoRoom => "a pool is at its limit: raise the limit or close something first",
+            ConnectFailure::Stage(_) => unreachable!("written above"),
         })
     }
 }

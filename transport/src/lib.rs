@@ -26,8 +26,8 @@ pub mod tuple;
 pub mod wheel;
 
 pub use border::{
-    AcceptError, CloseReason, ConnectFailure, Measures, OooRange, RxStored, SessionLayer, Transmitted,
-    Transport, TransportEvent,
+    AcceptError, CloseReason, ConnectFailure, Measures, OooRange, RxStored, SessionLayer, StageCause,
+    StageFailure, Transmitted, Transport, TransportEvent,
 };
 pub use early_data::{EARLY_DATA_MAX, EarlyData};
 pub use flow::{Endpoint, FlowKey, Protocol};

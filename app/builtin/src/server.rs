@@ -123,7 +123,7 @@ impl Listeners {
     pub(crate) fn attached(&mut self, ctx: &mut MainContext<'_>) {
         let app_worker = ctx.app_workers().first().copied();
         for index in 0..self.options.len() {
-            let options = ListenOptions { opaque: OPAQUE_TAG | index as u64, ..self.options[index] };
+            let options = ListenOptions { opaque: OPAQUE_TAG | index as u64, ..self.options[index].clone() };
             let asked = match app_worker {
                 Some(app_worker) => ctx.listen(app_worker, options),
                 None => Err(ListenError::Detached),

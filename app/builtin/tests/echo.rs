@@ -215,7 +215,7 @@ fn connects_that_are_not_taken_are_counted_and_the_list_goes_on() {
     let server = stack.attach(EchoServer::new(vec![on(PEER)]), named("server")).unwrap();
     // Worker 9 does not exist; only the thread that connects knows.
     let nowhere = ConnectOptions { worker: Some(WorkerId(9)), ..to(PEER) };
-    let remotes = vec![nowhere, nowhere, to(PEER)];
+    let remotes = vec![nowhere.clone(), nowhere, to(PEER)];
     let options = EchoClientOptions { remotes, waves: 7, pending_max: 1, ..echo_options(30, 100) };
     let (client, handle) = client(options);
     let client = stack.attach(client, named("client")).unwrap();

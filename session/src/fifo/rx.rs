@@ -43,6 +43,13 @@ impl RxFifo {
         self.ring.len() == 0
     }
 
+    /// Copies the first in-order bytes, as many as fit into `into`; returns how many. They stay.
+    pub fn copy(&self, pool: &ChunkPool, into: &mut [u8]) -> usize {
+        let count = into.len().min(self.len());
+        self.ring.copy(pool, 0, &mut into[..count]);
+        count
+    }
+
     /// Bytes that may be stored from rx offset 0 on when the fifo may hold `capacity`: what the receive window may
     /// offer. Out-of-order data lies inside it, so storing some never shrinks the window (RFC 9293 §3.8.6.2.2).
     #[inline]

@@ -209,7 +209,10 @@ impl Sessions {
             let Some(session) = self.pool.get_mut(id.0) else { continue };
             left -= 1;
             session.waits_for_chunks = false;
-            if session.wants_room && session.is_writable() {
+            if session.app == AppSide::Unannounced {
+                // A stage waits.
+                self.settle(id);
+            } else if session.wants_room && session.is_writable() {
                 session.pending.add(Pending::WRITABLE);
                 self.settle(id);
             }

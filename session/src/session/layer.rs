@@ -1,9 +1,10 @@
 //! What a transport may ask of a worker's sessions while it handles a segment.
 
 use hoststack_transport::border::{AcceptError, OooRange, RxStored, SessionLayer};
-use hoststack_transport::{ConnectionId, FlowKey, Full, ListenerId, SessionId};
+use hoststack_transport::{ConnectionId, EarlyData, FlowKey, Full, ListenerId, SessionId};
 
-use super::{NOT_ESTABLISHING, Sessions};
+use super::{Establishing, NOT_ESTABLISHING, Sessions};
+use crate::establish::Stages;
 use crate::state::TransportSide;
 
 impl SessionLayer for Sessions {
@@ -18,10 +19,21 @@ impl SessionLayer for Sessions {
             return Err(AcceptError::NoListener);
         }
         let (app_worker, opaque, options) = (record.app_worker, record.opaque, record.options);
+        let stages = (!record.stages.is_empty()).then(|| {
+            let deadline = self.now + record.stage_timeout;
+            let stages = Stages::new(&record.stages, EarlyData::NONE);
+            Establishing { ticket: None, session: None, stages, outcome: None, verdict: None, deadline }
+        });
         let id = self
             .new_session(*flow, app_worker, opaque, NOT_ESTABLISHING, TransportSide::Open, options)
             .map_err(|Full| AcceptError::NoRoom)?;
         self.bind(id, connection);
+        if let Some(establishing) = stages
+            && let Some(session) = self.pool.get_mut(id.0)
+        {
+            let slot = self.establishing.insert(Establishing { session: Some(id), ..establishing });
+            session.establishing = slot as u32; // fits: there are no more than sessions
+        }
         Ok(id)
     }
 

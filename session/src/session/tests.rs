@@ -21,6 +21,8 @@ fn sessions(chunks: usize) -> Sessions {
         app_worker: AppWorkerId(KEY),
         opaque: 0,
         options: SessionOptions { rx_capacity: 1000, tx_capacity: 1000, tx_capacity_max: 3000 },
+        stages: StagePlans::NONE,
+        stage_timeout: hoststack_transport::Duration::from_secs(1),
     });
     sessions
 }

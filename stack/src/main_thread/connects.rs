@@ -89,6 +89,7 @@ impl Main {
             local_port: options.local_port,
             owns_tuple: false,
             socket,
+            stages: options.stages.clone(),
             early_data,
         });
         let Ok(key) = inserted else {
@@ -172,8 +173,8 @@ impl Main {
             flow,
             user,
             session.socket.clone(),
-            // All attempts have the same.
-            session.early_data.clone(),
+            // All attempts have the same; what stages write goes before it.
+            if session.stages.is_empty() { session.early_data.clone() } else { EarlyData::NONE },
             u16::try_from(mtu).unwrap_or(u16::MAX),
             session.deadline,
             &mut self.actions,
@@ -259,6 +260,7 @@ impl Main {
                         deadline: session.deadline,
                         options: session.options,
                         early_data: std::mem::take(&mut session.early_data),
+                        stages: std::mem::take(&mut session.stages),
                     };
                     let worker = session.worker;
                     let again =
@@ -295,7 +297,9 @@ impl Main {
     /// The canary's second hand-over of a connection.
     #[cold]
     fn establish_again(&self, first: &Command) -> Option<Command> {
-        let Command::Establish { ticket, seed, deadline, options, early_data } = first else { return None };
+        let Command::Establish { ticket, seed, deadline, options, early_data, stages } = first else {
+            return None;
+        };
         let (connect, half_open, app_worker) = (ticket.connect(), ticket.half_open(), ticket.app_worker());
         let Seed::Tcp(seed) = seed;
         Some(Command::Establish {
@@ -304,6 +308,7 @@ impl Main {
             deadline: *deadline,
             options: *options,
             early_data: early_data.clone(),
+            stages: stages.clone(),
         })
     }
 

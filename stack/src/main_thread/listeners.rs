@@ -81,11 +81,23 @@ impl Main {
         if let Some(record) = self.app_workers.get_mut(app_worker.0) {
             record.listeners.push(listener);
         }
-        let record =
-            ListenerRecord { id: listener, app_worker, opaque: options.opaque, options: options.fifos };
+        let record = ListenerRecord {
+            id: listener,
+            app_worker,
+            opaque: options.opaque,
+            options: options.fifos,
+            stages: options.stages.clone(),
+            stage_timeout: options.stage_timeout,
+        };
         let socket = SocketOptions { rx_window: options.fifos.rx_capacity, ..options.socket };
         let (domain, backlog) = (options.domain, options.backlog);
-        self.broadcast(|| Command::Listen { record, domain, local, backlog, socket: Box::new(socket) });
+        self.broadcast(|| Command::Listen {
+            record: Box::new(record.clone()),
+            domain,
+            local,
+            backlog,
+            socket: Box::new(socket),
+        });
         Ok(listener)
     }
 

@@ -132,8 +132,15 @@ impl Worker {
                             self.requests.push(AppRequest::Reset(id));
                         }
                     }
-                    Some(Announcement::Failed(ticket, failure)) => {
+                    Some(Announcement::Failed(ticket, failure, connection)) => {
+                        self.reset_if_there(connection);
                         self.tell_failure(ticket, failure);
+                        return;
+                    }
+                    Some(Announcement::NotAccepted(flow, failure, connection)) => {
+                        self.reset_if_there(connection);
+                        tracing::debug!(%flow, cause = %failure, "not accepted");
+                        self.call(app_worker, |app, ctx| app.not_accepted(ctx, &flow, failure));
                         return;
                     }
                     None => return,
@@ -327,6 +334,13 @@ impl Worker {
             run.deadline = Instant::FAR;
         }
         worked | (run.cursor < end)
+    }
+
+    /// A session failed before its app was told of it: its transport's connection is of no use.
+    fn reset_if_there(&mut self, connection: Option<hoststack_transport::ConnectionId>) {
+        if let Some(connection) = connection {
+            self.reset_connection(connection);
+        }
     }
 
     fn reset_connection(&mut self, connection: hoststack_transport::ConnectionId) {

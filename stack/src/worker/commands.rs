@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use hoststack_app::context::AppWorkerState;
-use hoststack_session::SessionOptions;
+use hoststack_session::{SessionOptions, StagePlans};
 use hoststack_tcp::EstablishError;
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
@@ -70,7 +70,7 @@ impl Worker {
                         hoststack_tcp::ListenError::Full => hoststack_app::ListenError::NoRoom,
                     });
                 if result.is_ok() {
-                    self.sessions.listeners().add(record);
+                    self.sessions.listeners().add(*record);
                 }
                 self.reports.push(Report::Listening { listener, result });
             }
@@ -86,8 +86,8 @@ impl Worker {
                 }
             }
             Command::SendSyn { half_open, syn } => self.tcp.send_syn(now, &syn, half_open, &mut out!(self)),
-            Command::Establish { ticket, seed, deadline, options, early_data } => {
-                self.establish(ticket, seed, deadline, options, &early_data);
+            Command::Establish { ticket, seed, deadline, options, early_data, stages } => {
+                self.establish(ticket, seed, deadline, options, &early_data, &stages);
             }
             Command::Outcome { ticket, failure, attempt } => {
                 if let Some((half_open, flow)) = attempt {
@@ -141,11 +141,14 @@ impl Worker {
         deadline: Instant,
         options: SessionOptions,
         early_data: &EarlyData,
+        stages: &StagePlans,
     ) {
         let Seed::Tcp(seed) = seed;
         let half_open = seed.half_open;
-        let mut opened = self.sessions.open_outbound(seed.flow, ticket, deadline, options);
+        let mut opened =
+            self.sessions.open_outbound(seed.flow, ticket, deadline, options, stages, early_data);
         if let Ok(session) = opened
+            && stages.is_empty()
             && !self.sessions.queue_early(session, early_data.as_slice())
             && let Some(ticket) = self.sessions.abandon(session)
         {

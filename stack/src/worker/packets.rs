@@ -242,6 +242,12 @@ impl Worker {
                 self.reports.push(Report::FlowGone(flow));
             } else {
                 self.sessions.on_event(&event);
+                if let TransportEvent::Accepted { session } = event
+                    && let Some(deadline) = self.sessions.connect_deadline(session)
+                {
+                    // It has stages to go through.
+                    self.connect_timers.insert(deadline, session);
+                }
             }
         }
     }

@@ -21,6 +21,7 @@ pub enum Event {
     /// The object arrived on its worker.
     Attached,
     Accepted(SessionHandle),
+    NotAccepted(ConnectFailure),
     Connected(ConnectId, u64, Result<SessionHandle, ConnectFailure>),
     Urgent(SessionHandle),
     Readable(SessionHandle),
@@ -310,6 +311,9 @@ impl AppWorker for ProbeWorker {
     }
     fn accepted(&mut self, ctx: &mut Context<'_>, session: SessionHandle) {
         self.told(ctx, Event::Accepted(session));
+    }
+    fn not_accepted(&mut self, ctx: &mut Context<'_>, _flow: &FlowKey, failure: ConnectFailure) {
+        self.told(ctx, Event::NotAccepted(failure));
     }
     fn connected(
         &mut self,

@@ -265,6 +265,7 @@ fn failure_name(failure: ConnectFailure) -> &'static str {
         ConnectFailure::AddressInUse => "address-in-use",
         ConnectFailure::AddressNotAvailable => "address-not-available",
         ConnectFailure::NoRoom => "no-room",
+        ConnectFailure::Stage(_) => "stage",
     }
 }
 

@@ -170,7 +170,7 @@ fn act_on_main(s: &mut State, ctx: &mut MainContext<'_>, callback: Callback, hos
                 let number = s.oracle.apps[app].units.iter().position(|record| record.id == Some(unit));
                 // The id of an app worker is known once its first object was heard of, or attach was answered.
                 let Some(number) = number else { continue };
-                if let Ok(id) = ctx.connect(unit, options) {
+                if let Ok(id) = ctx.connect(unit, options.clone()) {
                     s.connects_in_callbacks += 1;
                     made(s, host, (app, number as u32), id, &options);
                 }
@@ -345,7 +345,7 @@ fn act(
         let action = match (s.dice.below(20), session) {
             (0..=3, _) if s.dice.one_of(temper.connect) && s.connects_in_callbacks < temper.connects_max => {
                 let options = connect_options(s, host, ctx.workers());
-                if let Ok(id) = ctx.connect(options) {
+                if let Ok(id) = ctx.connect(options.clone()) {
                     s.connects_in_callbacks += 1;
                     made(s, host, (at.app, at.unit), id, &options);
                     if s.dice.one_of(temper.cancel) {
@@ -588,6 +588,7 @@ fn outcome_row(failure: Option<ConnectFailure>) -> Row {
         Some(ConnectFailure::AddressInUse) => Row::AddressInUse,
         Some(ConnectFailure::AddressNotAvailable) => Row::AddressNotAvailable,
         Some(ConnectFailure::NoRoom) => Row::NoRoom,
+        Some(ConnectFailure::Stage(_)) => unreachable!("no connect here has stages"),
     }
 }
 

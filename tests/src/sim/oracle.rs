@@ -27,6 +27,7 @@ pub(crate) fn failure_index(failure: ConnectFailure) -> usize {
         ConnectFailure::AddressInUse => 6,
         ConnectFailure::AddressNotAvailable => 7,
         ConnectFailure::NoRoom => 8,
+        ConnectFailure::Stage(_) => unreachable!("no connect here has stages"),
     }
 }
 
@@ -79,7 +80,7 @@ pub(crate) struct App {
 }
 
 /// A connect request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Connect {
     app: usize,
     unit: u32,
@@ -305,13 +306,13 @@ impl Oracle {
         let connect = Connect {
             app,
             unit,
-            options: *options,
+            options: options.clone(),
             made_us: now_us,
             told: false,
             cleaned: false,
             cancelled: false,
         };
-        if self.connects.insert((host, id.as_u64()), connect).is_some() {
+        if self.connects.insert((host, id.as_u64()), connect.clone()).is_some() {
             self.fail(|| format!("connect id {id} was given out twice"));
         }
         let deadline_us = now_us.saturating_add(connect.timeout_us());
@@ -343,7 +344,7 @@ impl Oracle {
             self.fail(|| format!("an outcome of {id}, which nobody asked for"));
             return;
         };
-        let (was, cancelled) = (*connect, connect.cancelled);
+        let (was, cancelled) = (connect.clone(), connect.cancelled);
         connect.told = true;
         self.told[index] += 1;
         if was.told {
@@ -377,7 +378,8 @@ impl Oracle {
         flow: &FlowKey,
         opaque: u64,
     ) {
-        let Some(asked) = self.connects.get(&(host, id.as_u64())).map(|connect| connect.options) else {
+        let Some(asked) = self.connects.get(&(host, id.as_u64())).map(|connect| connect.options.clone())
+        else {
             return;
         };
         let is_as_asked = flow.remote == asked.remote
@@ -401,7 +403,7 @@ impl Oracle {
             self.fail(|| format!("half_open_cleaned of {id}, which nobody asked for"));
             return;
         };
-        let was = *connect;
+        let was = connect.clone();
         connect.cleaned = true;
         if was.cleaned {
             self.fail(|| format!("half_open_cleaned of {id} twice"));
@@ -434,7 +436,7 @@ impl Oracle {
             && deadline_us.saturating_add(slack_us) < now_us
         {
             self.deadlines.pop();
-            let Some(connect) = self.connects.get(&(host, id)).copied() else { continue };
+            let Some(connect) = self.connects.get(&(host, id)).cloned() else { continue };
             if connect.told || connect.cleaned {
                 continue;
             }

@@ -308,7 +308,7 @@ impl World {
                 let s = &mut *hub.lock();
                 (connect_options(s, host as u8, self.hosts[host].workers), s.dice.one_of(10))
             };
-            let Ok(id) = self.hosts[host].stack.handle().connect(unit, options) else { continue };
+            let Ok(id) = self.hosts[host].stack.handle().connect(unit, options.clone()) else { continue };
             made(&mut hub.lock(), host as u8, (index, number), id, &options);
             if cancels {
                 hub.lock().oracle.cancel_asked(host as u8, id);

@@ -37,6 +37,7 @@ impl Outcomes {
             Err(ConnectFailure::AddressInUse) => 6,
             Err(ConnectFailure::AddressNotAvailable) => 7,
             Err(ConnectFailure::NoRoom) => 8,
+            Err(ConnectFailure::Stage(_)) => unreachable!("no connect here has stages"),
         }
     }
 

@@ -11,7 +11,7 @@ pub const GRAPH: &[(&str, &[&str])] = &[
     ("hoststack-wire", &[]),
     ("hoststack-transport", &[]),
     ("hoststack-tcp", &["hoststack-wire", "hoststack-transport"]),
-    ("hoststack-session", &["hoststack-transport"]),
+    ("hoststack-session", &["hoststack-transport", "hoststack-wire"]),
     ("hoststack-net", &["hoststack-wire"]),
     ("hoststack-app", &["hoststack-session", "hoststack-transport"]),
     ("hoststack-builtin", &["hoststack-app", "hoststack-session", "hoststack-transport"]),

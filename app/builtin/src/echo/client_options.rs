@@ -86,7 +86,7 @@ impl EchoClientOptions {
     }
 
     pub(super) fn connect_options(&self, remote: &ConnectOptions, opaque: u64) -> ConnectOptions {
-        ConnectOptions { opaque, timeout: self.timeout.unwrap_or(remote.timeout), ..*remote }
+        ConnectOptions { opaque, timeout: self.timeout.unwrap_or(remote.timeout), ..remote.clone() }
     }
 }
 

@@ -44,6 +44,8 @@ pub struct EchoClientTotals {
     pub address_not_available: u64,
     /// A pool was at its limit.
     pub no_room: u64,
+    /// Of these, in an establishment stage.
+    pub stage_failed: u64,
     /// Connects that the stack did not take (a bad option, for example), so that no outcome followed.
     pub not_issued: u64,
     /// Bytes queued for sending.
@@ -98,8 +100,11 @@ impl EchoClientStats {
         }
         self.main.issuer.add_to(&mut totals);
         totals.half_opens_cleaned = self.main.half_opens_cleaned.value();
-        totals.failed =
-            totals.address_in_use + totals.address_not_available + totals.no_room + totals.not_issued;
+        totals.failed = totals.address_in_use
+            + totals.address_not_available
+            + totals.no_room
+            + totals.stage_failed
+            + totals.not_issued;
         totals
     }
 
@@ -156,6 +161,7 @@ pub(crate) struct ClientCell {
     address_in_use: Counter,
     address_not_available: Counter,
     no_room: Counter,
+    stage_failed: Counter,
     pub(crate) bytes_sent: Counter,
     pub(crate) bytes_echoed: Counter,
     pub(crate) bytes_mismatched: Counter,
@@ -179,6 +185,7 @@ impl ClientCell {
             ConnectFailure::AddressInUse => &self.address_in_use,
             ConnectFailure::AddressNotAvailable => &self.address_not_available,
             ConnectFailure::NoRoom => &self.no_room,
+            ConnectFailure::Stage(_) => &self.stage_failed,
         };
         counter.add(1);
     }
@@ -194,6 +201,7 @@ impl ClientCell {
         totals.address_in_use += self.address_in_use.value();
         totals.address_not_available += self.address_not_available.value();
         totals.no_room += self.no_room.value();
+        totals.stage_failed += self.stage_failed.value();
         totals.bytes_sent += self.bytes_sent.value();
         totals.bytes_echoed += self.bytes_echoed.value();
         totals.bytes_mismatched += self.bytes_mismatched.value();

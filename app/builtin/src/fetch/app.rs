@@ -210,7 +210,7 @@ impl Shared {
         {
             return Err(FetchError::SameFile(path.clone()));
         }
-        Ok(ConnectOptions { opaque: u64::from(index), ..request.remote })
+        Ok(ConnectOptions { opaque: u64::from(index), ..request.remote.clone() })
     }
 }
 

@@ -107,6 +107,7 @@ impl FetchError {
                 ConnectFailure::AddressInUse => "address_in_use",
                 ConnectFailure::AddressNotAvailable => "address_not_available",
                 ConnectFailure::NoRoom => "no_room",
+                ConnectFailure::Stage(_) => "stage",
             },
             FetchError::Status { status: 300..400, .. } => "redirect",
             FetchError::Status { .. } => "status",

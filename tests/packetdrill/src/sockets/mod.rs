@@ -721,5 +721,6 @@ fn errno_of(failure: ConnectFailure) -> i32 {
         ConnectFailure::Cancelled | ConnectFailure::Detached => libc::ECONNABORTED,
         ConnectFailure::AddressInUse | ConnectFailure::AddressNotAvailable => libc::EADDRNOTAVAIL,
         ConnectFailure::NoRoom => libc::ENOBUFS,
+        ConnectFailure::Stage(_) => libc::EPROTO,
     }
 }
