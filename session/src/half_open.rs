@@ -124,6 +124,7 @@ impl HalfOpenCounters {
                 ConnectFailure::AddressInUse
                 | ConnectFailure::AddressNotAvailable
                 | ConnectFailure::NoRoom
+                | ConnectFailure::System(_)
                 | ConnectFailure::Stage(_),
             ) => &mut self.failed,
         } += 1;

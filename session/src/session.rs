@@ -779,7 +779,10 @@ fn has_worthwhile_room(session: &Session) -> bool {
 
 fn failure_of(reason: CloseReason) -> ConnectFailure {
     match reason {
-        CloseReason::PeerReset | CloseReason::Finished => ConnectFailure::Refused,
+        // The last two are ends of what stages left behind, which is never before the announcement.
+        CloseReason::PeerReset | CloseReason::Finished | CloseReason::Truncated | CloseReason::Corrupt => {
+            ConnectFailure::Refused
+        }
         CloseReason::LocalReset => ConnectFailure::Cancelled,
         CloseReason::TimedOut => ConnectFailure::TimedOut,
         CloseReason::Unreachable => ConnectFailure::Unreachable,

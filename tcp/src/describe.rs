@@ -2,10 +2,12 @@
 
 use core::fmt;
 
-use hoststack_transport::{ConnectFailure, ConnectionId, Duration, FlowKey, HalfOpenId, Instant, SessionId};
+use hoststack_transport::{
+    ConnectFailure, ConnectionId, Duration, FlowKey, HalfOpenId, HalfOpenUser, Instant, SessionId,
+};
 use hoststack_wire::SeqNum;
 
-use crate::seed::{HalfOpenUser, IcmpError};
+use crate::seed::IcmpError;
 use crate::state::State;
 
 /// What an engine holds now. All are zero when nothing is open and TIME-WAIT has passed (listeners apart).

@@ -10,7 +10,8 @@ use alloc::vec::Vec;
 
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
-    ConnectFailure, EarlyData, FlowKey, Full, HalfOpenId, Instant, Key, Pool, SocketOptions, TimerWheel,
+    ConnectFailure, EarlyData, FlowKey, Full, HalfOpenId, HalfOpenUser, Instant, Key, Pool, SocketOptions,
+    TimerWheel,
 };
 use hoststack_wire::{FastOpenCookie, Flags, SeqNum};
 
@@ -21,7 +22,7 @@ use crate::fast_open::{Attempt, CookieCache};
 use crate::isn::{Secrets, echoed_round_trip_us, timestamp_clock};
 use crate::output::{ip_fields, local_mss};
 use crate::seed::{
-    ConnectionSeed, HalfOpenError, HalfOpenSegment, HalfOpenUser, IcmpError, SeedState, SeedTimestamps, Syn,
+    ConnectionSeed, HalfOpenError, HalfOpenSegment, IcmpError, SeedState, SeedTimestamps, Syn,
 };
 use crate::state::{State, StateEvent};
 

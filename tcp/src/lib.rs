@@ -59,5 +59,5 @@ pub use drop_reason::{DropCounters, DropReason};
 pub use engine::{Disposition, Engine, EstablishError, FlowTaken, ListenError, Output};
 pub use half_opens::{HalfOpenAction, HalfOpens};
 pub use isn::Secrets;
-pub use seed::{ConnectionSeed, HalfOpenError, HalfOpenSegment, HalfOpenUser, IcmpError, SeedState, Syn};
+pub use seed::{ConnectionSeed, HalfOpenError, HalfOpenSegment, IcmpError, SeedState, Syn};
 pub use state::{State, StateEvent};

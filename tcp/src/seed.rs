@@ -2,19 +2,10 @@
 
 use alloc::boxed::Box;
 
-use hoststack_transport::{AppWorkerId, EarlyData, FlowKey, HalfOpenId, Instant, Key, SocketOptions};
+use hoststack_transport::{EarlyData, FlowKey, HalfOpenId, HalfOpenUser, Instant, SocketOptions};
 use hoststack_wire::{
     FastOpenCookie, Flags, IpFields, OptionProfile, Options, SegmentHeader, SeqNum, Timestamps,
 };
-
-/// Whose active open it is: copied into all that is said about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HalfOpenUser {
-    /// The app worker.
-    pub app_worker: AppWorkerId,
-    /// The half-open session in that app worker's pool on main.
-    pub half_open: Key,
-}
 
 /// A SYN that a worker is to send for main: what its header is made of, in half of a header's size, for every connect
 /// sends one through a channel.

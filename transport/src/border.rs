@@ -12,8 +12,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::flow::FlowKey;
-use crate::handle::{ConnectionId, ListenerId, SessionId};
+use crate::handle::{AppWorkerId, ConnectionId, ListenerId, SessionId};
 use crate::options::{ConnectionStats, SocketOption};
+use crate::pool::Key;
 use crate::time::Instant;
 
 /// What a transport may ask of the session layer, on the worker that owns the session. None of these calls back.
@@ -160,6 +161,15 @@ pub trait Measures {
     fn stats(&self, connection: ConnectionId) -> Option<ConnectionStats>;
 }
 
+/// Whose a half-open transport connection is: what its transport says of it names the half-open session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalfOpenUser {
+    /// The app worker whose pool it is in.
+    pub app_worker: AppWorkerId,
+    /// The half-open session in that pool.
+    pub half_open: Key,
+}
+
 /// Whether [`Transport::transmit`] wants to be called again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -232,6 +242,11 @@ pub enum CloseReason {
     Unreachable,
     /// It was refused for want of room (session pool, fifo memory).
     NoRoom,
+    /// The peer closed the transport in the middle of the stream: TLS without a `close_notify` (RFC 8446 §6.1). What was
+    /// received may be cut.
+    Truncated,
+    /// What the peer sent cannot be decrypted or breaks the rules of what runs over the transport (TLS).
+    Corrupt,
 }
 
 impl CloseReason {
@@ -250,6 +265,8 @@ impl fmt::Display for CloseReason {
             CloseReason::TimedOut => "timed out",
             CloseReason::Unreachable => "unreachable",
             CloseReason::NoRoom => "no room",
+            CloseReason::Truncated => "cut short: the peer closed without ending its stream",
+            CloseReason::Corrupt => "what the peer sent could not be decrypted",
         })
     }
 }
@@ -273,6 +290,8 @@ pub enum ConnectFailure {
     AddressNotAvailable,
     /// A pool or table was at its limit.
     NoRoom,
+    /// The host's kernel would not: its error number.
+    System(i32),
     /// The transport was open, but what had to happen before the app is told did not.
     Stage(StageFailure),
 }
@@ -299,6 +318,30 @@ pub enum StageCause {
     TooLong,
     /// What the stage should say cannot be said; the text says why.
     Unsayable(&'static str),
+    /// The peer is not who it should be, or cannot prove it; the text says what is wrong with its certificate.
+    Untrusted(&'static str),
+    /// The peer ended it, and said why (a TLS alert, by its name in RFC 8446 §6).
+    Refused(&'static str),
+    /// The two ends have nothing in common; the text says what (TLS: versions, cipher suites, ALPN).
+    NothingInCommon(&'static str),
+}
+
+impl ConnectFailure {
+    /// A stable name in snake case, for scripts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ConnectFailure::Refused => "refused",
+            ConnectFailure::TimedOut => "timed_out",
+            ConnectFailure::Unreachable => "unreachable",
+            ConnectFailure::Cancelled => "cancelled",
+            ConnectFailure::Detached => "detached",
+            ConnectFailure::AddressInUse => "address_in_use",
+            ConnectFailure::AddressNotAvailable => "address_not_available",
+            ConnectFailure::NoRoom => "no_room",
+            ConnectFailure::System(_) => "system",
+            ConnectFailure::Stage(_) => "stage",
+        }
+    }
 }
 
 impl fmt::Display for StageFailure {
@@ -310,14 +353,19 @@ impl fmt::Display for StageFailure {
             StageCause::Malformed(what) => write!(f, "the peer sent something else: {what}"),
             StageCause::TooLong => f.write_str("the peer sent more than the limit"),
             StageCause::Unsayable(what) => write!(f, "it cannot be said: {what}"),
+            StageCause::Untrusted(what) => write!(f, "the peer is not trusted: {what}"),
+            StageCause::Refused(what) => write!(f, "the peer refused: {what}"),
+            StageCause::NothingInCommon(what) => write!(f, "the peer and this end agree on no {what}"),
         }
     }
 }
 
 impl fmt::Display for ConnectFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let ConnectFailure::Stage(failure) = self {
-            return failure.fmt(f);
+        match self {
+            ConnectFailure::Stage(failure) => return failure.fmt(f),
+            ConnectFailure::System(errno) => return write!(f, "the host's kernel refused: error {errno}"),
+            _ => {}
         }
         f.write_str(match self {
             ConnectFailure::Refused => "refused: nothing listens at the remote endpoint",
@@ -330,7 +378,7 @@ impl fmt::Display for ConnectFailure {
             }
             ConnectFailure::AddressNotAvailable => "the local address is not one of the domain's interfaces'",
             ConnectFailure::NoRoom => "a pool is at its limit: raise the limit or close something first",
-            ConnectFailure::Stage(_) => unreachable!("written above"),
+            ConnectFailure::Stage(_) | ConnectFailure::System(_) => unreachable!("written above"),
         })
     }
 }

@@ -15,6 +15,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// No address and no port: of a flow over a transport that has none.
+    pub const UNSPECIFIED: Endpoint =
+        Endpoint { addr: IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), port: 0 };
+
     /// The endpoint `addr`, `port`.
     pub const fn new(addr: IpAddr, port: u16) -> Endpoint {
         Endpoint { addr, port }
@@ -42,12 +46,30 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// A transport protocol, by its IANA number.
+/// Which transport carries a flow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Protocol {
-    /// RFC 9293.
+    /// This stack's TCP (RFC 9293), by its IANA number.
     Tcp = 6,
+    /// A TCP socket of the host.
+    KernelTcp = 0x80,
+    /// A Unix stream socket of the host; its flow's addresses are unspecified.
+    KernelUnix,
+    /// Another app of this stack, fifo to fifo; its flow's addresses are unspecified.
+    Local,
+}
+
+impl Protocol {
+    /// The scheme of its addresses.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::KernelTcp => "kernel+tcp",
+            Protocol::KernelUnix => "kernel+unix",
+            Protocol::Local => "local",
+        }
+    }
 }
 
 /// What identifies a flow inside a stack. A flow has one worker for life.
@@ -65,7 +87,11 @@ pub struct FlowKey {
 
 impl fmt::Display for FlowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}->{}", self.domain, self.local, self.remote)
+        match self.protocol {
+            Protocol::Tcp => write!(f, "{} {}->{}", self.domain, self.local, self.remote),
+            Protocol::KernelTcp => write!(f, "kernel+tcp {}->{}", self.local, self.remote),
+            Protocol::KernelUnix | Protocol::Local => f.write_str(self.protocol.name()),
+        }
     }
 }
 

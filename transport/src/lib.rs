@@ -1,7 +1,7 @@
 //! The border between the session layer and its transports.
 //!
 //! Read in this order: [`border`] (two traits and one enum: the whole contract), [`handle`] (names of things and
-//! what makes a stale name find nothing), [`options`], [`early_data`], [`ticket`] (who may tell the outcome of a connect), then the tools that
+//! what makes a stale name find nothing), [`address`], [`options`], [`early_data`], [`ticket`] (who may tell the outcome of a connect), then the tools that
 //! both sides share: [`pool`], [`table`], [`time`], [`wheel`], [`mod@tuple`], [`rng`].
 //!
 //! This crate knows no protocol, reads no clock and owns no thread.
@@ -11,6 +11,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod address;
 pub mod border;
 pub mod canary;
 pub mod early_data;
@@ -25,9 +26,10 @@ pub mod time;
 pub mod tuple;
 pub mod wheel;
 
+pub use address::{Address, AddressError, Uri};
 pub use border::{
-    AcceptError, CloseReason, ConnectFailure, Measures, OooRange, RxStored, SessionLayer, StageCause,
-    StageFailure, Transmitted, Transport, TransportEvent,
+    AcceptError, CloseReason, ConnectFailure, HalfOpenUser, Measures, OooRange, RxStored, SessionLayer,
+    StageCause, StageFailure, Transmitted, Transport, TransportEvent,
 };
 pub use early_data::{EARLY_DATA_MAX, EarlyData};
 pub use flow::{Endpoint, FlowKey, Protocol};

@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use hoststack_app::{CancelError, ConnectOptions};
 use hoststack_net::{InterfaceId, NeighborState};
 use hoststack_session::{HalfOpenSession, HalfOpenState};
-use hoststack_tcp::{HalfOpenAction, HalfOpenUser};
+use hoststack_tcp::HalfOpenAction;
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
-    AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, EarlyData, Endpoint, FlowKey, HalfOpenId, Instant,
-    Key, Protocol, SocketOptions, WorkerId,
+    AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, EarlyData, Endpoint, FlowKey, HalfOpenId,
+    HalfOpenUser, Instant, Key, Protocol, SocketOptions, WorkerId,
 };
 
 use super::{MAIN_ORIGIN, Main, worker_of};

@@ -22,8 +22,8 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use hoststack_transport::{
     Algorithm, AppWorkerId, ConnectFailure, ConnectionId, DomainId, Duration, EarlyData, Endpoint, FlowKey,
-    HalfOpenId, Instant, Key, ListenerId, Protocol, Rng, SessionId, SessionLayer as _, SocketOption,
-    SocketOptions, Transmitted, Transport, TransportEvent,
+    HalfOpenId, HalfOpenUser, Instant, Key, ListenerId, Protocol, Rng, SessionId, SessionLayer as _,
+    SocketOption, SocketOptions, Transmitted, Transport, TransportEvent,
 };
 use hoststack_wire::{
     Flags, FlowHasher, IpFields, NotedSegment, Options, Segment, SegmentHeader, SeqNum, Timestamps,
@@ -40,7 +40,7 @@ use crate::drop_reason::DropReason;
 use crate::engine::{Disposition, Engine, Output};
 use crate::half_opens::{HalfOpenAction, HalfOpens};
 use crate::isn::Secrets;
-use crate::seed::{HalfOpenError, HalfOpenUser, IcmpError};
+use crate::seed::{HalfOpenError, IcmpError};
 use crate::state::State;
 use fixture::Setup;
 

@@ -112,7 +112,7 @@ impl End {
     }
 
     fn connect(&mut self, now: Instant, options: SocketOptions) {
-        let user = hoststack::tcp::HalfOpenUser { app_worker: AppWorkerId(key(0)), half_open: key(0) };
+        let user = hoststack_transport::HalfOpenUser { app_worker: AppWorkerId(key(0)), half_open: key(0) };
         let deadline = now + Duration::from_secs(3600);
         self.half_opens
             .open(now, self.flow, user, options, EarlyData::NONE, MTU, deadline, &mut self.actions)

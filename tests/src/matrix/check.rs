@@ -265,6 +265,7 @@ fn failure_name(failure: ConnectFailure) -> &'static str {
         ConnectFailure::AddressInUse => "address-in-use",
         ConnectFailure::AddressNotAvailable => "address-not-available",
         ConnectFailure::NoRoom => "no-room",
+        ConnectFailure::System(_) => "system",
         ConnectFailure::Stage(_) => "stage",
     }
 }
@@ -277,6 +278,8 @@ fn reason_name(reason: CloseReason) -> &'static str {
         CloseReason::TimedOut => "timed-out",
         CloseReason::Unreachable => "unreachable",
         CloseReason::NoRoom => "no-room",
+        CloseReason::Truncated => "truncated",
+        CloseReason::Corrupt => "corrupt",
     }
 }
 

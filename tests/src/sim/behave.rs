@@ -588,7 +588,9 @@ fn outcome_row(failure: Option<ConnectFailure>) -> Row {
         Some(ConnectFailure::AddressInUse) => Row::AddressInUse,
         Some(ConnectFailure::AddressNotAvailable) => Row::AddressNotAvailable,
         Some(ConnectFailure::NoRoom) => Row::NoRoom,
-        Some(ConnectFailure::Stage(_)) => unreachable!("no connect here has stages"),
+        Some(ConnectFailure::Stage(_) | ConnectFailure::System(_)) => {
+            unreachable!("no connect here has stages or goes to the host's kernel")
+        }
     }
 }
 
@@ -601,5 +603,6 @@ fn close_row(reason: CloseReason) -> Row {
         CloseReason::TimedOut => Row::EndTimedOut,
         CloseReason::Unreachable => Row::EndUnreachable,
         CloseReason::NoRoom => Row::EndNoRoom,
+        CloseReason::Truncated | CloseReason::Corrupt => unreachable!("no TLS here"),
     }
 }

@@ -27,7 +27,9 @@ pub(crate) fn failure_index(failure: ConnectFailure) -> usize {
         ConnectFailure::AddressInUse => 6,
         ConnectFailure::AddressNotAvailable => 7,
         ConnectFailure::NoRoom => 8,
-        ConnectFailure::Stage(_) => unreachable!("no connect here has stages"),
+        ConnectFailure::Stage(_) | ConnectFailure::System(_) => {
+            unreachable!("no connect here has stages or goes to the host's kernel")
+        }
     }
 }
 

@@ -37,7 +37,9 @@ impl Outcomes {
             Err(ConnectFailure::AddressInUse) => 6,
             Err(ConnectFailure::AddressNotAvailable) => 7,
             Err(ConnectFailure::NoRoom) => 8,
-            Err(ConnectFailure::Stage(_)) => unreachable!("no connect here has stages"),
+            Err(ConnectFailure::Stage(_) | ConnectFailure::System(_)) => {
+                unreachable!("no connect here has stages or goes to the host's kernel")
+            }
         }
     }
 

@@ -46,6 +46,8 @@ pub struct EchoClientTotals {
     pub no_room: u64,
     /// Of these, in an establishment stage.
     pub stage_failed: u64,
+    /// Connects that the host's kernel refused.
+    pub system_failed: u64,
     /// Connects that the stack did not take (a bad option, for example), so that no outcome followed.
     pub not_issued: u64,
     /// Bytes queued for sending.
@@ -104,6 +106,7 @@ impl EchoClientStats {
             + totals.address_not_available
             + totals.no_room
             + totals.stage_failed
+            + totals.system_failed
             + totals.not_issued;
         totals
     }
@@ -162,6 +165,7 @@ pub(crate) struct ClientCell {
     address_not_available: Counter,
     no_room: Counter,
     stage_failed: Counter,
+    system_failed: Counter,
     pub(crate) bytes_sent: Counter,
     pub(crate) bytes_echoed: Counter,
     pub(crate) bytes_mismatched: Counter,
@@ -185,6 +189,7 @@ impl ClientCell {
             ConnectFailure::AddressInUse => &self.address_in_use,
             ConnectFailure::AddressNotAvailable => &self.address_not_available,
             ConnectFailure::NoRoom => &self.no_room,
+            ConnectFailure::System(_) => &self.system_failed,
             ConnectFailure::Stage(_) => &self.stage_failed,
         };
         counter.add(1);
@@ -202,6 +207,7 @@ impl ClientCell {
         totals.address_not_available += self.address_not_available.value();
         totals.no_room += self.no_room.value();
         totals.stage_failed += self.stage_failed.value();
+        totals.system_failed += self.system_failed.value();
         totals.bytes_sent += self.bytes_sent.value();
         totals.bytes_echoed += self.bytes_echoed.value();
         totals.bytes_mismatched += self.bytes_mismatched.value();

@@ -721,6 +721,7 @@ fn errno_of(failure: ConnectFailure) -> i32 {
         ConnectFailure::Cancelled | ConnectFailure::Detached => libc::ECONNABORTED,
         ConnectFailure::AddressInUse | ConnectFailure::AddressNotAvailable => libc::EADDRNOTAVAIL,
         ConnectFailure::NoRoom => libc::ENOBUFS,
+        ConnectFailure::System(errno) => errno,
         ConnectFailure::Stage(_) => libc::EPROTO,
     }
 }

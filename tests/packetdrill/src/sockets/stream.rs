@@ -115,6 +115,7 @@ impl Stream {
             CloseReason::Unreachable => libc::EHOSTUNREACH,
             CloseReason::NoRoom => libc::ENOBUFS,
             CloseReason::PeerReset | CloseReason::LocalReset | CloseReason::Finished => libc::ECONNRESET,
+            CloseReason::Truncated | CloseReason::Corrupt => libc::EPROTO,
         });
     }
 

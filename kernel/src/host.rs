@@ -1,0 +1,156 @@
+//! What the transport needs of the host: sockets and a way to wait for them.
+//!
+//! The host's own are [`Socket::Fd`] and [`Poller::Epoll`]. A test puts a model in their place, or one that passes calls on
+//! and meddles with them: a connect that completes at once or later, a short write, an event that means nothing.
+
+use core::fmt;
+use std::os::fd::OwnedFd;
+
+use hoststack_transport::{Address, Endpoint, SocketOptions};
+pub use rustix::io::Errno;
+
+/// Where sockets come from. One value serves all threads of a stack.
+pub trait Host: fmt::Debug + Send + Sync {
+    /// A non-blocking stream socket for addresses like this one. `socket` is what of the options the host can do (no Nagle
+    /// algorithm, keep-alive, user timeout, buffer sizes, TTL, DSCP, maximum segment size, congestion control).
+    ///
+    /// # Errors
+    /// The host's.
+    fn socket(&self, like: &Address, options: &SocketOptions) -> Result<Socket, Errno>;
+
+    /// A poller, for one thread.
+    ///
+    /// # Errors
+    /// The host's.
+    fn poller(&self) -> Result<Poller, Errno>;
+}
+
+/// A non-blocking stream socket. Dropping it closes it.
+#[derive(Debug)]
+pub enum Socket {
+    /// One of the host.
+    Fd(OwnedFd),
+    /// A test's.
+    Model(Box<dyn ModelSocket>),
+}
+
+/// What a test puts in the place of a socket. The errors are those of the system call.
+pub trait ModelSocket: fmt::Debug + Send {
+    /// `connect`: `Ok` = it is up, `INPROGRESS` = later, `ALREADY` = still under way.
+    ///
+    /// # Errors
+    /// The host's.
+    fn connect(&self, to: &Address) -> Result<(), Errno>;
+    /// `bind`; to an IP endpoint with port 0: any port. A listener's TCP sockets share the port (`SO_REUSEPORT`) if `shared`.
+    ///
+    /// # Errors
+    /// The host's.
+    fn bind(&self, to: &Address, shared: bool) -> Result<(), Errno>;
+    /// `listen`.
+    ///
+    /// # Errors
+    /// The host's.
+    fn listen(&self, backlog: u32) -> Result<(), Errno>;
+    /// `accept`, the new one non-blocking; with the peer's endpoint, unspecified for a Unix socket.
+    ///
+    /// # Errors
+    /// The host's.
+    fn accept(&self) -> Result<(Socket, Endpoint), Errno>;
+    /// A second handle of the same socket (`dup`).
+    ///
+    /// # Errors
+    /// The host's.
+    fn try_clone(&self) -> Result<Socket, Errno>;
+    /// `getsockname`; unspecified for a Unix socket.
+    ///
+    /// # Errors
+    /// The host's.
+    fn local(&self) -> Result<Endpoint, Errno>;
+    /// Whether `getpeername` knows a peer.
+    fn is_connected(&self) -> bool;
+    /// `SO_ERROR`: taken, so that it is told once.
+    fn take_error(&self) -> Option<Errno>;
+    /// `recv`; 0 = the peer has closed its direction.
+    ///
+    /// # Errors
+    /// The host's.
+    fn read(&self, into: &mut [u8]) -> Result<usize, Errno>;
+    /// `send` without a signal.
+    ///
+    /// # Errors
+    /// The host's.
+    fn write(&self, bytes: &[u8]) -> Result<usize, Errno>;
+    /// `shutdown` of our direction.
+    ///
+    /// # Errors
+    /// The host's.
+    fn finish(&self) -> Result<(), Errno>;
+    /// Has the close reset the connection (`SO_LINGER` of zero).
+    ///
+    /// # Errors
+    /// The host's.
+    fn reset_on_close(&self) -> Result<(), Errno>;
+    /// Changes what the host can change of the options while the connection is up.
+    fn set_option(&self, option: hoststack_transport::SocketOption);
+    /// Of one that passes calls on: the socket that the host polls.
+    fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// For what a socket is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// A connect: told once that it is over (or that something is odd), then not watched until armed again.
+    Connect,
+    /// A connection: told whenever it becomes readable or writable or ends (edge-triggered).
+    Stream,
+    /// A listener: told as long as connections wait; of several pollers that watch it one is woken.
+    Accept,
+}
+
+/// What a poller tells of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// What the socket was added with.
+    pub token: u64,
+    /// Something can be read, the end included.
+    pub readable: bool,
+    /// Something can be written.
+    pub writable: bool,
+    /// The peer closed its direction (`EPOLLRDHUP`).
+    pub peer_closed: bool,
+    /// Both directions are closed (`EPOLLHUP`).
+    pub hang_up: bool,
+    /// An error waits (`EPOLLERR`).
+    pub error: bool,
+}
+
+/// Waits for sockets.
+#[derive(Debug)]
+pub enum Poller {
+    /// The host's.
+    Epoll(OwnedFd),
+    /// A test's.
+    Model(Box<dyn ModelPoller>),
+}
+
+/// What a test puts in the place of a poller.
+pub trait ModelPoller: fmt::Debug + Send {
+    /// Watches `socket`; closing the socket ends that.
+    ///
+    /// # Errors
+    /// The host's.
+    fn add(&self, socket: &Socket, token: u64, interest: Interest) -> Result<(), Errno>;
+    /// Watches one again that was added with [`Interest::Connect`].
+    ///
+    /// # Errors
+    /// The host's.
+    fn again(&self, socket: &Socket, token: u64) -> Result<(), Errno>;
+    /// Appends what is ready now, at most `max`; never waits.
+    fn poll(&self, max: usize, ready: &mut Vec<Readiness>);
+    /// What the thread sleeps on.
+    fn wait_fd(&self) -> Option<std::os::fd::RawFd> {
+        None
+    }
+}
