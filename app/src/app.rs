@@ -31,7 +31,7 @@
 use std::any::Any;
 
 use hoststack_transport::{
-    AppWorkerId, CloseReason, ConnectFailure, ConnectId, Endpoint, FlowKey, ListenerId, SessionHandle,
+    Address, AppWorkerId, CloseReason, ConnectFailure, ConnectId, FlowKey, ListenerId, SessionHandle,
     WorkerId,
 };
 
@@ -53,7 +53,7 @@ pub trait Application: Send {
         &mut self,
         _ctx: &mut MainContext<'_>,
         _opaque: u64,
-        _result: Result<(ListenerId, Endpoint), ListenError>,
+        _result: Result<(ListenerId, Address), ListenError>,
     ) {
     }
 

@@ -241,8 +241,9 @@ impl<'a> Context<'a> {
     /// [`SessionError::NotFound`], also when the transport has closed the connection already.
     pub fn stats(&self, session: SessionHandle) -> Result<ConnectionStats, SessionError> {
         let id = self.own(session).ok_or(SessionError::NotFound)?;
-        let connection = self.sessions.get(id).and_then(|session| session.connection());
-        connection.and_then(|connection| self.measures.stats(connection)).ok_or(SessionError::NotFound)
+        let session = self.sessions.get(id).ok_or(SessionError::NotFound)?;
+        let connection = session.connection().ok_or(SessionError::NotFound)?;
+        self.measures.stats(session.flow().protocol, connection).ok_or(SessionError::NotFound)
     }
 
     /// The flow of a session.

@@ -35,6 +35,8 @@ errors! {
         BadEarlyData => "the early data is longer than 16 KiB or than the tx fifo: give less and write the rest when connected",
         /// A deadline that has passed.
         BadDeadline => "the connect timeout is zero: give a positive duration",
+        /// No round of attempts.
+        BadRounds => "the number of rounds is 0: nothing would be tried; give at least 1",
         /// No such routing domain.
         NoDomain => "no interface is in that routing domain: add one to the builder",
         /// No such worker.
@@ -75,6 +77,14 @@ errors! {
         BadBacklog => "the backlog is 0: nothing could ever be accepted; give at least 1",
         /// No such routing domain.
         NoDomain => "no interface is in that routing domain: add one to the builder",
+        /// A worker was chosen that there is not, or for this stack's TCP.
+        BadWorker => "there is no worker of that number, or the listener is for this stack's TCP, whose flows choose theirs: leave it out",
+        /// The host does not allow it.
+        Denied => "the host does not allow that port or path: choose another (above 1023) or run with more rights",
+        /// There is a file that is no socket where the Unix socket should be.
+        NotASocket => "the path of the Unix socket is taken by a file that is no socket: choose another path or remove it",
+        /// The host's kernel refused for another reason, which is logged.
+        Host => "the host's kernel refused: the log says with which error",
         /// The listener pool is at its limit.
         NoRoom => "too many listeners: unlisten one or raise listeners_max",
         /// No such listener.

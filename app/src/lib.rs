@@ -22,9 +22,10 @@ pub use hoststack_session::{
     Answer, HalfOpenCounters, SessionOptions, Stage, StageIo, StagePlan, StagePlans, Want,
 };
 pub use hoststack_transport::{
-    Algorithm, AppId, AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectionStats, DomainId,
-    Duration, EARLY_DATA_MAX, EcnMode, Endpoint, FlowKey, Instant, Keepalive, ListenerId, SessionHandle,
-    SocketOption, SocketOptions, StageCause, StageFailure, WorkerId,
+    Address, AddressError, Algorithm, AppId, AppWorkerId, CloseReason, ConnectFailure, ConnectId,
+    ConnectionStats, DomainId, Duration, EARLY_DATA_MAX, EcnMode, Endpoint, FlowKey, Instant, Keepalive,
+    ListenerId, Protocol, SessionHandle, SocketOption, SocketOptions, StageCause, StageFailure, Uri,
+    WorkerId,
 };
 pub use options::{AttachOptions, ConnectOptions, DetachPolicy, ListenOptions};
 pub use report::{DetachReport, WorkerDetachReport};

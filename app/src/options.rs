@@ -3,16 +3,28 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use hoststack_session::{SessionOptions, StagePlans};
-use hoststack_transport::{DomainId, Duration, EARLY_DATA_MAX, EarlyData, Endpoint, SocketOptions, WorkerId};
+use hoststack_transport::{
+    Address, DomainId, Duration, EARLY_DATA_MAX, EarlyData, Endpoint, SocketOptions, WorkerId,
+};
 
 use crate::error::{AttachError, ConnectError, ListenError};
 
 /// How to connect. `ConnectOptions::to(endpoint)` and change what differs.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// Where to.
-    pub remote: Endpoint,
-    /// The routing domain to connect in.
+    /// Where to, and over which transport.
+    pub remote: Address,
+    /// Where to if an attempt at `remote` fails, one after the other. The app hears of one outcome: the first success, or
+    /// the last failure.
+    pub alternatives: Vec<Address>,
+    /// How often the whole list, `remote` and the alternatives, is tried, 1 to 255. Default 1.
+    pub rounds: u8,
+    /// How long one attempt may take, transport and stages. Default `None`: all the time that is left, so that what does
+    /// not answer is the last that was tried.
+    pub attempt_timeout: Option<Duration>,
+    /// Before the list is tried again. Default 1 s: whoever refused is not asked in a tight loop.
+    pub retry_delay: Duration,
+    /// The routing domain to connect in. Sockets of the host know none.
     pub domain: DomainId,
     /// Local address; `None` = by the route's interface (RFC 9293 §3.9.1.1, MUST-43).
     pub local_addr: Option<IpAddr>,
@@ -36,14 +48,20 @@ pub struct ConnectOptions {
 
 /// The default of [`ConnectOptions::timeout`].
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The default of [`ConnectOptions::retry_delay`].
+pub const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The largest fifo: the largest window that RFC 7323 can express.
 pub const FIFO_MAX: u32 = 1 << 30;
 
 impl ConnectOptions {
     /// A connect to `remote` in domain 0, with defaults.
-    pub fn to(remote: impl Into<Endpoint>) -> ConnectOptions {
+    pub fn to(remote: impl Into<Address>) -> ConnectOptions {
         ConnectOptions {
             remote: remote.into(),
+            alternatives: Vec::new(),
+            rounds: 1,
+            attempt_timeout: None,
+            retry_delay: RETRY_DELAY,
             domain: DomainId(0),
             local_addr: None,
             local_port: 0,
@@ -61,19 +79,25 @@ impl ConnectOptions {
     /// # Errors
     /// The first thing wrong.
     pub fn validate(&self) -> Result<(), ConnectError> {
-        // RFC 9293 §3.9.1.1 (MUST-46). A network's own broadcast address is known to main only.
-        let is_broadcast = self.remote.addr == IpAddr::V4(Ipv4Addr::BROADCAST);
-        let is_group = is_broadcast || self.remote.addr.is_multicast();
-        if self.remote.port == 0 || self.remote.addr.is_unspecified() || is_group {
-            return Err(ConnectError::BadEndpoint);
+        for remote in self.remotes() {
+            let Some(endpoint) = remote.endpoint() else { continue };
+            // RFC 9293 §3.9.1.1 (MUST-46). A network's own broadcast address is known to main only.
+            let is_broadcast = endpoint.addr == IpAddr::V4(Ipv4Addr::BROADCAST);
+            let is_group = is_broadcast || endpoint.addr.is_multicast();
+            if endpoint.port == 0 || endpoint.addr.is_unspecified() || is_group {
+                return Err(ConnectError::BadEndpoint);
+            }
+            if self.local_addr.is_some_and(|local| local.is_ipv4() != endpoint.addr.is_ipv4()) {
+                return Err(ConnectError::FamilyMismatch);
+            }
         }
-        if self.local_addr.is_some_and(|local| local.is_ipv4() != self.remote.addr.is_ipv4()) {
-            return Err(ConnectError::FamilyMismatch);
+        if self.rounds == 0 {
+            return Err(ConnectError::BadRounds);
         }
         if !fifos_are_valid(&self.fifos) {
             return Err(ConnectError::BadFifo);
         }
-        if self.timeout.is_zero() {
+        if self.timeout.is_zero() || self.attempt_timeout.is_some_and(|most| most.is_zero()) {
             return Err(ConnectError::BadDeadline);
         }
         Ok(())
@@ -81,6 +105,11 @@ impl ConnectOptions {
 }
 
 impl ConnectOptions {
+    /// All that is tried in a round, in order.
+    pub fn remotes(&self) -> impl Iterator<Item = &Address> {
+        std::iter::once(&self.remote).chain(&self.alternatives)
+    }
+
     /// [`ConnectOptions::validate`] of a connect with early data, and the data as it travels.
     ///
     /// # Errors
@@ -104,10 +133,15 @@ fn fifos_are_valid(fifos: &SessionOptions) -> bool {
 /// How to listen. `ListenOptions::on(endpoint)` and change what differs.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
-    /// Where; the unspecified address means every address of that family in the domain.
-    pub local: Endpoint,
+    /// Where, and over which transport; the unspecified address means every address of that family in the domain. Port 0
+    /// of a socket of the host is any free one, which `listening` tells.
+    pub local: Address,
     /// The routing domain to listen in.
     pub domain: DomainId,
+    /// The worker that accepts, for local names and sockets of the host. Default `None`: each worker, and for a local name
+    /// the one that the connecting session is on, so that bytes cross no thread. This stack's TCP has no choice: a flow's
+    /// worker is the one that its packets come to.
+    pub worker: Option<WorkerId>,
     /// Most connections of this listener, per worker, that are not yet established.
     pub backlog: u32,
     /// Comes back in `listening`; accepted sessions start with it.
@@ -127,10 +161,11 @@ pub const STAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl ListenOptions {
     /// A listener on `local` in domain 0, with defaults (backlog 4096).
-    pub fn on(local: impl Into<Endpoint>) -> ListenOptions {
+    pub fn on(local: impl Into<Address>) -> ListenOptions {
         ListenOptions {
             local: local.into(),
             domain: DomainId(0),
+            worker: None,
             backlog: 4096,
             opaque: 0,
             fifos: SessionOptions::default(),
@@ -148,8 +183,11 @@ impl ListenOptions {
         if self.stage_timeout.is_zero() {
             return Err(ListenError::BadStageTimeout);
         }
-        if self.local.port == 0 {
+        if matches!(self.local, Address::Tcp(Endpoint { port: 0, .. })) {
             return Err(ListenError::BadEndpoint);
+        }
+        if self.worker.is_some() && matches!(self.local, Address::Tcp(_)) {
+            return Err(ListenError::BadWorker);
         }
         if self.backlog == 0 {
             return Err(ListenError::BadBacklog);

@@ -18,6 +18,14 @@ pub(crate) fn tap(name: &str, multi_queue: bool) -> Result<Tap, CliError> {
     Tap::open(&config).map_err(CliError::failed)
 }
 
+/// Lets this process have as many sockets as the host allows without more rights: two for each connection within it.
+pub(crate) fn allow_many_sockets() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // What does not go leaves the limit as it is, and connects beyond it say that there is no room.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
 /// A capture into `file` that has begun; wrap devices with [`captured`].
 ///
 /// # Errors

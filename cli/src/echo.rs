@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::Args;
 use hoststack::app::{
-    AppId, AttachOptions, ConnectOptions, DetachPolicy, DomainId, ListenOptions, SocketOptions,
+    Address, AppId, AttachOptions, ConnectOptions, DetachPolicy, DomainId, ListenOptions, SocketOptions,
 };
 use hoststack::net::{
     Capture, Cidr, Device, ImpairmentCounters, Impairments, MemoryWireConfig, impair, memory_wire,
@@ -47,6 +47,10 @@ pub(crate) struct EchoArgs {
     /// Worker threads; 0: no threads at all, everything is stepped here [default: cores - 1, 1 to 4].
     #[arg(long)]
     workers: Option<usize>,
+    /// What carries the connections: this stack's TCP over a wire in memory, sockets of this host, or nothing (fifo to
+    /// fifo inside the stack).
+    #[arg(long, value_enum, default_value_t, conflicts_with = "device")]
+    transport: TransportArg,
     /// Over IPv6 (without --device).
     #[arg(long, conflicts_with = "device")]
     ipv6: bool,
@@ -98,6 +102,36 @@ pub(crate) struct EchoArgs {
     json: bool,
 }
 
+/// A transport of `--transport`.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum TransportArg {
+    /// This stack's TCP.
+    #[default]
+    #[value(name = "tcp")]
+    Tcp,
+    /// TCP sockets of this host, over its loopback.
+    #[value(name = "kernel", alias = "kernel+tcp")]
+    KernelTcp,
+    /// Unix sockets of this host.
+    #[value(name = "kernel+unix")]
+    KernelUnix,
+    /// Fifo to fifo.
+    #[value(name = "local")]
+    Local,
+}
+
+impl TransportArg {
+    /// Its name on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            TransportArg::Tcp => "tcp",
+            TransportArg::KernelTcp => "kernel",
+            TransportArg::KernelUnix => "kernel+unix",
+            TransportArg::Local => "local",
+        }
+    }
+}
+
 /// Connections per client address: well below the 64 512 ports, as TIME-WAIT keeps each for a minute.
 const SESSIONS_PER_ADDRESS: u32 = 28_000;
 /// Most server addresses that connections are spread over.
@@ -118,11 +152,25 @@ const SERVER: DomainId = DomainId(1);
 pub(crate) fn echo(args: &EchoArgs) -> Result<(), CliError> {
     let interrupt = Interrupt::catch()?;
     let capture = args.pcap.as_deref().map(devices::start_capture).transpose()?;
-    let plan = match &args.device {
-        Some(name) => Plan::over_device(args, name, capture.as_ref())?,
-        None => Plan::in_memory(args, capture.as_ref())?,
+    let plan = match (&args.device, args.transport) {
+        (Some(name), _) => Plan::over_device(args, name, capture.as_ref())?,
+        (None, TransportArg::Tcp) => Plan::in_memory(args, capture.as_ref())?,
+        (None, _) => Plan::without_packets(args)?,
     };
-    let Plan { builder, remotes, servers, wires, addresses } = plan;
+    let Plan { builder, remotes, servers, wires, addresses, _socket } = plan;
+    let config = StackConfig { seed: args.seed, ..StackConfig::default() };
+    let mut host = Host::start(builder.config(config), workers(args)).map_err(not_built)?;
+    let server = servers.map(|listen| attach_server(&mut host, listen)).transpose()?;
+    let remotes = match &server {
+        Some((_, up)) if remotes.is_empty() => {
+            let to = |at: &Address| ConnectOptions {
+                socket: SocketOptions::NODELAY,
+                ..ConnectOptions::to(at.clone())
+            };
+            up.iter().map(to).collect()
+        }
+        _ => remotes,
+    };
     let options = EchoClientOptions {
         sessions: args.sessions,
         bytes: args.bytes,
@@ -135,12 +183,8 @@ pub(crate) fn echo(args: &EchoArgs) -> Result<(), CliError> {
         ..EchoClientOptions::to(remotes)
     };
     let client = EchoClient::new(options).map_err(CliError::usage)?;
-
-    let config = StackConfig { seed: args.seed, ..StackConfig::default() };
-    let mut host = Host::start(builder.config(config), workers(args)).map_err(not_built)?;
-    let server = servers.map(|listen| attach_server(&mut host, listen)).transpose()?;
     let outcome = run_client(&mut host, args, client, &interrupt)?;
-    if let Some(server) = server {
+    if let Some((server, _)) = server {
         host.detach(server, DetachPolicy::default()).map_err(CliError::failed)?;
     }
     let end = host.quiescent().map_err(CliError::failed)?;
@@ -165,6 +209,7 @@ fn workers(args: &EchoArgs) -> usize {
 /// What the run takes place on.
 struct Plan {
     builder: Builder,
+    /// Where to connect; none: to where the server then listens.
     remotes: Vec<ConnectOptions>,
     /// Where the server listens; `None`: it is elsewhere.
     servers: Option<Vec<ListenOptions>>,
@@ -172,7 +217,12 @@ struct Plan {
     wires: Vec<Arc<ImpairmentCounters>>,
     /// Client addresses in use.
     addresses: usize,
+    /// Where a Unix socket lies, until the run is over.
+    _socket: Option<tempfile::TempDir>,
 }
+
+/// Connections to one address of the host's loopback: as many as it has ephemeral ports, by default.
+const SESSIONS_PER_HOST_ADDRESS: u32 = 20_000;
 
 impl Plan {
     /// Two domains joined by a wire in memory.
@@ -217,6 +267,7 @@ impl Plan {
             servers: Some(server_cidrs.iter().map(listen).collect()),
             wires,
             addresses: client_cidrs.len(),
+            _socket: None,
             builder: Stack::builder()
                 .interface(interface(Box::new(one), CLIENT, client_cidrs))
                 .interface(interface(Box::new(other), SERVER, server_cidrs)),
@@ -250,6 +301,54 @@ impl Plan {
             remotes: own.into_iter().map(|from| remote(from, peer)).collect(),
             servers: None,
             wires,
+            _socket: None,
+        })
+    }
+
+    /// A transport that needs no interface.
+    fn without_packets(args: &EchoArgs) -> Result<Plan, CliError> {
+        let is_impaired =
+            args.loss > 0.0 || args.reorder > 0.0 || args.duplicate > 0.0 || !args.delay.is_zero();
+        if is_impaired || args.pcap.is_some() {
+            return Err(CliError::usage(
+                "--loss, --reorder, --duplicate, --delay and --pcap need packets: use them with --transport tcp",
+            ));
+        }
+        let listen = |at: Address| ListenOptions { socket: SocketOptions::NODELAY, ..ListenOptions::on(at) };
+        let mut socket = None;
+        let servers = match args.transport {
+            TransportArg::Local => vec![listen(Address::local("echo").map_err(CliError::failed)?)],
+            TransportArg::KernelUnix => {
+                let dir = tempfile::tempdir().map_err(CliError::failed)?;
+                let path = dir.path().join("echo.sock");
+                let at = Address::kernel_unix(&path.to_string_lossy()).map_err(CliError::failed)?;
+                socket = Some(dir);
+                vec![listen(at)]
+            }
+            TransportArg::KernelTcp | TransportArg::Tcp => {
+                // The loopback of IPv6 is one address.
+                let count = if args.ipv6 {
+                    1
+                } else {
+                    args.sessions.div_ceil(SESSIONS_PER_HOST_ADDRESS).clamp(1, 250)
+                };
+                let at = |n: u32| match args.ipv6 {
+                    true => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0),
+                    false => SocketAddr::new(Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + n).into(), 0),
+                };
+                (0..count).map(|n| listen(Address::KernelTcp(at(n).into()))).collect()
+            }
+        };
+        if args.transport != TransportArg::Local {
+            devices::allow_many_sockets();
+        }
+        Ok(Plan {
+            builder: Stack::builder(),
+            remotes: Vec::new(),
+            servers: Some(servers),
+            wires: Vec::new(),
+            addresses: 1,
+            _socket: socket,
         })
     }
 }
@@ -309,14 +408,16 @@ fn benchmark_address(half: u16, host: u32, ipv6: bool) -> Cidr {
 
 // ---- The run ----
 
-fn attach_server(host: &mut Host, listen: Vec<ListenOptions>) -> Result<AppId, CliError> {
+/// Attaches the server; where it listens.
+fn attach_server(host: &mut Host, listen: Vec<ListenOptions>) -> Result<(AppId, Vec<Address>), CliError> {
     let server = EchoServer::new(listen);
     let (up, stats) = (server.listening(), server.stats());
     let attached = host.attach(server, AttachOptions::named("echo-server")).map_err(CliError::failed)?;
     host.run_until(&up, || stats.listening().is_some());
-    match stats.listening().and_then(|listening| listening.failed.first().copied()) {
-        None => Ok(attached.app),
-        Some((endpoint, error)) => Err(CliError::failed(format!("cannot listen on {endpoint}: {error}"))),
+    let listening = stats.listening().unwrap_or_default();
+    match listening.failed.into_iter().next() {
+        None => Ok((attached.app, listening.up.into_iter().map(|(_, at)| at).collect())),
+        Some((at, error)) => Err(CliError::failed(format!("cannot listen on {at}: {error}"))),
     }
 }
 

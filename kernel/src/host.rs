@@ -4,10 +4,12 @@
 //! and meddles with them: a connect that completes at once or later, a short write, an event that means nothing.
 
 use core::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use hoststack_transport::{Address, Endpoint, SocketOptions};
+use hoststack_transport::{Address, Endpoint, SocketOption, SocketOptions};
 pub use rustix::io::Errno;
+
+use crate::native;
 
 /// Where sockets come from. One value serves all threads of a stack.
 pub trait Host: fmt::Debug + Send + Sync {
@@ -25,6 +27,20 @@ pub trait Host: fmt::Debug + Send + Sync {
     fn poller(&self) -> Result<Poller, Errno>;
 }
 
+/// The host's own sockets: those of its kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Native;
+
+impl Host for Native {
+    fn socket(&self, like: &Address, options: &SocketOptions) -> Result<Socket, Errno> {
+        native::socket(like, options).map(Socket::Fd)
+    }
+
+    fn poller(&self) -> Result<Poller, Errno> {
+        native::poller().map(Poller::Epoll)
+    }
+}
+
 /// A non-blocking stream socket. Dropping it closes it.
 #[derive(Debug)]
 pub enum Socket {
@@ -32,6 +48,90 @@ pub enum Socket {
     Fd(OwnedFd),
     /// A test's.
     Model(Box<dyn ModelSocket>),
+}
+
+/// Calls one or the other: the model's method and the function in [`native`] have the same name.
+macro_rules! dispatch {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
+        impl Socket {
+            $($(#[$doc])*
+            pub fn $name(&self, $($arg: $type),*) -> $result {
+                match self {
+                    Socket::Fd(fd) => native::$name(fd.as_fd(), $($arg),*),
+                    Socket::Model(model) => model.$name($($arg),*),
+                }
+            })*
+        }
+    };
+}
+
+dispatch! {
+    /// [`ModelSocket::connect`].
+    ///
+    /// # Errors
+    /// The host's.
+    fn connect(to: &Address) -> Result<(), Errno>;
+    /// [`ModelSocket::bind`].
+    ///
+    /// # Errors
+    /// The host's.
+    fn bind(to: &Address, shared: bool) -> Result<(), Errno>;
+    /// [`ModelSocket::listen`].
+    ///
+    /// # Errors
+    /// The host's.
+    fn listen(backlog: u32) -> Result<(), Errno>;
+    /// [`ModelSocket::accept`].
+    ///
+    /// # Errors
+    /// The host's.
+    fn accept() -> Result<(Socket, Endpoint), Errno>;
+    /// [`ModelSocket::try_clone`].
+    ///
+    /// # Errors
+    /// The host's.
+    fn try_clone() -> Result<Socket, Errno>;
+    /// [`ModelSocket::local`].
+    ///
+    /// # Errors
+    /// The host's.
+    fn local() -> Result<Endpoint, Errno>;
+    /// [`ModelSocket::is_connected`].
+    fn is_connected() -> bool;
+    /// [`ModelSocket::take_error`].
+    fn take_error() -> Option<Errno>;
+    /// [`ModelSocket::read`].
+    ///
+    /// # Errors
+    /// The host's.
+    fn read(into: &mut [u8]) -> Result<usize, Errno>;
+    /// [`ModelSocket::write`].
+    ///
+    /// # Errors
+    /// The host's.
+    fn write(bytes: &[u8]) -> Result<usize, Errno>;
+    /// [`ModelSocket::finish`].
+    ///
+    /// # Errors
+    /// The host's.
+    fn finish() -> Result<(), Errno>;
+    /// [`ModelSocket::reset_on_close`].
+    ///
+    /// # Errors
+    /// The host's.
+    fn reset_on_close() -> Result<(), Errno>;
+    /// [`ModelSocket::set_option`].
+    fn set_option(option: SocketOption) -> ();
+}
+
+impl Socket {
+    /// What the host polls; none of a model that is not one of the host's in disguise.
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Socket::Fd(fd) => Some(fd.as_fd()),
+            Socket::Model(model) => model.as_fd(),
+        }
+    }
 }
 
 /// What a test puts in the place of a socket. The errors are those of the system call.
@@ -91,9 +191,9 @@ pub trait ModelSocket: fmt::Debug + Send {
     /// The host's.
     fn reset_on_close(&self) -> Result<(), Errno>;
     /// Changes what the host can change of the options while the connection is up.
-    fn set_option(&self, option: hoststack_transport::SocketOption);
+    fn set_option(&self, option: SocketOption);
     /// Of one that passes calls on: the socket that the host polls.
-    fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 }
@@ -103,7 +203,8 @@ pub trait ModelSocket: fmt::Debug + Send {
 pub enum Interest {
     /// A connect: told once that it is over (or that something is odd), then not watched until armed again.
     Connect,
-    /// A connection: told whenever it becomes readable or writable or ends (edge-triggered).
+    /// A connection: told what it is when it is added, then whenever it becomes readable or writable or ends
+    /// (edge-triggered).
     Stream,
     /// A listener: told as long as connections wait; of several pollers that watch it one is woken.
     Accept,
@@ -135,6 +236,58 @@ pub enum Poller {
     Model(Box<dyn ModelPoller>),
 }
 
+impl Poller {
+    /// Watches `socket`, and tells of it by `token`. Closing the socket ends that, but not if there is a clone of it.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn add(&self, socket: &Socket, token: u64, interest: Interest) -> Result<(), Errno> {
+        match self {
+            Poller::Epoll(epoll) => native::watch(epoll, socket.as_fd().ok_or(Errno::BADF)?, token, interest),
+            Poller::Model(model) => model.add(socket, token, interest),
+        }
+    }
+
+    /// Watches one again that was added with [`Interest::Connect`].
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn again(&self, socket: &Socket, token: u64) -> Result<(), Errno> {
+        match self {
+            Poller::Epoll(epoll) => native::watch_again(epoll, socket.as_fd().ok_or(Errno::BADF)?, token),
+            Poller::Model(model) => model.again(socket, token),
+        }
+    }
+
+    /// Watches it no longer.
+    pub fn remove(&self, socket: &Socket, token: u64) {
+        match self {
+            Poller::Epoll(epoll) => {
+                if let Some(fd) = socket.as_fd() {
+                    native::forget(epoll, fd);
+                }
+            }
+            Poller::Model(model) => model.remove(socket, token),
+        }
+    }
+
+    /// Appends what is ready now, at most `max`; never waits.
+    pub fn poll(&self, max: usize, ready: &mut Vec<Readiness>) {
+        match self {
+            Poller::Epoll(epoll) => native::poll(epoll, max, ready),
+            Poller::Model(model) => model.poll(max, ready),
+        }
+    }
+
+    /// What the thread sleeps on: it is readable while something is ready.
+    pub fn wait_fd(&self) -> Option<RawFd> {
+        match self {
+            Poller::Epoll(epoll) => Some(epoll.as_raw_fd()),
+            Poller::Model(model) => model.wait_fd(),
+        }
+    }
+}
+
 /// What a test puts in the place of a poller.
 pub trait ModelPoller: fmt::Debug + Send {
     /// Watches `socket`; closing the socket ends that.
@@ -147,10 +300,15 @@ pub trait ModelPoller: fmt::Debug + Send {
     /// # Errors
     /// The host's.
     fn again(&self, socket: &Socket, token: u64) -> Result<(), Errno>;
+    /// Watches it no longer: a listener that is paused (it is added again) or given up, a connection that goes to another
+    /// poller.
+    fn remove(&self, socket: &Socket, token: u64) {
+        let _ = (socket, token);
+    }
     /// Appends what is ready now, at most `max`; never waits.
     fn poll(&self, max: usize, ready: &mut Vec<Readiness>);
     /// What the thread sleeps on.
-    fn wait_fd(&self) -> Option<std::os::fd::RawFd> {
+    fn wait_fd(&self) -> Option<RawFd> {
         None
     }
 }

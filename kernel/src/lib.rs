@@ -5,4 +5,18 @@
 //! both need of the host, for tests to stand in.
 #![forbid(unsafe_code)]
 
+mod connection;
+pub mod engine;
+mod error;
+pub mod half_opens;
 pub mod host;
+pub mod listen;
+mod native;
+#[cfg(test)]
+mod testing;
+mod token;
+
+pub use engine::{Engine, EngineCounters, EstablishError, ListenerInfo};
+pub use half_opens::{HalfOpenAction, HalfOpenCounters, HalfOpenInfo, HalfOpenState, HalfOpens, Seed};
+pub use host::Native;
+pub use listen::{ListenError, Listening, SocketFile, listen};

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hoststack_transport::{
-    ConnectFailure, ConnectId, ConnectTicket, EarlyData, FlowKey, HalfOpenId, Instant, SocketOptions,
-    WorkerId,
+    Address, ConnectFailure, ConnectId, ConnectTicket, Duration, EarlyData, FlowKey, HalfOpenId, Instant,
+    SocketOptions, WorkerId,
 };
 
 use crate::establish::StagePlans;
@@ -27,6 +27,44 @@ pub enum HalfOpenState {
     Settled,
 }
 
+/// What a connect request still has to try: for those with alternatives or rounds, or to a name.
+#[derive(Debug)]
+pub struct Remotes {
+    /// Where to, in the order of trying.
+    pub list: Vec<Address>,
+    /// The place in the list of the attempt under way.
+    pub current: usize,
+    /// Times that the list is gone through after this one.
+    pub rounds_left: u8,
+    /// How long one attempt may take.
+    pub attempt_timeout: Option<Duration>,
+    /// How long to wait before the list is tried again.
+    pub retry_delay: Duration,
+    /// When the attempt under way has failed.
+    pub deadline: Instant,
+    /// The list was gone through: it is tried again after a while.
+    pub is_pausing: bool,
+}
+
+impl Remotes {
+    /// Whether another attempt can follow this one.
+    pub fn has_more(&self) -> bool {
+        self.current + 1 < self.list.len() || self.rounds_left > 0
+    }
+
+    /// On to the next attempt, which there is; how long to wait before it if the list begins anew.
+    pub fn advance(&mut self) -> Option<Duration> {
+        if self.current + 1 < self.list.len() {
+            self.current += 1;
+            return None;
+        }
+        self.current = 0;
+        self.rounds_left = self.rounds_left.saturating_sub(1);
+        self.is_pausing = true;
+        Some(self.retry_delay)
+    }
+}
+
 /// A half-open session.
 #[derive(Debug)]
 pub struct HalfOpenSession {
@@ -43,7 +81,13 @@ pub struct HalfOpenSession {
     /// The worker that owns the flow and tells the outcome.
     pub worker: WorkerId,
     /// Attempts under this ticket so far (another local port after a collision is another attempt).
-    pub attempts: u8,
+    pub attempts: u16,
+    /// Local ports of the current attempt that turned out to be taken.
+    pub collisions: u8,
+    /// What a worker that holds the ticket was asked to tell, should the ticket come back.
+    pub verdict: Option<ConnectFailure>,
+    /// What is tried, one after the other; `None`: the flow's remote end by TCP, once.
+    pub remotes: Option<Box<Remotes>>,
     /// The caller's value.
     pub opaque: u64,
     /// When the outcome must be known.
@@ -65,6 +109,21 @@ pub struct HalfOpenSession {
     pub stages: StagePlans,
     /// The first bytes of the stream, until they leave with the hand-over.
     pub early_data: EarlyData,
+}
+
+impl HalfOpenSession {
+    /// Where the attempt under way goes, in words.
+    pub fn remote_name(&self) -> String {
+        match self.remotes.as_ref().and_then(|remotes| remotes.list.get(remotes.current)) {
+            Some(Address::KernelUnix(name) | Address::Local(name)) => name.to_string(),
+            _ => self.flow.remote.to_string(),
+        }
+    }
+
+    /// When the attempt under way has failed.
+    pub fn attempt_deadline(&self) -> Instant {
+        self.remotes.as_ref().map_or(self.deadline, |remotes| remotes.deadline)
+    }
 }
 
 /// How connect requests of an app worker ended, and how many have not.

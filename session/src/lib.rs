@@ -16,7 +16,7 @@ pub mod state;
 
 pub use establish::{Answer, Stage, StageIo, StagePlan, StagePlans, Want};
 pub use events::Pending;
-pub use half_open::{HalfOpenCounters, HalfOpenSession, HalfOpenState};
+pub use half_open::{HalfOpenCounters, HalfOpenSession, HalfOpenState, Remotes};
 pub use lookup::ListenerRecord;
 pub use session::{
     Announcement, CloseAction, Session, SessionCounts, SessionLimits, SessionOptions, Sessions,

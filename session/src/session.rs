@@ -15,7 +15,8 @@ use hoststack_transport::border::{SessionLayer, TransportEvent};
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
     AllocationPoint, AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId,
-    EarlyData, FlowKey, Full, Instant, Pool, SessionHandle, SessionId, StageCause, StageFailure, WorkerId,
+    EarlyData, FlowKey, Full, Instant, Pool, Protocol, SessionHandle, SessionId, StageCause, StageFailure,
+    WorkerId,
 };
 use slab::Slab;
 
@@ -172,6 +173,8 @@ struct Establishing {
     /// A failure that someone else decided (cancel, deadline, detach), for `settle` to find.
     verdict: Option<ConnectFailure>,
     deadline: Instant,
+    /// A failure that another attempt may mend is not told: the ticket goes back to main.
+    may_retry: bool,
 }
 
 /// What the app must be told first of a session.
@@ -185,6 +188,8 @@ pub enum Announcement {
     /// An outbound session failed after hand-over; the session is gone, or will be when its transport's connection is:
     /// that is to be reset if it is still there.
     Failed(ConnectTicket, ConnectFailure, Option<ConnectionId>),
+    /// As [`Announcement::Failed`], but main may make another attempt: nobody is told.
+    Retry(ConnectTicket, ConnectFailure, Option<ConnectionId>),
     /// An inbound session failed before it was accepted; as for an outbound one.
     NotAccepted(FlowKey, ConnectFailure, Option<ConnectionId>),
 }
@@ -350,6 +355,7 @@ impl Sessions {
             outcome: None,
             verdict: None,
             deadline,
+            may_retry: false,
         });
         let session =
             self.new_session(flow, app_worker, opaque, slot as u32, TransportSide::Opening, options);
@@ -385,6 +391,14 @@ impl Sessions {
     pub fn bind(&mut self, id: SessionId, connection: ConnectionId) {
         if let Some(session) = self.pool.get_mut(id.0) {
             session.connection = Some(connection);
+        }
+    }
+
+    /// Says that main makes another attempt if this outbound session fails.
+    pub fn may_retry(&mut self, id: SessionId) {
+        let slot = self.pool.get(id.0).map_or(NOT_ESTABLISHING, |session| session.establishing);
+        if let Some(establishing) = self.establishing.get_mut(slot as usize) {
+            establishing.may_retry = true;
         }
     }
 
@@ -610,6 +624,12 @@ impl Sessions {
         }
     }
 
+    /// The establishment stage whose turn it is; `None` if there is none left.
+    pub fn stage(&self, id: SessionId) -> Option<&'static str> {
+        let slot = self.pool.get(id.0)?.establishing;
+        self.establishing.get(slot as usize)?.stages.current()
+    }
+
     /// Whom a session's connection is said to be between, if a stage was told.
     pub fn declared(&self, id: SessionId) -> Option<&Declared> {
         self.declared.get(&id).map(|declared| &**declared)
@@ -678,8 +698,12 @@ impl Sessions {
             }
             Some(Err(failure)) => {
                 let (flow, connection) = (session.flow, session.connection);
+                let is_final = matches!(failure, ConnectFailure::Cancelled | ConnectFailure::Detached)
+                    || !establishing.may_retry
+                    || !self.app_workers.takes_sessions(session.app_worker);
                 self.free_or_orphan(id);
                 Some(match establishing.ticket {
+                    Some(ticket) if !is_final => Announcement::Retry(ticket, failure, connection),
                     Some(ticket) => Announcement::Failed(ticket, failure, connection),
                     None => Announcement::NotAccepted(flow, failure, connection),
                 })
@@ -732,12 +756,12 @@ impl Sessions {
     }
 
     /// The next session to transmit for, in the order they asked, with its connection.
-    pub fn next_programmed(&mut self) -> Option<(SessionId, ConnectionId)> {
+    pub fn next_programmed(&mut self) -> Option<(SessionId, (Protocol, ConnectionId))> {
         while let Some(id) = self.tx_programmed.pop_front() {
             let Some(session) = self.pool.get_mut(id.0) else { continue };
             session.tx_programmed = false;
             if let Some(connection) = session.connection {
-                return Some((id, connection));
+                return Some((id, (session.flow.protocol, connection)));
             }
         }
         None

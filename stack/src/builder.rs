@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::unbounded;
 use hoststack_app::{DetachPolicy, DetachReport};
+use hoststack_kernel::host::Host;
 use hoststack_net::{
     DeviceQueue, InterfaceConfig, InterfaceId, IpLimits, IpPath, NeighborConfig, NetUpdate, PacketPool,
     Route, Router,
@@ -27,7 +28,7 @@ use crate::single::SingleThreaded;
 use crate::stepped::Stepped;
 use crate::threads::{self, Placement};
 use crate::wake::Wake;
-use crate::worker::{Port, WorkerSeed, WorkerStats};
+use crate::worker::{Port, Transports, WorkerSeed, WorkerStats};
 
 /// Headroom and link header that a packet buffer has besides its MTU.
 const PACKET_EXTRA: usize = 256;
@@ -40,6 +41,7 @@ pub struct Builder {
     config: StackConfig,
     interfaces: Vec<InterfaceSpec>,
     recorder: Option<Arc<Recorder>>,
+    host: Option<Arc<dyn Host>>,
 }
 
 impl Builder {
@@ -61,6 +63,13 @@ impl Builder {
     #[must_use]
     pub fn interface(mut self, interface: InterfaceSpec) -> Builder {
         self.interfaces.push(interface);
+        self
+    }
+
+    /// With sockets of this host instead of the one that it runs on: for tests, which put a model there.
+    #[must_use]
+    pub fn host(mut self, host: Arc<dyn Host>) -> Builder {
+        self.host = Some(host);
         self
     }
 
@@ -116,7 +125,8 @@ impl Builder {
     }
 
     fn parts(self, bound: Bound) -> Result<Parts, BuildError> {
-        let Builder { config, interfaces, recorder } = self;
+        let Builder { config, interfaces, recorder, host } = self;
+        let host = host.unwrap_or_else(|| Arc::new(hoststack_kernel::Native));
         let tape = |actor| match &recorder {
             Some(recorder) => Tape::recording(recorder, actor),
             None => Tape::Off,
@@ -144,7 +154,8 @@ impl Builder {
         let wake = || Wake::new().map(Arc::new).map_err(BuildError::System);
         let main_wake = wake()?;
         let worker_wakes = (0..workers).map(|_| wake()).collect::<Result<Vec<_>, _>>()?;
-        let mut handovers = Handovers::connect(&worker_wakes, bound);
+        let mut handovers = Mesh::connect(&worker_wakes, bound);
+        let mut locals = Mesh::connect(&worker_wakes, bound);
 
         let (requests_tx, requests) = unbounded::<Request>();
         let directory = Arc::new(Directory::default());
@@ -161,16 +172,24 @@ impl Builder {
             let worker_stats = Arc::new(WorkerStats::default());
             stats.push(worker_stats.clone());
             let (handover_in, handover_out) = handovers.take(number);
+            let (local_in, local_out) = locals.take(number);
+            let kernel = hoststack_kernel::Engine::new(host.clone(), config.sessions.sessions);
             seeds.push(WorkerSeed {
                 id,
                 path: IpPath::new(id.0, workers as u8, hasher, IpLimits::default()),
                 pool: PacketPool::new(mtu_max + PACKET_EXTRA, PACKETS_KEPT),
                 ports,
-                tcp: Engine::new(config.tcp, secrets.clone(), hasher),
+                transports: Transports {
+                    tcp: Engine::new(config.tcp, secrets.clone(), hasher),
+                    kernel: kernel.map_err(|error| BuildError::System(error.into()))?,
+                    local: hoststack_local::Engine::new(id, config.sessions.sessions),
+                },
                 commands: command_in,
                 reports: report_out,
                 handover_in,
                 handover_out,
+                local_in,
+                local_out,
                 stats: worker_stats,
                 tape: tape(Actor::Worker(id)),
                 config: config.clone(),
@@ -186,6 +205,9 @@ impl Builder {
         });
         let main = MainSeed {
             half_opens: HalfOpens::new(config.tcp, secrets),
+            kernel: hoststack_kernel::HalfOpens::new(host.clone(), config.pending_connects_max)
+                .map_err(|error| BuildError::System(error.into()))?,
+            host,
             router: links.router,
             tuples,
             hasher,
@@ -251,14 +273,14 @@ impl Links {
     }
 }
 
-/// The rings between workers: one for each ordered pair.
-struct Handovers {
-    into: Vec<Vec<Inbox<hoststack_net::Handover>>>,
-    out: Vec<Vec<Option<Outbox<hoststack_net::Handover>>>>,
+/// Channels between workers: one for each ordered pair.
+struct Mesh<T> {
+    into: Vec<Vec<Inbox<T>>>,
+    out: Vec<Vec<Option<Outbox<T>>>>,
 }
 
-impl Handovers {
-    fn connect(wakes: &[Arc<Wake>], bound: Bound) -> Handovers {
+impl<T> Mesh<T> {
+    fn connect(wakes: &[Arc<Wake>], bound: Bound) -> Mesh<T> {
         let workers = wakes.len();
         let mut into: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
         let mut out: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
@@ -273,14 +295,11 @@ impl Handovers {
                 into[to].push(receiver);
             }
         }
-        Handovers { into, out }
+        Mesh { into, out }
     }
 
     #[allow(clippy::type_complexity)]
-    fn take(
-        &mut self,
-        worker: usize,
-    ) -> (Vec<Inbox<hoststack_net::Handover>>, Vec<Option<Outbox<hoststack_net::Handover>>>) {
+    fn take(&mut self, worker: usize) -> (Vec<Inbox<T>>, Vec<Option<Outbox<T>>>) {
         (std::mem::take(&mut self.into[worker]), std::mem::take(&mut self.out[worker]))
     }
 }

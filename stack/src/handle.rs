@@ -182,7 +182,9 @@ impl StackHandle {
         if options.worker.is_some_and(|worker| worker.index() >= shared.workers) {
             return Err(ConnectError::NoWorker);
         }
-        if !shared.domains.contains(&options.domain.0) {
+        let needs_domain =
+            options.remotes().any(|remote| matches!(remote, hoststack_transport::Address::Tcp(_)));
+        if needs_domain && !shared.domains.contains(&options.domain.0) {
             return Err(ConnectError::NoDomain);
         }
         let connect = shared

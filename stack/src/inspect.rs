@@ -278,12 +278,20 @@ pub struct SessionInfo {
     pub handle: u64,
     /// Its app worker, `application/unit`.
     pub app_worker: String,
+    /// The transport, by its scheme: `tcp`, `kernel+tcp`, `kernel+unix`, `local`.
+    pub protocol: &'static str,
     /// Routing domain.
     pub domain: u16,
     /// Our end.
     pub local: String,
     /// The peer's end.
     pub remote: String,
+    /// Whom a proxy said that the connection is between, `source->destination`, when one said so.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub declared: String,
+    /// The establishment stage whose turn it is, before the app is told of the session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<&'static str>,
     /// What the app did and what the transport did.
     pub state: String,
     /// Bytes the app may read.
@@ -307,17 +315,19 @@ pub struct HalfOpenInfo {
     pub connect: String,
     /// Its app worker, `application/unit`.
     pub app_worker: String,
+    /// The transport of the attempt under way, by its scheme.
+    pub protocol: &'static str,
     /// Routing domain.
     pub domain: u16,
     /// Our end.
     pub local: String,
-    /// The peer's end.
+    /// The peer's end, or name.
     pub remote: String,
     /// `connecting`, `handed-over`, `failed`, `settled`.
     pub state: String,
     /// The worker that owns the flow.
     pub worker: u8,
-    /// SYNs sent.
+    /// SYNs sent; with another transport, times that the host was asked to connect.
     pub attempts: u32,
     /// Since the request.
     pub age_us: u64,

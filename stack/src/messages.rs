@@ -13,8 +13,8 @@ use hoststack_net::{InterfaceId, NetEvent, NetUpdate};
 use hoststack_session::{ListenerRecord, SessionOptions, StagePlans};
 use hoststack_tcp::{ConnectionSeed, HalfOpenError, HalfOpenSegment, Syn};
 use hoststack_transport::{
-    AppId, AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, DomainId, EarlyData, Endpoint, FlowKey,
-    HalfOpenId, Instant, ListenerId, SessionHandle, SocketOptions, WorkerId,
+    Address, AppId, AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, DomainId, EarlyData, Endpoint,
+    FlowKey, HalfOpenId, Instant, ListenerId, SessionHandle, SocketOptions, WorkerId,
 };
 
 use crate::handle::Stopped;
@@ -25,6 +25,38 @@ use crate::inspect::{Query, WorkerAnswer};
 pub(crate) enum Seed {
     /// RFC 9293.
     Tcp(Box<ConnectionSeed>),
+    /// A socket of the host.
+    Kernel(Box<hoststack_kernel::Seed>),
+    /// Another app of this stack.
+    Local {
+        /// Who accepts.
+        listener: ListenerId,
+        /// Where.
+        worker: WorkerId,
+        /// The domain of both.
+        domain: DomainId,
+    },
+}
+
+impl Seed {
+    /// The flow of the session to come.
+    pub(crate) fn flow(&self) -> FlowKey {
+        match self {
+            Seed::Tcp(seed) => seed.flow,
+            Seed::Kernel(seed) => seed.flow,
+            Seed::Local { domain, .. } => hoststack_local::Engine::flow(*domain),
+        }
+    }
+}
+
+/// What a worker listens on.
+pub(crate) enum ListenOn {
+    /// An endpoint of a domain, by this stack's TCP.
+    Tcp { domain: DomainId, local: Endpoint, backlog: u32, socket: Box<SocketOptions> },
+    /// A socket of the host that listens; `None` on workers that do not accept.
+    Kernel { address: Address, socket: Option<hoststack_kernel::host::Socket>, options: Box<SocketOptions> },
+    /// A name in this stack.
+    Local,
 }
 
 /// How a session is to be ended from outside its app.
@@ -55,13 +87,7 @@ pub(crate) enum Command {
     /// Nothing more will come for it: end its sessions and drop its object; answered by `Report::Detached`.
     DetachEnd { app_worker: AppWorkerId, policy: DetachPolicy },
     /// Answered by `Report::Listening`.
-    Listen {
-        record: Box<ListenerRecord>,
-        domain: DomainId,
-        local: Endpoint,
-        backlog: u32,
-        socket: Box<SocketOptions>,
-    },
+    Listen { record: Box<ListenerRecord>, on: ListenOn },
     /// Not answered: what follows in this channel finds it gone.
     Unlisten { listener: ListenerId },
     /// A flow becomes a half-open's, and its SYN goes out.
@@ -76,7 +102,11 @@ pub(crate) enum Command {
         options: SessionOptions,
         early_data: EarlyData,
         stages: StagePlans,
+        /// A failure that another attempt may mend is not told: the ticket goes back.
+        may_retry: bool,
     },
+    /// An attempt failed, and another one follows: its flow is let go.
+    Forget { half_open: HalfOpenId, flow: FlowKey },
     /// A connect failed; the ticket moves. The attempt's flow, if it had one, is let go.
     Outcome { ticket: ConnectTicket, failure: ConnectFailure, attempt: Option<(HalfOpenId, FlowKey)> },
     /// A connect whose ticket is here shall fail, unless it was announced first.
@@ -111,6 +141,8 @@ pub(crate) enum Report {
         early_data: EarlyData,
         made: Instant,
     },
+    /// An attempt failed here and main may make another: the ticket comes back.
+    NextAttempt { ticket: ConnectTicket, failure: ConnectFailure },
     /// An app cancels.
     Cancel { connect: ConnectId },
     /// An app listens.

@@ -100,7 +100,7 @@ impl Stepped {
     }
 
     pub(crate) fn wait_fds(&self) -> Vec<RawFd> {
-        self.workers.iter().flat_map(Worker::wait_fds).collect()
+        self.main.wait_fd().into_iter().chain(self.workers.iter().flat_map(Worker::wait_fds)).collect()
     }
 
     /// For requests. Its calls that wait must not be made on the thread that steps; see [`StackHandle::requests`].

@@ -93,7 +93,8 @@ pub(crate) fn start_main(
     clock: Clock,
     placement: Placement,
 ) -> io::Result<JoinHandle<()>> {
-    let sleeper = Sleeper::new(&wake, &[])?;
+    let fds: Vec<_> = seed.kernel.wait_fd().into_iter().collect();
+    let sleeper = Sleeper::new(&wake, &fds)?;
     Builder::new().name("hoststack-main".into()).spawn(move || {
         placement.enter(0);
         run(Main::new(seed), &wake, sleeper, clock, placement.spin);
@@ -111,7 +112,8 @@ pub(crate) fn start_worker(
     placement: Placement,
 ) -> io::Result<JoinHandle<()>> {
     let number = seed.id.index();
-    let fds: Vec<_> = seed.ports.iter().filter_map(|port| port.queue.wait_fd()).collect();
+    let ports = seed.ports.iter().filter_map(|port| port.queue.wait_fd());
+    let fds: Vec<_> = ports.chain(seed.transports.kernel.wait_fd()).collect();
     let sleeper = Sleeper::new(&wake, &fds)?;
     Builder::new().name(format!("hoststack-w{number}")).spawn(move || {
         placement.enter(number + 1);

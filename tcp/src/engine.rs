@@ -560,6 +560,7 @@ impl<L: SessionLayer, O: Output> Transport<L, O> for Engine {
         burst: usize,
         layer: &mut L,
         out: &mut O,
+        _: &mut Vec<TransportEvent>,
     ) -> Transmitted {
         match self.connections.get_mut(connection.0) {
             Some(found) => found.transmit(connection.0, &mut self.shared, now, burst, layer, out),
@@ -586,7 +587,7 @@ impl<L: SessionLayer, O: Output> Transport<L, O> for Engine {
 }
 
 impl Measures for Engine {
-    fn stats(&self, connection: ConnectionId) -> Option<ConnectionStats> {
+    fn stats(&self, _: hoststack_transport::Protocol, connection: ConnectionId) -> Option<ConnectionStats> {
         Some(self.connections.get(connection.0)?.stats(&self.shared))
     }
 }

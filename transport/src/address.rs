@@ -12,7 +12,7 @@ use crate::flow::{Endpoint, Protocol};
 pub const NAME_MAX: usize = 107;
 
 /// Where to connect or to listen, and over which transport.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
     /// This stack's TCP: `tcp://192.0.2.1:80`.
     Tcp(Endpoint),

@@ -11,7 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::flow::FlowKey;
+use crate::flow::{FlowKey, Protocol};
 use crate::handle::{AppWorkerId, ConnectionId, ListenerId, SessionId};
 use crate::options::{ConnectionStats, SocketOption};
 use crate::pool::Key;
@@ -131,7 +131,8 @@ pub trait Transport<Layer: SessionLayer, Out> {
         events: &mut Vec<TransportEvent>,
     );
 
-    /// Send what may be sent now, at most `burst` segments: new data, a window update, a FIN.
+    /// Send what may be sent now, at most `burst` segments: new data, a window update, a FIN. A transport that learns at
+    /// once that bytes were taken records it.
     fn transmit(
         &mut self,
         now: Instant,
@@ -139,6 +140,7 @@ pub trait Transport<Layer: SessionLayer, Out> {
         burst: usize,
         layer: &mut Layer,
         out: &mut Out,
+        events: &mut Vec<TransportEvent>,
     ) -> Transmitted;
 
     /// Changes an option of a connection that is up; one that this transport does not know is ignored.
@@ -158,7 +160,7 @@ pub trait Transport<Layer: SessionLayer, Out> {
 /// What callbacks may ask of the transports of a worker: nothing that changes them.
 pub trait Measures {
     /// What a connection measured and counted; `None` if it is gone.
-    fn stats(&self, connection: ConnectionId) -> Option<ConnectionStats>;
+    fn stats(&self, protocol: Protocol, connection: ConnectionId) -> Option<ConnectionStats>;
 }
 
 /// Whose a half-open transport connection is: what its transport says of it names the half-open session.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 use hoststack_app::{
-    AppWorker, Application, CloseReason, Context, Endpoint, ListenError, ListenOptions, ListenerId,
+    Address, AppWorker, Application, CloseReason, Context, ListenError, ListenOptions, ListenerId,
     MainContext, SessionHandle, WorkerId,
 };
 
@@ -46,7 +46,7 @@ impl Application for Discard {
         &mut self,
         _ctx: &mut MainContext<'_>,
         opaque: u64,
-        result: Result<(ListenerId, Endpoint), ListenError>,
+        result: Result<(ListenerId, Address), ListenError>,
     ) {
         self.listeners.listening(opaque, result);
     }

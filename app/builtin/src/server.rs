@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use hoststack_app::{CloseReason, Endpoint, ListenError, ListenOptions, ListenerId, MainContext};
+use hoststack_app::{Address, CloseReason, ListenError, ListenOptions, ListenerId, MainContext};
 use parking_lot::Mutex;
 
 use crate::counters::Counter;
@@ -15,9 +15,9 @@ const OPAQUE_TAG: u64 = 0x6c69_7374 << 32;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listening {
     /// Endpoints that are up.
-    pub up: Vec<(ListenerId, Endpoint)>,
+    pub up: Vec<(ListenerId, Address)>,
     /// Endpoints that are not, and why.
-    pub failed: Vec<(Endpoint, ListenError)>,
+    pub failed: Vec<(Address, ListenError)>,
 }
 
 impl Listening {
@@ -136,7 +136,7 @@ impl Listeners {
     }
 
     /// Hears how one of them ended.
-    pub(crate) fn listening(&mut self, opaque: u64, result: Result<(ListenerId, Endpoint), ListenError>) {
+    pub(crate) fn listening(&mut self, opaque: u64, result: Result<(ListenerId, Address), ListenError>) {
         if opaque & !u64::from(u32::MAX) != OPAQUE_TAG {
             return;
         }
@@ -148,11 +148,11 @@ impl Listeners {
         }
     }
 
-    fn tell(&mut self, index: usize, result: Result<(ListenerId, Endpoint), ListenError>) {
+    fn tell(&mut self, index: usize, result: Result<(ListenerId, Address), ListenError>) {
         self.told[index] = true;
         match result {
             Ok(up) => self.report.up.push(up),
-            Err(error) => self.report.failed.push((self.options[index].local, error)),
+            Err(error) => self.report.failed.push((self.options[index].local.clone(), error)),
         }
     }
 

@@ -271,12 +271,12 @@ fn two_servers_on_one_endpoint_tell_that_the_second_is_not_up() {
     let second = stack.attach(second, named("second")).unwrap();
     run(&mut stack, Duration::from_secs(1), || stats.listening().is_some());
     let told = listening.try_recv().unwrap();
-    let up: Vec<Endpoint> = told.up.iter().map(|(_, endpoint)| *endpoint).collect();
-    assert_eq!(up, [endpoint("10.0.0.2:8")]);
+    let up: Vec<Address> = told.up.iter().map(|(_, address)| address.clone()).collect();
+    assert_eq!(up, [Address::from(endpoint("10.0.0.2:8"))]);
     let mut failed = told.failed;
-    failed.sort_by_key(|(endpoint, _)| *endpoint);
-    let bad_port = (endpoint("10.0.0.2:0"), ListenError::BadEndpoint);
-    assert_eq!(failed, [bad_port, (endpoint(PEER), ListenError::InUse)]);
+    failed.sort_by_key(|(address, _)| address.clone());
+    let bad_port = (endpoint("10.0.0.2:0").into(), ListenError::BadEndpoint);
+    assert_eq!(failed, [bad_port, (endpoint(PEER).into(), ListenError::InUse)]);
     assert_eq!(stats.totals().listen_errors, 2);
     end(stack, &[&first, &second]);
 }

@@ -325,7 +325,7 @@ fn requests_that_cannot_be_made_fail_and_the_others_go_on() {
     let file = dir.path().join("a.bin");
     let split = FetchRequest { path: "/x HTTP/1.1\r\nX: y".into(), ..get("length", FetchSink::Memory) };
     let mut nowhere = get("length", FetchSink::Memory);
-    nowhere.remote.remote.port = 0;
+    nowhere.remote.remote = Endpoint::UNSPECIFIED.into();
     let requests = vec![
         split,
         nowhere,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hoststack_app::{
-    AppWorker, Application, ConnectFailure, ConnectId, ConnectOptions, Context, Duration, Endpoint,
+    Address, AppWorker, Application, ConnectFailure, ConnectId, ConnectOptions, Context, Duration,
     SessionHandle, SessionOptions, WorkerId,
 };
 
@@ -100,7 +100,7 @@ impl ClientWorker {
     fn connect(
         &mut self,
         ctx: &mut Context<'_>,
-        remote: impl Into<Endpoint>,
+        remote: impl Into<Address>,
         local: Option<std::net::IpAddr>,
     ) {
         let options = ConnectOptions {

@@ -58,6 +58,7 @@ struct Latency {
 /// The JSON object of `hoststack echo --json`.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Summary {
+    transport: &'static str,
     sessions_requested: u64,
     connected: u64,
     refused: u64,
@@ -134,6 +135,7 @@ impl Summary {
         let received =
             if args.device.is_some() { end.workers.iter().map(|worker| worker.rx_packets).sum() } else { 0 };
         Summary {
+            transport: args.transport.name(),
             sessions_requested: u64::from(args.sessions),
             connected: totals.connected,
             refused: totals.refused,

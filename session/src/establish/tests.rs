@@ -225,7 +225,9 @@ impl World {
                         ticket.spend();
                         self.announced.push(Ok(()));
                     }
-                    Some(Announcement::Failed(ticket, failure, _)) => {
+                    Some(
+                        Announcement::Failed(ticket, failure, _) | Announcement::Retry(ticket, failure, _),
+                    ) => {
                         ticket.spend();
                         self.announced.push(Err(failure));
                         break;

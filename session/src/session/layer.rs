@@ -22,7 +22,15 @@ impl SessionLayer for Sessions {
         let stages = (!record.stages.is_empty()).then(|| {
             let deadline = self.now + record.stage_timeout;
             let stages = Stages::new(&record.stages, EarlyData::NONE);
-            Establishing { ticket: None, session: None, stages, outcome: None, verdict: None, deadline }
+            Establishing {
+                ticket: None,
+                session: None,
+                stages,
+                outcome: None,
+                verdict: None,
+                deadline,
+                may_retry: false,
+            }
         });
         let id = self
             .new_session(*flow, app_worker, opaque, NOT_ESTABLISHING, TransportSide::Open, options)

@@ -1,12 +1,10 @@
 //! The life of a connect request on main: a half-open session in its app worker's pool, attempts under one ticket,
 //! one outcome sent to the worker that tells it, and the delete notification that frees.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hoststack_app::{CancelError, ConnectOptions};
-use hoststack_net::{InterfaceId, NeighborState};
 use hoststack_session::{HalfOpenSession, HalfOpenState};
 use hoststack_tcp::HalfOpenAction;
 use hoststack_transport::canary::{self, Bug};
@@ -15,11 +13,12 @@ use hoststack_transport::{
     HalfOpenUser, Instant, Key, Protocol, SocketOptions, WorkerId,
 };
 
-use super::{MAIN_ORIGIN, Main, worker_of};
+use super::attempts::remotes;
+use super::{MAIN_ORIGIN, Main};
 use crate::messages::{Command, Seed, Settled};
 
 /// Local ports tried when workers say that one is taken, before the outcome is `AddressInUse`.
-const ATTEMPTS_MAX: u8 = 8;
+const COLLISIONS_MAX: u8 = 8;
 
 /// The half-open of a request for which there was no room: it names nothing.
 const NO_HALF_OPEN: Key = Key { slot: u32::MAX, generation: u32::MAX };
@@ -66,12 +65,12 @@ impl Main {
         }
         let flow = FlowKey {
             local: Endpoint::new(
-                options.local_addr.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+                options.local_addr.unwrap_or(Endpoint::UNSPECIFIED.addr),
                 options.local_port,
             ),
-            remote: options.remote,
+            remote: options.remote.endpoint().unwrap_or(Endpoint::UNSPECIFIED),
             domain: options.domain,
-            protocol: Protocol::Tcp,
+            protocol: options.remote.protocol(),
         };
         let inserted = record.half_opens.insert_with(|key| HalfOpenSession {
             connect,
@@ -81,6 +80,9 @@ impl Main {
             flow,
             worker,
             attempts: 0,
+            collisions: 0,
+            verdict: None,
+            remotes: remotes(options),
             opaque: options.opaque,
             deadline: made + options.timeout,
             born: now,
@@ -103,7 +105,7 @@ impl Main {
         if detaching {
             self.fail(app_worker, key, ConnectFailure::Detached);
         } else if let Err(failure) = self.attempt(app_worker, key, wanted) {
-            self.fail(app_worker, key, failure);
+            self.attempt_failed(app_worker, key, failure);
         }
     }
 
@@ -114,125 +116,6 @@ impl Main {
         };
         let least = || (0..self.config.workers).min_by_key(load).unwrap_or(0);
         WorkerId(self.tape.find(least) as u8)
-    }
-
-    /// Starts an attempt: route, source, neighbour, 4-tuple, half-open transport connection.
-    fn attempt(
-        &mut self,
-        app_worker: AppWorkerId,
-        key: Key,
-        wanted: Option<WorkerId>,
-    ) -> Result<(), ConnectFailure> {
-        let now = self.now;
-        let Some(session) = self.app_workers.get_mut(app_worker.0).and_then(|r| r.half_opens.get_mut(key))
-        else {
-            return Ok(());
-        };
-        let worker_hint = session.worker;
-        let (domain, remote) = (session.flow.domain.0, session.flow.remote);
-        let next_hop = self.router.lookup(domain, remote.addr).ok_or(ConnectFailure::Unreachable)?;
-        if self.router.is_local(domain, remote.addr) {
-            // A domain does not talk to itself: its interfaces lead elsewhere (a loopback device is its own domain).
-            return Err(ConnectFailure::Unreachable);
-        }
-        if self.router.is_directed_broadcast(domain, remote.addr) {
-            // RFC 9293 §3.9.1.1 (MUST-46): nobody has that address.
-            return Err(ConnectFailure::Unreachable);
-        }
-        // A wave of connects to a neighbour that is not known yet waits here, not as packets in a bounded queue: none of
-        // them pays a retransmission time for it.
-        let known = self.router.need(now.as_micros(), next_hop, &mut self.router_actions);
-        if matches!(known, NeighborState::Incomplete | NeighborState::Failed) {
-            self.waiting.entry((next_hop.interface, next_hop.addr)).or_default().push((app_worker, key));
-            self.wait_timers.insert(session.deadline, (app_worker, key));
-            self.router_acts(worker_hint);
-            return Ok(());
-        }
-        // RFC 9293 §3.9.1.1 (MUST-43, MUST-44): before the first SYN.
-        let source = self
-            .router
-            .select_source(domain, remote.addr, session.local_addr)
-            .map_err(|_| ConnectFailure::AddressNotAvailable)?;
-        let mut flow = FlowKey { local: Endpoint::new(source, session.local_port), ..session.flow };
-        let (hasher, workers) = (self.hasher, self.config.workers);
-        let worker = wanted.unwrap_or(session.worker);
-        let allocated = self.tuples.allocate(flow, |flow| worker_of(&hasher, workers, flow) == worker);
-        let owns_tuple = match allocated {
-            Ok(port) => {
-                flow.local.port = port;
-                true
-            }
-            // The tuple may be in TIME-WAIT, which its worker may let us reuse (RFC 6191).
-            Err(hoststack_transport::TupleError::InUse) if session.local_port != 0 => false,
-            Err(_) => return Err(ConnectFailure::AddressInUse),
-        };
-        let mtu = self.router.mtu(next_hop).unwrap_or(576);
-        let user = HalfOpenUser { app_worker, half_open: key };
-        let opened = self.half_opens.open(
-            now,
-            flow,
-            user,
-            session.socket.clone(),
-            // All attempts have the same; what stages write goes before it.
-            if session.stages.is_empty() { session.early_data.clone() } else { EarlyData::NONE },
-            u16::try_from(mtu).unwrap_or(u16::MAX),
-            session.deadline,
-            &mut self.actions,
-        );
-        let Ok(half_open) = opened else {
-            if owns_tuple {
-                self.tuples.release(&flow);
-            }
-            return Err(ConnectFailure::NoRoom);
-        };
-        let steered = worker_of(&hasher, workers, &flow);
-        self.in_flight[session.worker.index()] -= 1;
-        self.in_flight[steered.index()] += 1;
-        session.worker = steered;
-        session.flow = flow;
-        session.owns_tuple = owns_tuple;
-        session.transport = Some(half_open);
-        session.attempts += 1;
-        if !self.router_actions.is_empty() {
-            self.router_acts(steered);
-        }
-        self.half_opens_act();
-        Ok(())
-    }
-
-    /// A neighbour is known, or will not be: the connects that waited for it go on, or fail.
-    pub(super) fn neighbor_resolved(&mut self, hop: (InterfaceId, IpAddr), is_known: bool) {
-        for (app_worker, key) in self.waiting.remove(&hop).unwrap_or_default() {
-            if !self.is_waiting(app_worker, key) {
-                continue;
-            }
-            let result =
-                if is_known { self.attempt(app_worker, key, None) } else { Err(ConnectFailure::Unreachable) };
-            if let Err(failure) = result {
-                self.fail(app_worker, key, failure);
-            }
-        }
-    }
-
-    /// Connects whose deadline passed while they waited for a neighbour.
-    pub(super) fn poll_waiting(&mut self) -> bool {
-        if self.wait_timers.next_deadline().is_none_or(|deadline| deadline > self.now) {
-            return false;
-        }
-        let mut fired = Vec::new();
-        self.wait_timers.advance(self.now, &mut fired);
-        for (_, (app_worker, key)) in fired {
-            if self.is_waiting(app_worker, key) {
-                self.fail(app_worker, key, ConnectFailure::TimedOut);
-            }
-        }
-        true
-    }
-
-    /// Whether a request has had no attempt yet because its neighbour is not known.
-    fn is_waiting(&mut self, app_worker: AppWorkerId, key: Key) -> bool {
-        self.half_open(app_worker, key)
-            .is_some_and(|session| session.ticket.is_some() && session.transport.is_none())
     }
 
     /// What the half-open transport connections want done.
@@ -249,41 +132,16 @@ impl Main {
                     };
                     self.send(worker, command);
                 }
-                HalfOpenAction::Establish { half_open, user, seed } => {
-                    let Some(session) = self.half_open(user.app_worker, user.half_open) else { continue };
-                    debug_assert_eq!(session.transport, Some(half_open));
-                    let Some(ticket) = session.ticket.take() else { continue };
-                    session.state = HalfOpenState::HandedOver;
-                    let command = Command::Establish {
-                        ticket,
-                        seed: Seed::Tcp(seed),
-                        deadline: session.deadline,
-                        options: session.options,
-                        early_data: std::mem::take(&mut session.early_data),
-                        stages: std::mem::take(&mut session.stages),
-                    };
-                    let worker = session.worker;
-                    let again =
-                        canary::has(Bug::DoubleEstablish).then(|| self.establish_again(&command)).flatten();
-                    self.send(worker, command);
-                    if let Some(again) = again {
-                        self.send(worker, again);
-                    }
-                }
+                HalfOpenAction::Establish { user, seed, .. } => self.hand_over(user, Seed::Tcp(seed)),
                 HalfOpenAction::Failed { user, failure, .. } => {
-                    self.fail(user.app_worker, user.half_open, failure)
+                    self.attempt_failed(user.app_worker, user.half_open, failure);
                 }
                 HalfOpenAction::Late { user, .. } => {
                     if let Some(record) = self.app_workers.get_mut(user.app_worker.0) {
                         record.counters.late_segments += 1;
                     }
                 }
-                HalfOpenAction::Deleted { half_open, user } => {
-                    let session = self.half_open(user.app_worker, user.half_open);
-                    if session.is_some_and(|session| session.transport == Some(half_open)) {
-                        self.free_half_open(user.app_worker, user.half_open);
-                    }
-                }
+                HalfOpenAction::Deleted { half_open, user } => self.half_open_deleted(half_open, user),
             }
         }
         // An action may have caused others meanwhile: they are in the other vector, behind these.
@@ -294,14 +152,45 @@ impl Main {
         }
     }
 
+    /// What the host's connecting sockets want done.
+    pub(super) fn kernel_acts(&mut self) {
+        use hoststack_kernel::HalfOpenAction;
+        let mut actions = std::mem::take(&mut self.kernel_actions);
+        for action in actions.drain(..) {
+            match action {
+                HalfOpenAction::Establish { user, seed, .. } => self.hand_over(user, Seed::Kernel(seed)),
+                HalfOpenAction::Failed { user, failure, .. } => {
+                    self.attempt_failed(user.app_worker, user.half_open, failure);
+                }
+                HalfOpenAction::Deleted { half_open, user } => self.half_open_deleted(half_open, user),
+            }
+        }
+        std::mem::swap(&mut self.kernel_actions, &mut actions);
+        if !actions.is_empty() {
+            self.kernel_actions.append(&mut actions);
+            self.kernel_acts();
+        }
+    }
+
+    /// A transport's delete notification: what it was for is freed, unless it goes on with another attempt.
+    fn half_open_deleted(&mut self, half_open: HalfOpenId, user: HalfOpenUser) {
+        let session = self.half_open(user.app_worker, user.half_open);
+        if session.is_some_and(|session| session.transport == Some(half_open)) {
+            self.free_half_open(user.app_worker, user.half_open);
+        }
+    }
+
     /// The canary's second hand-over of a connection.
-    #[cold]
-    fn establish_again(&self, first: &Command) -> Option<Command> {
-        let Command::Establish { ticket, seed, deadline, options, early_data, stages } = first else {
+    pub(super) fn establish_again(&self, first: &Command) -> Option<Command> {
+        if !canary::has(Bug::DoubleEstablish) {
+            return None;
+        }
+        let Command::Establish { ticket, seed, deadline, options, early_data, stages, may_retry } = first
+        else {
             return None;
         };
         let (connect, half_open, app_worker) = (ticket.connect(), ticket.half_open(), ticket.app_worker());
-        let Seed::Tcp(seed) = seed;
+        let Seed::Tcp(seed) = seed else { return None };
         Some(Command::Establish {
             ticket: ConnectTicket::mint(connect, half_open, app_worker, ticket.opaque(), self.ledger.clone()),
             seed: Seed::Tcp(seed.clone()),
@@ -309,6 +198,7 @@ impl Main {
             options: *options,
             early_data: early_data.clone(),
             stages: stages.clone(),
+            may_retry: *may_retry,
         })
     }
 
@@ -321,12 +211,12 @@ impl Main {
         let Some(session) = self.half_open(app_worker, key) else { return };
         let Some(ticket) = session.ticket.take() else { return };
         session.state = HalfOpenState::Failed(failure);
-        let attempt = session.transport.map(|half_open| (half_open, session.flow));
-        let worker = session.worker;
-        if let Some((half_open, _)) = attempt {
+        let (transport, flow, worker) = (session.transport, session.flow, session.worker);
+        if let Some(half_open) = transport {
             // Stops its timers and marks it; it is freed when the outcome was told.
-            self.half_opens.cleanup(half_open);
+            self.cleanup_half_open(flow.protocol, half_open);
         }
+        let attempt = transport.filter(|_| flow.protocol == Protocol::Tcp).map(|half_open| (half_open, flow));
         self.send(worker, Command::Outcome { ticket, failure, attempt });
         if canary::has(Bug::FreedBeforeOutcome) {
             self.free_half_open(app_worker, key);
@@ -343,11 +233,12 @@ impl Main {
         let (flow, owns_tuple, again) = (
             session.flow,
             session.owns_tuple,
-            session.ticket.is_some() && session.local_port == 0 && session.attempts < ATTEMPTS_MAX,
+            session.ticket.is_some() && session.local_port == 0 && session.collisions < COLLISIONS_MAX,
         );
         // This attempt never had a flow on the worker: it ends here, its tuple comes back here.
         session.transport = None;
         session.owns_tuple = false;
+        session.collisions += 1;
         self.half_opens.cleanup(half_open);
         self.half_opens.settled(half_open, &mut self.actions);
         if owns_tuple {
@@ -357,7 +248,7 @@ impl Main {
         let result =
             if again { self.attempt(app_worker, key, None) } else { Err(ConnectFailure::AddressInUse) };
         if let Err(failure) = result {
-            self.fail(app_worker, key, failure);
+            self.attempt_failed(app_worker, key, failure);
         }
         // A request whose outcome was told while this came has no transport left to notify its deletion.
         let settled = self
@@ -387,6 +278,8 @@ impl Main {
                 Ok(())
             }
             HalfOpenState::HandedOver => {
+                // The ticket may be on its way back.
+                session.verdict = Some(failure);
                 self.send(worker, Command::FailConnect { connect, failure });
                 Ok(())
             }
@@ -409,11 +302,9 @@ impl Main {
         }
         let Some(session) = self.half_open(app_worker, key) else { return };
         session.state = HalfOpenState::Settled;
+        let protocol = session.flow.protocol;
         match session.transport {
-            Some(half_open) => {
-                self.half_opens.settled(half_open, &mut self.actions);
-                self.half_opens_act();
-            }
+            Some(half_open) => self.half_open_settled(protocol, half_open),
             None => self.free_half_open(app_worker, key),
         }
     }

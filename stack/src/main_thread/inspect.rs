@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use hoststack_session::HalfOpenState;
-use hoststack_transport::AppWorkerId;
+use hoststack_session::{HalfOpenSession, HalfOpenState};
+use hoststack_transport::{Address, AppWorkerId, Protocol};
 
 use super::Main;
 use crate::handle::Stopped;
@@ -145,7 +145,10 @@ impl Main {
                         .listeners
                         .iter()
                         .filter_map(|listener| self.listeners.get(listener.0))
-                        .map(|listener| format!("d{} {}", listener.domain, listener.local))
+                        .map(|listener| match &listener.local {
+                            Address::Tcp(local) => format!("d{} {local}", listener.domain),
+                            local => local.to_string(),
+                        })
                         .collect(),
                     outcomes: Outcomes::from(&record.counters),
                     id,
@@ -172,8 +175,9 @@ impl Main {
                 connect: session.connect.to_string(),
                 app_worker,
                 domain: session.flow.domain.0,
+                protocol: session.flow.protocol.name(),
                 local: session.flow.local.to_string(),
-                remote: session.flow.remote.to_string(),
+                remote: session.remote_name(),
                 state: match session.state {
                     HalfOpenState::Connecting => "connecting",
                     HalfOpenState::HandedOver => "handed-over",
@@ -182,13 +186,22 @@ impl Main {
                 }
                 .into(),
                 worker: session.worker.0,
-                attempts: session
-                    .transport
-                    .and_then(|half_open| self.half_opens.describe(half_open))
-                    .map_or(0, |info| u32::from(info.attempts)),
+                attempts: self.attempts_of(session),
                 age_us: self.now.micros_since(session.born),
                 deadline_in_us: session.deadline.micros_since(self.now),
             })
             .collect()
+    }
+
+    /// SYNs sent for a half-open, or times that the host was asked.
+    fn attempts_of(&self, session: &HalfOpenSession) -> u32 {
+        let Some(half_open) = session.transport else { return 0 };
+        match session.flow.protocol {
+            Protocol::Tcp => self.half_opens.describe(half_open).map_or(0, |info| u32::from(info.attempts)),
+            Protocol::KernelTcp | Protocol::KernelUnix => {
+                self.kernel.describe(half_open).map_or(0, |info| u32::from(info.attempts))
+            }
+            Protocol::Local => 0,
+        }
     }
 }

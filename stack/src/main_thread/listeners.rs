@@ -1,23 +1,67 @@
-//! Listeners: one endpoint of a domain, known to every worker, or to none.
+//! Listeners: one place of a transport, known to every worker, or to none.
+
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use hoststack_app::{ListenError, ListenOptions};
+use hoststack_kernel::Listening;
 use hoststack_session::ListenerRecord;
-use hoststack_transport::SocketOptions;
-use hoststack_transport::{AppId, AppWorkerId, Endpoint, ListenerId};
+use hoststack_transport::{Address, AppId, AppWorkerId, ListenerId, SocketOptions, WorkerId};
 
 use super::Main;
-use crate::messages::{Command, Reply};
+use crate::messages::{Command, ListenOn, Reply};
+
+/// What two listeners cannot have both.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// An endpoint of a routing domain.
+    Tcp(u16, IpAddr, u16),
+    /// A name in a routing domain.
+    Local(u16, Arc<str>),
+    /// A socket of the host.
+    Kernel(String),
+}
+
+impl Place {
+    fn of(domain: u16, local: &Address) -> Place {
+        match local {
+            Address::Tcp(at) => Place::Tcp(domain, at.addr, at.port),
+            Address::Local(name) => Place::Local(domain, name.clone()),
+            Address::KernelTcp(_) | Address::KernelUnix(_) => Place::Kernel(local.to_string()),
+        }
+    }
+}
 
 /// A listener in main's directory.
 pub(super) struct Listener {
     pub(super) app_worker: AppWorkerId,
     pub(super) domain: u16,
-    pub(super) local: Endpoint,
+    pub(super) local: Address,
+    /// The worker that accepts; `None`: all do.
+    pub(super) worker: Option<WorkerId>,
+    /// What has to be undone on the host when the listener ends.
+    _guard: Option<hoststack_kernel::SocketFile>,
     opaque: u64,
     /// Workers that have not answered `Listen`.
     waiting: usize,
     failed: Option<ListenError>,
     reply: Option<Reply<Result<ListenerId, ListenError>>>,
+}
+
+/// What the host's error means to who listens.
+fn listen_error(at: &Address, error: hoststack_kernel::ListenError) -> ListenError {
+    use hoststack_kernel::ListenError as Kernel;
+    match error {
+        Kernel::InUse => ListenError::InUse,
+        Kernel::AddressNotAvailable => ListenError::AddressNotAvailable,
+        Kernel::Denied => ListenError::Denied,
+        Kernel::NoRoom => ListenError::NoRoom,
+        Kernel::NotASocket => ListenError::NotASocket,
+        Kernel::System(_) => {
+            tracing::warn!(%at, %error, "the host does not let us listen");
+            ListenError::Host
+        }
+    }
 }
 
 impl Main {
@@ -55,29 +99,50 @@ impl Main {
         if record.is_none() {
             return Err(ListenError::Detached);
         }
-        let (domain, local) = (options.domain.0, options.local);
-        if !self.router.interfaces().any(|interface| interface.domain == domain) {
-            return Err(ListenError::NoDomain);
+        let domain = options.domain.0;
+        if options.worker.is_some_and(|worker| worker.index() >= self.config.workers) {
+            return Err(ListenError::BadWorker);
         }
-        if !local.addr.is_unspecified() && !self.router.is_local(domain, local.addr) {
-            return Err(ListenError::AddressNotAvailable);
+        if let Address::Tcp(local) = options.local {
+            if !self.router.interfaces().any(|interface| interface.domain == domain) {
+                return Err(ListenError::NoDomain);
+            }
+            if !local.addr.is_unspecified() && !self.router.is_local(domain, local.addr) {
+                return Err(ListenError::AddressNotAvailable);
+            }
         }
-        let place = (domain, local.addr, local.port);
         // RFC 9293 §3.9.1.1 (MUST-41): what listens there stays as it is.
-        if self.endpoints.contains_key(&place) {
+        if self.places.contains_key(&Place::of(domain, &options.local)) {
             return Err(ListenError::InUse);
         }
+        let backlog = options.backlog;
+        let socket = SocketOptions { rx_window: options.fifos.rx_capacity, ..options.socket };
+        let mut opened = None;
+        if matches!(options.local, Address::KernelTcp(_) | Address::KernelUnix(_)) {
+            let workers = if options.worker.is_some() { 1 } else { self.config.workers };
+            let listening =
+                hoststack_kernel::listen(&*self.host, &options.local, options.backlog, &socket, workers)
+                    .map_err(|error| listen_error(&options.local, error))?;
+            opened = Some(listening);
+        }
+        let (local, sockets, guard) = match opened {
+            Some(Listening { address, sockets, guard }) => (address, sockets, guard),
+            None => (options.local.clone(), Vec::new(), None),
+        };
+        let place = Place::of(domain, &local);
         let key = self.listeners.insert(Listener {
             app_worker,
             domain,
-            local,
+            local: local.clone(),
+            worker: options.worker,
+            _guard: guard,
             opaque: options.opaque,
             waiting: self.config.workers,
             failed: None,
             reply: None,
         })?;
         let listener = ListenerId(key);
-        self.endpoints.insert(place, listener);
+        self.places.insert(place, listener);
         if let Some(record) = self.app_workers.get_mut(app_worker.0) {
             record.listeners.push(listener);
         }
@@ -89,15 +154,25 @@ impl Main {
             stages: options.stages.clone(),
             stage_timeout: options.stage_timeout,
         };
-        let socket = SocketOptions { rx_window: options.fifos.rx_capacity, ..options.socket };
-        let (domain, backlog) = (options.domain, options.backlog);
-        self.broadcast(|| Command::Listen {
-            record: Box::new(record.clone()),
-            domain,
-            local,
-            backlog,
-            socket: Box::new(socket),
-        });
+        let mut sockets = sockets.into_iter();
+        for worker in self.workers() {
+            let accepts = options.worker.is_none_or(|chosen| chosen == worker);
+            let options = Box::new(socket);
+            let on = match &local {
+                Address::Tcp(local) => ListenOn::Tcp {
+                    domain: hoststack_transport::DomainId(domain),
+                    local: *local,
+                    backlog,
+                    socket: options,
+                },
+                Address::KernelTcp(_) | Address::KernelUnix(_) => {
+                    let socket = if accepts { sockets.next() } else { None };
+                    ListenOn::Kernel { address: local.clone(), socket, options }
+                }
+                Address::Local(_) => ListenOn::Local,
+            };
+            self.send(worker, Command::Listen { record: Box::new(record.clone()), on });
+        }
         Ok(listener)
     }
 
@@ -112,7 +187,7 @@ impl Main {
             return;
         }
         let (app_worker, local, opaque, reply) =
-            (record.app_worker, record.local, record.opaque, record.reply.take());
+            (record.app_worker, record.local.clone(), record.opaque, record.reply.take());
         let result = match record.failed {
             None => Ok(listener),
             Some(error) => {
@@ -133,7 +208,7 @@ impl Main {
         &mut self,
         app: AppId,
         opaque: u64,
-        result: Result<(ListenerId, Endpoint), ListenError>,
+        result: Result<(ListenerId, Address), ListenError>,
     ) {
         self.call_app(app, |app, ctx| app.listening(ctx, opaque, result));
     }
@@ -162,7 +237,7 @@ impl Main {
 
     fn remove_listener(&mut self, listener: ListenerId) {
         let Some(record) = self.listeners.remove(listener.0) else { return };
-        self.endpoints.remove(&(record.domain, record.local.addr, record.local.port));
+        self.places.remove(&Place::of(record.domain, &record.local));
         if let Some(app_worker) = self.app_workers.get_mut(record.app_worker.0) {
             app_worker.listeners.retain(|&id| id != listener);
         }

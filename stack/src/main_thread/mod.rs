@@ -1,9 +1,10 @@
 //! Main: owns the directories, the 4-tuples, and every half-open.
 //!
-//! [`connects`] the life of a connect request, [`apps`] attach and callbacks, [`detach`], [`listeners`], [`inspect`]
+//! [`connects`] the life of a connect request, [`attempts`] its attempts over the transports, [`apps`] attach and callbacks, [`detach`], [`listeners`], [`inspect`]
 //! answers put together. Main never calls a session callback, never sends a packet, never blocks.
 
 mod apps;
+mod attempts;
 mod connects;
 mod detach;
 mod inspect;
@@ -42,6 +43,8 @@ pub(crate) struct MainSeed {
     pub(crate) config: StackConfig,
     pub(crate) router: Router,
     pub(crate) half_opens: HalfOpens,
+    pub(crate) kernel: hoststack_kernel::HalfOpens,
+    pub(crate) host: Arc<dyn hoststack_kernel::host::Host>,
     pub(crate) tuples: TupleAllocator,
     pub(crate) hasher: FlowHasher,
     pub(crate) requests: Receiver<Request>,
@@ -59,6 +62,9 @@ pub(crate) struct Main {
     now: Instant,
     router: Router,
     half_opens: HalfOpens,
+    kernel: hoststack_kernel::HalfOpens,
+    kernel_actions: Vec<hoststack_kernel::HalfOpenAction>,
+    host: Arc<dyn hoststack_kernel::host::Host>,
     tuples: TupleAllocator,
     hasher: FlowHasher,
     ledger: Arc<TicketLedger>,
@@ -78,14 +84,14 @@ pub(crate) struct Main {
     /// App workers that are being detached.
     detaching: Vec<AppWorkerId>,
     listeners: Pool<listeners::Listener>,
-    endpoints: BTreeMap<(u16, IpAddr, u16), hoststack_transport::ListenerId>,
+    places: BTreeMap<listeners::Place, hoststack_transport::ListenerId>,
     connects: HashMap<ConnectId, (AppWorkerId, Key), IdHasher>,
     socket_options: connects::SharedOptions,
     /// Connects under way per worker: its load, together with its sessions.
     in_flight: Vec<usize>,
     /// Requests that wait for a neighbour before their first attempt, and their deadlines.
-    waiting: BTreeMap<(InterfaceId, IpAddr), Vec<(AppWorkerId, Key)>>,
-    wait_timers: TimerWheel<(AppWorkerId, Key)>,
+    waiting: BTreeMap<(InterfaceId, IpAddr), Vec<attempts::Waiter>>,
+    wait_timers: TimerWheel<attempts::Waiter>,
     /// Outcomes told on another worker than the one that counts the connect.
     settled_elsewhere: BTreeMap<(WorkerId, AppWorkerId), usize>,
     inspections: BTreeMap<u64, inspect::Inspection>,
@@ -106,6 +112,9 @@ impl Main {
             now: Instant::ZERO,
             router: seed.router,
             half_opens: seed.half_opens,
+            kernel: seed.kernel,
+            kernel_actions: Vec::new(),
+            host: seed.host,
             tuples: seed.tuples,
             hasher: seed.hasher,
             ledger: TicketLedger::new(),
@@ -122,7 +131,7 @@ impl Main {
             app_workers: Pool::new(seed.config.app_workers_max),
             detaching: Vec::new(),
             listeners: Pool::new(seed.config.listeners_max),
-            endpoints: BTreeMap::new(),
+            places: BTreeMap::new(),
             connects: HashMap::with_hasher(IdHasher::default()),
             socket_options: connects::SharedOptions::default(),
             in_flight: vec![0; workers],
@@ -213,6 +222,7 @@ impl Main {
             Report::Connect { app_worker, connect, options, early_data, made } => {
                 self.connect(app_worker, connect, &options, early_data, made);
             }
+            Report::NextAttempt { ticket, failure } => self.next_attempt(ticket, failure),
             Report::Cancel { connect } => {
                 // Losing to another outcome is no error for an app: it is told that outcome.
                 let _ = self.cancel(connect);
@@ -314,6 +324,10 @@ impl Main {
             self.half_opens_act();
             worked = true;
         }
+        if self.kernel.poll(self.now, self.config.bursts.reports, &mut self.kernel_actions) {
+            self.kernel_acts();
+            worked = true;
+        }
         let now_us = self.now.as_micros();
         if self.router.next_deadline_us().is_some_and(|deadline| deadline <= now_us) {
             self.router.poll(now_us, &mut self.router_actions);
@@ -354,6 +368,7 @@ impl Main {
         let router = self.router.next_deadline_us().map(Instant::from_micros);
         Instant::earliest([
             self.half_opens.next_deadline(),
+            self.kernel.next_deadline(),
             router,
             self.wait_timers.next_deadline(),
             self.detach_deadline(),
@@ -437,11 +452,19 @@ impl Main {
                     }
                 }
             }
-            AllocationPoint::HalfOpen => self.half_opens.set_refusing(refusing),
+            AllocationPoint::HalfOpen => {
+                self.half_opens.set_refusing(refusing);
+                self.kernel.set_refusing(refusing);
+            }
             AllocationPoint::Tuple => self.tuples.set_refusing(refusing),
             AllocationPoint::Listener => self.listeners.set_refusing(refusing),
             _ => {}
         }
+    }
+
+    /// What to sleep on besides the wake-up.
+    pub(crate) fn wait_fd(&self) -> Option<std::os::fd::RawFd> {
+        self.kernel.wait_fd()
     }
 
     /// The tape of its steps.
@@ -452,6 +475,7 @@ impl Main {
     /// Asserts what must hold between steps.
     pub(crate) fn check_consistency(&self) {
         self.half_opens.check_consistency();
+        self.kernel.check_consistency();
         let sessions: usize = self.app_workers.iter().map(|(_, record)| record.half_opens.len()).sum();
         assert_eq!(sessions, self.connects.len(), "every half-open session is found by its connect id");
     }

@@ -9,6 +9,7 @@ use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{AppWorkerId, CloseReason, ConnectFailure, Instant, SessionId};
 
 use super::Worker;
+use super::transports::Ask;
 use crate::messages::Report;
 
 /// The detach of an app worker on this worker, after `DetachEnd`.
@@ -47,7 +48,7 @@ impl Worker {
             app_worker,
             slot.unit,
             &mut self.sessions,
-            &self.tcp,
+            &self.transports.tcp,
             &mut slot.state,
             &mut self.mint,
             &mut self.requests,
@@ -133,12 +134,17 @@ impl Worker {
                         }
                     }
                     Some(Announcement::Failed(ticket, failure, connection)) => {
-                        self.reset_if_there(connection);
+                        self.reset_if_there(id, connection);
                         self.tell_failure(ticket, failure);
                         return;
                     }
+                    Some(Announcement::Retry(ticket, failure, connection)) => {
+                        self.reset_if_there(id, connection);
+                        self.reports.push(Report::NextAttempt { ticket, failure });
+                        return;
+                    }
                     Some(Announcement::NotAccepted(flow, failure, connection)) => {
-                        self.reset_if_there(connection);
+                        self.reset_if_there(id, connection);
                         tracing::debug!(%flow, cause = %failure, "not accepted");
                         self.call(app_worker, |app, ctx| app.not_accepted(ctx, &flow, failure));
                         return;
@@ -318,7 +324,7 @@ impl Worker {
                 if let Some((_, session)) = self.sessions.at_slot(slot)
                     && let Some(connection) = session.connection()
                 {
-                    self.reset_connection(connection);
+                    self.ask(id, connection, Ask::Reset);
                 }
                 run.sessions_reset += 1;
             } else if run.resetting {
@@ -337,23 +343,10 @@ impl Worker {
     }
 
     /// A session failed before its app was told of it: its transport's connection is of no use.
-    fn reset_if_there(&mut self, connection: Option<hoststack_transport::ConnectionId>) {
+    fn reset_if_there(&mut self, session: SessionId, connection: Option<hoststack_transport::ConnectionId>) {
         if let Some(connection) = connection {
-            self.reset_connection(connection);
+            self.ask(session, connection, Ask::Reset);
         }
-    }
-
-    fn reset_connection(&mut self, connection: hoststack_transport::ConnectionId) {
-        use hoststack_transport::Transport;
-        let now = self.now;
-        self.tcp.reset(
-            now,
-            connection,
-            &mut self.sessions,
-            &mut super::packets::out!(self),
-            &mut self.events,
-        );
-        self.after_tcp();
     }
 
     fn finish_detach(&mut self, app_worker: AppWorkerId, run: &DetachRun) {

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use hoststack_app::ListenError;
 use hoststack_app::context::AppWorkerState;
 use hoststack_session::{SessionOptions, StagePlans};
 use hoststack_tcp::EstablishError;
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
-    AppWorkerId, ConnectFailure, ConnectTicket, EarlyData, Instant, SessionHandle, SessionLayer,
+    AppWorkerId, ConnectFailure, ConnectTicket, ConnectionId, EarlyData, FlowKey, HalfOpenId, Instant,
+    ListenerId, SessionHandle, SessionId, SessionLayer,
 };
 
 use super::packets::out;
 use super::{AppSlot, Worker, inspect};
-use crate::messages::{Command, EndHow, Report, Seed, Settled};
+use crate::messages::{Command, EndHow, ListenOn, Report, Seed, Settled};
 
 impl Worker {
     /// Commands, in the order main sent them, while the devices take what they cause to be sent: a wave of SYNs waits
@@ -62,13 +64,9 @@ impl Worker {
             }
             Command::DetachBegin { app_worker } => self.begin_detach(app_worker),
             Command::DetachEnd { app_worker, policy } => self.end_detach(app_worker, policy),
-            Command::Listen { record, domain, local, backlog, socket } => {
+            Command::Listen { record, on } => {
                 let listener = record.id;
-                let result =
-                    self.tcp.listen(listener, domain, local, backlog, *socket).map_err(|error| match error {
-                        hoststack_tcp::ListenError::InUse => hoststack_app::ListenError::InUse,
-                        hoststack_tcp::ListenError::Full => hoststack_app::ListenError::NoRoom,
-                    });
+                let result = self.listen(listener, on);
                 if result.is_ok() {
                     self.sessions.listeners().add(*record);
                 }
@@ -76,24 +74,26 @@ impl Worker {
             }
             Command::Unlisten { .. } if canary::has(Bug::ListenerLeft) => {}
             Command::Unlisten { listener } => {
-                self.tcp.unlisten(now, listener, &mut out!(self), &mut self.events);
+                self.transports.tcp.unlisten(now, listener, &mut out!(self), &mut self.events);
+                self.transports.kernel.unlisten(listener);
                 self.sessions.listeners().remove(listener);
-                self.after_tcp();
+                self.after_transport();
             }
             Command::Open { half_open, syn } => {
-                if self.tcp.open_and_send(now, &syn, half_open, &mut out!(self)).is_err() {
+                if self.transports.tcp.open_and_send(now, &syn, half_open, &mut out!(self)).is_err() {
                     self.reports.push(Report::OpenRefused { half_open });
                 }
             }
-            Command::SendSyn { half_open, syn } => self.tcp.send_syn(now, &syn, half_open, &mut out!(self)),
-            Command::Establish { ticket, seed, deadline, options, early_data, stages } => {
-                self.establish(ticket, seed, deadline, options, &early_data, &stages);
+            Command::SendSyn { half_open, syn } => {
+                self.transports.tcp.send_syn(now, &syn, half_open, &mut out!(self))
             }
+            Command::Establish { ticket, seed, deadline, options, early_data, stages, may_retry } => {
+                self.establish(ticket, seed, deadline, options, &early_data, &stages, may_retry);
+            }
+            Command::Forget { half_open, flow } => self.forget_half_open(half_open, &flow),
             Command::Outcome { ticket, failure, attempt } => {
                 if let Some((half_open, flow)) = attempt {
-                    self.tcp.forget_half_open(&flow, half_open, &mut self.events);
-                    self.after_tcp();
-                    self.unpark(half_open);
+                    self.forget_half_open(half_open, &flow);
                 }
                 self.outcomes.push_back((ticket, failure));
             }
@@ -133,6 +133,33 @@ impl Worker {
         self.call(app_worker, |app, ctx| app.attached(ctx));
     }
 
+    fn listen(&mut self, listener: ListenerId, on: ListenOn) -> Result<(), ListenError> {
+        match on {
+            ListenOn::Tcp { domain, local, backlog, socket } => {
+                self.transports.tcp.listen(listener, domain, local, backlog, *socket).map_err(|error| {
+                    match error {
+                        hoststack_tcp::ListenError::InUse => ListenError::InUse,
+                        hoststack_tcp::ListenError::Full => ListenError::NoRoom,
+                    }
+                })
+            }
+            ListenOn::Kernel { socket: None, .. } | ListenOn::Local => Ok(()),
+            ListenOn::Kernel { address, socket: Some(socket), options } => {
+                self.transports.kernel.listen(listener, address, socket, *options).map_err(|error| {
+                    tracing::warn!(%error, "the host does not let us wait for connections");
+                    ListenError::Host
+                })
+            }
+        }
+    }
+
+    /// An attempt by this stack's TCP has failed: its flow is let go.
+    fn forget_half_open(&mut self, half_open: HalfOpenId, flow: &FlowKey) {
+        self.transports.tcp.forget_half_open(flow, half_open, &mut self.events);
+        self.after_transport();
+        self.unpark(half_open);
+    }
+
     /// A half-open becomes a connection and a session, both allocated here.
     fn establish(
         &mut self,
@@ -142,11 +169,14 @@ impl Worker {
         options: SessionOptions,
         early_data: &EarlyData,
         stages: &StagePlans,
+        may_retry: bool,
     ) {
-        let Seed::Tcp(seed) = seed;
-        let half_open = seed.half_open;
+        let half_open = match &seed {
+            Seed::Tcp(seed) => Some(seed.half_open),
+            Seed::Kernel(_) | Seed::Local { .. } => None,
+        };
         let mut opened =
-            self.sessions.open_outbound(seed.flow, ticket, deadline, options, stages, early_data);
+            self.sessions.open_outbound(seed.flow(), ticket, deadline, options, stages, early_data);
         if let Ok(session) = opened
             && stages.is_empty()
             && !self.sessions.queue_early(session, early_data.as_slice())
@@ -156,42 +186,76 @@ impl Worker {
         }
         match opened {
             Ok(session) => {
-                let established = self.tcp.establish(
-                    self.now,
-                    seed,
-                    session,
-                    &mut self.sessions,
-                    &mut out!(self),
-                    &mut self.events,
-                );
-                match established {
+                if may_retry {
+                    self.sessions.may_retry(session);
+                }
+                match self.connect_transport(seed, session) {
                     Ok(connection) => {
                         self.sessions.bind(session, connection);
                         if !early_data.is_empty() {
                             self.sessions.program_tx(session);
                         }
-                        self.after_tcp();
+                        self.after_transport();
                         if let Some(deadline) = self.sessions.connect_deadline(session) {
-                            // Not up yet (simultaneous open): the worker keeps the deadline now.
+                            // Not up yet (simultaneous open), or with stages to go: the worker keeps the deadline now.
                             self.connect_timers.insert(deadline, session);
                         }
                     }
-                    Err(EstablishError::Full | EstablishError::NoFlow) => {
-                        self.after_tcp();
+                    Err(failure) => {
+                        self.after_transport();
                         if let Some(ticket) = self.sessions.abandon(session) {
-                            self.outcomes.push_back((ticket, ConnectFailure::NoRoom));
+                            self.outcomes.push_back((ticket, failure));
                         }
                     }
                 }
             }
             Err((ticket, failure)) => {
                 // The peer believes in the connection: it must hear that there is none.
-                self.tcp.refuse(self.now, &seed, &mut out!(self), &mut self.events);
-                self.after_tcp();
+                match seed {
+                    Seed::Tcp(seed) => {
+                        self.transports.tcp.refuse(self.now, &seed, &mut out!(self), &mut self.events);
+                        self.after_transport();
+                    }
+                    Seed::Kernel(seed) => {
+                        // What cannot be reset is closed, which the peer sees as well.
+                        let _ = seed.socket.reset_on_close();
+                    }
+                    Seed::Local { .. } => {}
+                }
                 self.outcomes.push_back((ticket, failure));
             }
         }
-        self.unpark(half_open);
+        if let Some(half_open) = half_open {
+            self.unpark(half_open);
+        }
+    }
+
+    /// Makes the connection of a session from what main handed over.
+    fn connect_transport(&mut self, seed: Seed, session: SessionId) -> Result<ConnectionId, ConnectFailure> {
+        match seed {
+            Seed::Tcp(seed) => self
+                .transports
+                .tcp
+                .establish(self.now, seed, session, &mut self.sessions, &mut out!(self), &mut self.events)
+                .map_err(|error| match error {
+                    EstablishError::Full | EstablishError::NoFlow => ConnectFailure::NoRoom,
+                }),
+            Seed::Kernel(seed) => self
+                .transports
+                .kernel
+                .establish(self.now, seed, session, &mut self.sessions, &mut self.events)
+                .map_err(|error| match error {
+                    hoststack_kernel::EstablishError::Full => ConnectFailure::NoRoom,
+                    hoststack_kernel::EstablishError::System(errno) => {
+                        ConnectFailure::System(errno.raw_os_error())
+                    }
+                }),
+            Seed::Local { listener, worker, domain } => self
+                .transports
+                .local
+                .connect(listener, worker, domain, session, &mut self.sessions, &mut self.events)
+                .map_err(|hoststack_transport::Full| ConnectFailure::NoRoom),
+        }
     }
 
     fn end_session(&mut self, session: SessionHandle, how: EndHow) {

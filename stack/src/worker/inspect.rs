@@ -1,10 +1,9 @@
 //! Answers to main's questions, a bounded slice of the session pool a step.
 
 use hoststack_session::{AppSide, Session, TransportSide};
-use hoststack_transport::{SessionId, Transport};
+use hoststack_transport::SessionId;
 
 use super::Worker;
-use super::packets::Out;
 use crate::inspect::{DropInfo, Query, SessionInfo, SessionSummary, WorkerAnswer, WorkerInfo};
 use crate::messages::Report;
 
@@ -31,9 +30,9 @@ impl Worker {
         let mut part = WorkerAnswer::default();
         let lists_sessions = matches!(run.what, Query::Sessions { .. });
         let sessions_end = if lists_sessions { self.sessions.slot_end() } else { 0 };
-        let end = sessions_end.max(self.tcp.timer_slot_end());
+        let end = sessions_end.max(self.transports.tcp.timer_slot_end());
         let slots = run.cursor..end.min(run.cursor.saturating_add(self.config.bursts.inspect_slots));
-        run.timers += self.tcp.armed_timers_in(slots.clone());
+        run.timers += self.transports.tcp.armed_timers_in(slots.clone());
         if let Query::Sessions { limit, verbose } = run.what {
             for slot in slots.clone() {
                 let Some((id, session)) = self.sessions.at_slot(slot) else { continue };
@@ -61,11 +60,7 @@ impl Worker {
         let transport = if verbose {
             session
                 .connection()
-                .and_then(|connection| {
-                    Transport::<hoststack_session::Sessions, Out<'_>>::describe(
-                        &self.tcp, self.now, connection,
-                    )
-                })
+                .and_then(|connection| self.transports.describe(self.now, (flow.protocol, connection)))
                 .unwrap_or_default()
         } else {
             String::new()
@@ -75,6 +70,13 @@ impl Worker {
             session: handle.to_string(),
             handle: handle.as_u64(),
             app_worker: String::new(),
+            protocol: flow.protocol.name(),
+            declared: self
+                .sessions
+                .declared(id)
+                .and_then(|declared| declared.endpoints())
+                .map_or(String::new(), |(source, destination)| format!("{source}->{destination}")),
+            stage: self.sessions.stage(id),
             domain: flow.domain.0,
             local: flow.local.to_string(),
             remote: flow.remote.to_string(),
@@ -90,7 +92,7 @@ impl Worker {
     /// The worker's figures now.
     fn info(&self, tcp_timers: usize) -> WorkerInfo {
         let sessions = self.sessions.counts();
-        let tcp = self.tcp.counts();
+        let tcp = self.transports.tcp.counts();
         let app_timers: usize = self.apps.iter().flatten().map(|slot| slot.state.timers.len()).sum();
         let mut drops: Vec<DropInfo> = Vec::new();
         let mut add = |reason: &str, count: u64, help: &str| {
@@ -101,7 +103,7 @@ impl Worker {
         for (reason, count) in self.path.drops().iter() {
             add(reason.name(), count, reason.help());
         }
-        for (reason, count) in self.tcp.drop_counters().iter() {
+        for (reason, count) in self.transports.tcp.drop_counters().iter() {
             add(reason.name(), count, reason.help());
         }
         add(
@@ -136,7 +138,7 @@ impl Worker {
             sessions: sessions.sessions,
             establishing: sessions.establishing,
             fifo_chunks: sessions.fifo_chunks,
-            connections: tcp.connections,
+            connections: tcp.connections + self.transports.kernel.connections() + self.transports.local.len(),
             half_open_entries: tcp.half_open_entries,
             syn_received: tcp.syn_received,
             time_wait: tcp.time_wait,
@@ -145,6 +147,7 @@ impl Worker {
             parked: self.parked.len(),
             listeners: tcp.listeners,
             tcp: self
+                .transports
                 .tcp
                 .counters()
                 .iter()

@@ -7,6 +7,9 @@ mod apps;
 mod commands;
 mod inspect;
 mod packets;
+mod transports;
+
+pub(crate) use transports::Transports;
 
 use std::collections::VecDeque;
 use std::marker::PhantomData;
@@ -19,7 +22,7 @@ use hoststack_net::{
     DeviceQueue, Handover, InterfaceId, IpPath, NetEvent, Packet, PacketPool, Received, RxSegment,
 };
 use hoststack_session::Sessions;
-use hoststack_tcp::{Engine, HalfOpenError, HalfOpenSegment};
+use hoststack_tcp::{HalfOpenError, HalfOpenSegment};
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
     AllocationPoint, AppWorkerId, ConnectFailure, ConnectTicket, HalfOpenId, Instant, SessionId, TimerWheel,
@@ -47,11 +50,13 @@ pub(crate) struct WorkerSeed {
     pub(crate) path: IpPath,
     pub(crate) pool: PacketPool,
     pub(crate) ports: Vec<Port>,
-    pub(crate) tcp: Engine,
+    pub(crate) transports: Transports,
     pub(crate) commands: Inbox<Command>,
     pub(crate) reports: Outbox<Report>,
     pub(crate) handover_in: Vec<Inbox<Handover>>,
     pub(crate) handover_out: Vec<Option<Outbox<Handover>>>,
+    pub(crate) local_in: Vec<Inbox<hoststack_local::Message>>,
+    pub(crate) local_out: Vec<Option<Outbox<hoststack_local::Message>>>,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) tape: Tape,
 }
@@ -103,7 +108,7 @@ pub(crate) struct Worker {
     path: IpPath,
     pool: PacketPool,
     ports: Vec<Port>,
-    tcp: Engine,
+    transports: Transports,
     sessions: Sessions,
     apps: Vec<Option<AppSlot>>,
     // Messages.
@@ -115,6 +120,8 @@ pub(crate) struct Worker {
     reports: Outbox<Report>,
     handover_in: Vec<Inbox<Handover>>,
     handover_out: Vec<Option<Outbox<Handover>>>,
+    local_in: Vec<Inbox<hoststack_local::Message>>,
+    local_out: Vec<Option<Outbox<hoststack_local::Message>>>,
     // Vectors that live as long as the worker, so that nothing is allocated per packet.
     rx_packets: Vec<Packet>,
     received: Received,
@@ -154,7 +161,7 @@ impl Worker {
             path: seed.path,
             pool: seed.pool,
             ports: seed.ports,
-            tcp: seed.tcp,
+            transports: seed.transports,
             sessions,
             apps: Vec::new(),
             commands: seed.commands,
@@ -163,6 +170,8 @@ impl Worker {
             reports: seed.reports,
             handover_in: seed.handover_in,
             handover_out: seed.handover_out,
+            local_in: seed.local_in,
+            local_out: seed.local_out,
             rx_packets: Vec::with_capacity(seed.config.rx_burst_max),
             received: Received::default(),
             net_events: Vec::new(),
@@ -202,6 +211,8 @@ impl Worker {
         worked |= self.take_commands();
         worked |= self.receive();
         worked |= self.tcp_input();
+        worked |= self.poll_kernel();
+        worked |= self.local_input();
         worked |= self.poll_timers();
         if canary::has(Bug::DetachOvertakesOutcomes) {
             worked |= self.run_detaches();
@@ -224,7 +235,7 @@ impl Worker {
     /// When the worker has something to do by itself.
     fn next_deadline(&self) -> Option<Instant> {
         let timers = Instant::earliest([
-            self.tcp.next_deadline(),
+            self.transports.next_deadline(),
             self.app_timers.next_deadline(),
             self.connect_timers.next_deadline(),
             self.detach_deadline(),
@@ -238,6 +249,9 @@ impl Worker {
     pub(crate) fn has_input(&self) -> bool {
         !self.commands.is_empty()
             || self.handover_in.iter().any(|inbox| !inbox.is_empty())
+            || self.local_in.iter().any(|inbox| !inbox.is_empty())
+            || self.local_out.iter().flatten().any(Outbox::can_flush)
+            || self.transports.kernel.has_work()
             || self.sessions.ready_len() > 0
             || (self.sessions.programmed_len() > 0 && self.path.room() > 0)
             || self.sessions.has_chunks_to_give()
@@ -258,7 +272,8 @@ impl Worker {
 
     /// File descriptors to sleep on.
     pub(crate) fn wait_fds(&self) -> Vec<std::os::fd::RawFd> {
-        self.ports.iter().filter_map(|port| port.queue.wait_fd()).collect()
+        let ports = self.ports.iter().filter_map(|port| port.queue.wait_fd());
+        ports.chain(self.transports.kernel.wait_fd()).collect()
     }
 
     /// Has the devices' peers wake this worker.
@@ -286,14 +301,18 @@ impl Worker {
 
     /// From now on allocations at `point` are refused, or no longer so.
     pub(crate) fn set_refusing(&mut self, point: AllocationPoint, refusing: bool) {
-        self.tcp.set_refusing(point, refusing);
+        self.transports.tcp.set_refusing(point, refusing);
+        if point == AllocationPoint::Connection {
+            self.transports.kernel.set_refusing(refusing);
+            self.transports.local.set_refusing(refusing);
+        }
         self.sessions.set_refusing(point, refusing);
     }
 
     /// See [`crate::SingleThreaded::set_tcp_config`].
     pub(crate) fn set_tcp_config(&mut self, config: hoststack_tcp::TcpConfig) {
         self.config.tcp = config;
-        self.tcp.set_config(config);
+        self.transports.tcp.set_config(config);
     }
 
     /// The digest so far.
@@ -304,7 +323,7 @@ impl Worker {
     /// Asserts what must hold between steps.
     pub(crate) fn check_consistency(&self) {
         self.sessions.check_consistency();
-        self.tcp.check_consistency();
+        self.transports.check_consistency();
         assert!(self.events.is_empty(), "what TCP recorded is handled in the same step: {:?}", self.events);
         let Figures { parked, unparked, .. } = self.figures;
         assert_eq!(

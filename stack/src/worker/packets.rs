@@ -2,16 +2,17 @@
 
 use hoststack_app::AppRequest;
 use hoststack_net::{IpPath, OutFlow, PacketPool, RxSegment};
+use hoststack_session::CloseAction;
 use hoststack_tcp::{Disposition, Output};
 use hoststack_transport::border::Transmitted;
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
-    ConnectFailure, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Protocol, SessionLayer, Transport,
-    TransportEvent,
+    ConnectFailure, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Protocol, SessionLayer, TransportEvent,
 };
 use hoststack_wire::{IpFields, Segment, SegmentHeader};
 
 use super::Worker;
+use super::transports::Ask;
 use crate::messages::Report;
 use crate::record::flush;
 
@@ -139,7 +140,7 @@ impl Worker {
             self.input_error(&error);
         }
         self.received.icmp_errors = errors;
-        self.after_tcp();
+        self.after_transport();
         true
     }
 
@@ -151,7 +152,7 @@ impl Worker {
             protocol: Protocol::Tcp,
         };
         let disposition = match Segment::parse(rx.tcp_bytes()) {
-            Ok(segment) => self.tcp.input(
+            Ok(segment) => self.transports.tcp.input(
                 self.now,
                 flow,
                 rx.hash,
@@ -162,7 +163,7 @@ impl Worker {
                 &mut self.half_open_segments,
             ),
             Err(_) => {
-                self.tcp.count_malformed();
+                self.transports.tcp.count_malformed();
                 Disposition::Done
             }
         };
@@ -187,7 +188,7 @@ impl Worker {
             protocol: Protocol::Tcp,
         };
         let said = icmp_error(error);
-        let is_ours = self.tcp.on_icmp_error(
+        let is_ours = self.transports.tcp.on_icmp_error(
             self.now,
             flow,
             error.hash,
@@ -225,12 +226,12 @@ impl Worker {
         kept.append(&mut self.parked);
         self.parked = kept;
         if !canary::has(Bug::ParkedEventsForgotten) {
-            self.after_tcp();
+            self.after_transport();
         }
     }
 
-    /// What TCP recorded -> session layer and main.
-    pub(super) fn after_tcp(&mut self) {
+    /// What transports recorded -> session layer and main.
+    pub(super) fn after_transport(&mut self) {
         for segment in self.half_open_segments.drain(..) {
             self.reports.push(Report::HalfOpenSegment(segment));
         }
@@ -252,12 +253,42 @@ impl Worker {
         }
     }
 
+    /// Sockets of the host that are ready.
+    pub(super) fn poll_kernel(&mut self) -> bool {
+        let burst = self.config.rx_burst_max;
+        let worked = self.transports.kernel.poll(self.now, burst, &mut self.sessions, &mut self.events);
+        if worked {
+            self.after_transport();
+        }
+        worked
+    }
+
+    /// What other workers' apps send to apps here, without a protocol.
+    pub(super) fn local_input(&mut self) -> bool {
+        let mut worked = false;
+        for inbox in &mut self.local_in {
+            for _ in 0..self.tape.find_waiting("batches of local messages", || inbox.available()) {
+                let Some(mut batch) = inbox.take() else { break };
+                worked = true;
+                for message in batch.drain(..) {
+                    self.transports.local.on_message(self.now, message, &mut self.sessions, &mut self.events);
+                }
+                inbox.recycle(batch);
+            }
+        }
+        worked |= self.transports.local.poll(self.now, &mut self.sessions, &mut self.events);
+        if worked {
+            self.after_transport();
+        }
+        worked
+    }
+
     /// TCP's timers, apps' timers, deadlines of connects whose ticket is here.
     pub(super) fn poll_timers(&mut self) -> bool {
         let mut worked = false;
-        if self.tcp.next_deadline().is_some_and(|deadline| deadline <= self.now) {
-            self.tcp.poll(self.now, &mut self.sessions, &mut out!(self), &mut self.events);
-            self.after_tcp();
+        if self.transports.tcp.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.transports.tcp.poll(self.now, &mut self.sessions, &mut out!(self), &mut self.events);
+            self.after_transport();
             worked = true;
         }
         if self.connect_timers.next_deadline().is_some_and(|deadline| deadline <= self.now) {
@@ -281,9 +312,29 @@ impl Worker {
         failure: ConnectFailure,
     ) {
         if let Some(connection) = self.sessions.fail_establishing(session, failure) {
-            self.tcp.reset(self.now, connection, &mut self.sessions, &mut out!(self), &mut self.events);
-            self.after_tcp();
+            self.ask(session, connection, Ask::Reset);
         }
+    }
+
+    /// Asks the transport that carries a session for something.
+    pub(super) fn ask(
+        &mut self,
+        session: hoststack_transport::SessionId,
+        connection: hoststack_transport::ConnectionId,
+        ask: Ask,
+    ) {
+        let Some(protocol) = self.sessions.get(session).map(|session| session.flow().protocol) else {
+            return;
+        };
+        self.transports.ask(
+            self.now,
+            (protocol, connection),
+            ask,
+            &mut self.sessions,
+            &mut out!(self),
+            &mut self.events,
+        );
+        self.after_transport();
     }
 
     /// Sessions that have something to send -> segments.
@@ -299,19 +350,23 @@ impl Worker {
             }
             let Some((id, connection)) = self.sessions.next_programmed() else { break };
             worked = true;
-            let done = self.tcp.transmit(
+            let done = self.transports.transmit(
                 self.now,
                 connection,
                 self.config.tx_burst_max,
                 &mut self.sessions,
                 &mut out!(self),
+                &mut self.events,
             );
             if done == Transmitted::More {
                 self.sessions.program_tx(id);
             }
         }
         self.path.grant_room(0);
-        self.tcp.flush_acks(self.now, &mut self.sessions, &mut out!(self));
+        if !self.events.is_empty() {
+            self.after_transport();
+        }
+        self.transports.tcp.flush_acks(self.now, &mut self.sessions, &mut out!(self));
         worked
     }
 
@@ -345,6 +400,14 @@ impl Worker {
         for outbox in self.handover_out.iter_mut().flatten() {
             flush(&mut self.tape, outbox);
         }
+        for (worker, message) in self.transports.local.take_messages() {
+            if let Some(outbox) = self.local_out.get_mut(worker.index()).and_then(Option::as_mut) {
+                outbox.push(message);
+            }
+        }
+        for outbox in self.local_out.iter_mut().flatten() {
+            flush(&mut self.tape, outbox);
+        }
         flush(&mut self.tape, &mut self.reports);
         // Main's thread has ended without saying so.
         self.stopped |= self.reports.is_cut();
@@ -353,36 +416,21 @@ impl Worker {
 
     /// Asks the transport for what an app asked for.
     pub(super) fn ask_transport(&mut self, request: &AppRequest) {
-        use hoststack_session::CloseAction::{Ask, Nothing};
-        let (now, events) = (self.now, &mut self.events);
-        match *request {
-            AppRequest::Close(session) => match self.sessions.app_closes(session) {
-                Ask(connection) => {
-                    self.tcp.close(now, connection, &mut self.sessions, &mut out!(self), events)
-                }
-                Nothing => {}
-            },
-            AppRequest::HalfClose(session) => match self.sessions.app_half_closes(session) {
-                Ask(connection) => {
-                    self.tcp.half_close(now, connection, &mut self.sessions, &mut out!(self), events)
-                }
-                Nothing => {}
-            },
-            AppRequest::Reset(session) => match self.sessions.app_resets(session) {
-                Ask(connection) => {
-                    self.tcp.reset(now, connection, &mut self.sessions, &mut out!(self), events)
-                }
-                Nothing => {}
-            },
+        let (session, action, ask) = match *request {
+            AppRequest::Close(session) => (session, self.sessions.app_closes(session), Ask::Close),
+            AppRequest::HalfClose(session) => {
+                (session, self.sessions.app_half_closes(session), Ask::HalfClose)
+            }
+            AppRequest::Reset(session) => (session, self.sessions.app_resets(session), Ask::Reset),
             AppRequest::Set(session, option) => {
-                if let Some(connection) = self.sessions.get(session).and_then(|session| session.connection())
-                {
-                    self.tcp.set_option(now, connection, option, &mut self.sessions, &mut out!(self));
-                }
+                let connection = self.sessions.get(session).and_then(|session| session.connection());
+                (session, connection.map_or(CloseAction::Nothing, CloseAction::Ask), Ask::Set(option))
             }
             _ => unreachable!("only session requests are asked of a transport"),
+        };
+        if let CloseAction::Ask(connection) = action {
+            self.ask(session, connection, ask);
         }
-        self.after_tcp();
     }
 }
 

@@ -193,11 +193,18 @@ pub struct Probe {
     pub log: Log,
     pub does: Does,
     pub main_does: MainDoes,
+    /// Hears where a listener listens.
+    pub told_address: Arc<dyn Fn(Address) + Send + Sync>,
 }
 
 impl Probe {
     pub fn new(log: &Log, does: impl Fn(&mut Context<'_>, &Event) + Send + Sync + 'static) -> Probe {
-        Probe { log: log.clone(), does: Arc::new(does), main_does: Arc::new(|_, _| {}) }
+        Probe {
+            log: log.clone(),
+            does: Arc::new(does),
+            main_does: Arc::new(|_, _| {}),
+            told_address: Arc::new(|_| {}),
+        }
     }
 
     pub fn on_main(mut self, does: impl Fn(&mut MainContext<'_>, &Event) + Send + Sync + 'static) -> Probe {
@@ -290,8 +297,11 @@ impl Application for Probe {
         &mut self,
         ctx: &mut MainContext<'_>,
         opaque: u64,
-        result: Result<(ListenerId, Endpoint), ListenError>,
+        result: Result<(ListenerId, Address), ListenError>,
     ) {
+        if let Ok((_, at)) = &result {
+            (self.told_address)(at.clone());
+        }
         self.main(ctx, Event::Listening(opaque, result.map(|(listener, _)| listener)));
     }
     fn half_open_cleaned(&mut self, ctx: &mut MainContext<'_>, connect: ConnectId, opaque: u64) {

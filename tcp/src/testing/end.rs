@@ -190,7 +190,8 @@ impl End {
         }
         while let Some(session) = self.layer.programmed.pop() {
             let Some(connection) = self.layer.connection_of(session) else { continue };
-            let sent = self.engine.transmit(now, connection, burst, &mut self.layer, &mut self.out);
+            let sent =
+                self.engine.transmit(now, connection, burst, &mut self.layer, &mut self.out, &mut Vec::new());
             if sent == Transmitted::More {
                 self.layer.programmed.push(session);
             }

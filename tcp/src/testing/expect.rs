@@ -34,7 +34,9 @@ impl Exchange {
     pub fn stats(&self) -> hoststack_transport::ConnectionStats {
         use hoststack_transport::Measures;
         let connection = self.engine.connection_of(&self.flow);
-        connection.and_then(|connection| self.engine.stats(connection)).expect("a connection exists")
+        connection
+            .and_then(|connection| self.engine.stats(hoststack_transport::Protocol::Tcp, connection))
+            .expect("a connection exists")
     }
 
     /// Takes what was sent: DSCP and ECN of each packet.

@@ -498,7 +498,14 @@ impl Exchange {
         // Twice the longest list that one input can leave; `More` asks again.
         while let Some(session) = self.layer.programmed.pop() {
             let Some(connection) = self.layer.connection_of(session) else { continue };
-            let done = self.engine.transmit(self.now, connection, 64, &mut self.layer, &mut self.out);
+            let done = self.engine.transmit(
+                self.now,
+                connection,
+                64,
+                &mut self.layer,
+                &mut self.out,
+                &mut Vec::new(),
+            );
             if done == Transmitted::More && self.out.room > 0 {
                 self.layer.programmed.push(session);
             }

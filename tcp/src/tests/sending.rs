@@ -149,15 +149,15 @@ fn a_burst_and_the_room_of_the_output_end_a_turn() {
     let id = x.engine.connection_of(&x.flow()).expect("a connection");
     let session = x.layer.newest().expect("a session");
     x.layer.write(session, 5000);
-    let more = x.engine.transmit(x.now, id, 2, &mut x.layer, &mut x.out);
+    let more = x.engine.transmit(x.now, id, 2, &mut x.layer, &mut x.out, &mut std::vec::Vec::new());
     assert_eq!(more, Transmitted::More);
     x.sends([". 1:1001(1000)", ". 1001:2001(1000)"]);
     x.out.room = 1;
-    let more = x.engine.transmit(x.now, id, 10, &mut x.layer, &mut x.out);
+    let more = x.engine.transmit(x.now, id, 10, &mut x.layer, &mut x.out, &mut std::vec::Vec::new());
     assert_eq!(more, Transmitted::More);
     x.sends([". 2001:3001(1000)"]);
     x.out.room = 100;
-    let more = x.engine.transmit(x.now, id, 10, &mut x.layer, &mut x.out);
+    let more = x.engine.transmit(x.now, id, 10, &mut x.layer, &mut x.out, &mut std::vec::Vec::new());
     assert_eq!(more, Transmitted::Idle);
     x.sends([". 3001:4001(1000)", "P. 4001:5001(1000)"]);
 }

@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder as ThreadBuilder, JoinHandle};
 
 use hoststack::app::{
-    AppId, AppWorker, AppWorkerId, Application, AttachOptions, CloseReason, ConnectFailure, ConnectId,
-    Context, DetachPolicy, Endpoint, Instant, ListenError, ListenerId, MainContext, SessionHandle, WorkerId,
+    Address, AppId, AppWorker, AppWorkerId, Application, AttachOptions, CloseReason, ConnectFailure,
+    ConnectId, Context, DetachPolicy, Instant, ListenError, ListenerId, MainContext, SessionHandle, WorkerId,
 };
 use hoststack::net::Cidr;
 use hoststack::tcp::TcpConfig;
@@ -582,7 +582,7 @@ impl Application for SocketApp {
         &mut self,
         _ctx: &mut MainContext<'_>,
         opaque: u64,
-        result: Result<(ListenerId, Endpoint), ListenError>,
+        result: Result<(ListenerId, Address), ListenError>,
     ) {
         self.sockets.lock().on_listening(opaque, result.map(|(listener, _)| listener));
     }

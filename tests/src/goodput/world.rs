@@ -189,7 +189,14 @@ impl End {
         let mut calls = 0;
         while std::mem::take(&mut self.streams.is_programmed) {
             let Some(connection) = self.streams.connection else { break };
-            let result = self.engine.transmit(now, connection, BURST, &mut self.streams, &mut self.port);
+            let result = self.engine.transmit(
+                now,
+                connection,
+                BURST,
+                &mut self.streams,
+                &mut self.port,
+                &mut Vec::new(),
+            );
             self.streams.is_programmed |= result == Transmitted::More;
             calls += 1;
             assert!(calls < CALLS_MAX, "the transmit stage has no end");

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hoststack::app::{
-    AppWorker, AppWorkerId, Application, CloseReason, ConnectFailure, ConnectId, Context, DetachReport,
-    Duration, Endpoint, Instant, ListenError, ListenerId, MainContext, SessionHandle, WorkerDetachReport,
+    Address, AppWorker, AppWorkerId, Application, CloseReason, ConnectFailure, ConnectId, Context,
+    DetachReport, Duration, Instant, ListenError, ListenerId, MainContext, SessionHandle, WorkerDetachReport,
     WorkerId,
 };
 
@@ -98,7 +98,7 @@ impl Application for Watched {
         &mut self,
         _ctx: &mut MainContext<'_>,
         _opaque: u64,
-        result: Result<(ListenerId, Endpoint), ListenError>,
+        result: Result<(ListenerId, Address), ListenError>,
     ) {
         self.0.tell(Told::Listening(result.is_ok()));
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use hoststack::app::{
-    AppWorker, Application, CloseReason, ConnectFailure, ConnectId, Context, Endpoint, ListenError,
+    Address, AppWorker, Application, CloseReason, ConnectFailure, ConnectId, Context, ListenError,
     ListenerId, MainContext, SessionHandle, WorkerId,
 };
 use parking_lot::Mutex;
@@ -123,7 +123,7 @@ impl Application for ScriptApp {
         &mut self,
         _ctx: &mut MainContext<'_>,
         _opaque: u64,
-        result: Result<(ListenerId, Endpoint), ListenError>,
+        result: Result<(ListenerId, Address), ListenError>,
     ) {
         let mut notes = self.0.lock();
         match result {

@@ -85,7 +85,7 @@ impl Application for SimApp {
         &mut self,
         ctx: &mut MainContext<'_>,
         _opaque: u64,
-        result: Result<(ListenerId, Endpoint), ListenError>,
+        result: Result<(ListenerId, Address), ListenError>,
     ) {
         self.on_main(ctx, Callback::MainListening, "listening", |s, _, _| {
             if let Ok((listener, _)) = result {

@@ -384,7 +384,7 @@ impl Oracle {
         else {
             return;
         };
-        let is_as_asked = flow.remote == asked.remote
+        let is_as_asked = Some(flow.remote) == asked.remote.endpoint()
             && flow.domain == asked.domain
             && asked.local_addr.is_none_or(|local| local == flow.local.addr)
             && (asked.local_port == 0 || asked.local_port == flow.local.port)

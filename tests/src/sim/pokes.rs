@@ -335,7 +335,7 @@ impl World {
         for (place, family) in places.iter().flat_map(|place| [(place, 0), (place, 1)]) {
             let mut options = listen_options(&mut self.hub.lock(), host as u8);
             options.domain = place.domain;
-            options.local = Endpoint::new(place.local[family], 80);
+            options.local = Endpoint::new(place.local[family], 80).into();
             let waiting = self.hosts[host].stack.handle().requests().listen(unit, options);
             self.ask(host, Asked::Listen(waiting), 0);
         }
