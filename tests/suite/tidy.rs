@@ -125,8 +125,14 @@ fn nothing_names_the_workshop() {
 
 #[test]
 fn every_race_of_the_list_has_its_test_or_its_reason() {
-    let complaints = races::complaints(&project_files(), &project_file(races::PAGE).text, races::IDS);
-    assert_clean("docs/races.md", &complaints);
+    let page = races::RACES;
+    assert_clean(page.path, &races::complaints(&project_files(), &page, &project_file(page.path).text));
+}
+
+#[test]
+fn every_bug_of_establishment_has_its_test_or_its_reason() {
+    let page = races::ESTABLISHMENT;
+    assert_clean(page.path, &races::complaints(&project_files(), &page, &project_file(page.path).text));
 }
 
 #[test]

@@ -1,28 +1,41 @@
-//! `docs/races.md` against the tests: the page has every id of the list, each with a test that says so or with a reason.
+//! Pages that answer a list of old bugs, against the tests: the page has every id of its list, each with a test that says
+//! so or with a reason. `docs/races.md` and `docs/establishment.md` are such.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::SourceFile;
 use super::source::layers;
 
-/// The page.
-pub const PAGE: &str = "docs/races.md";
+/// A page, and the ids that it has to answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// Where it is.
+    pub path: &'static str,
+    /// Every id there is: a letter, and the first and last number of each run without a gap.
+    pub ids: &'static [(char, u32, u32)],
+}
+
+/// Bugs of connections that come up, and of whatever crosses threads.
+pub const RACES: Page = Page {
+    path: "docs/races.md",
+    ids: &[
+        ('H', 1, 48),
+        ('H', 50, 56),
+        ('H', 60, 73),
+        ('N', 1, 12),
+        ('D', 1, 16),
+        ('M', 1, 7),
+        ('E', 1, 16),
+        ('T', 1, 7),
+        ('G', 1, 4),
+    ],
+};
+
+/// Bugs of establishment, and the invariants that would have kept them away.
+pub const ESTABLISHMENT: Page = Page { path: "docs/establishment.md", ids: &[('F', 1, 49), ('I', 1, 18)] };
 
 /// Where a file that the page names without a folder is.
 const FOLDER: &str = "stack/tests";
-
-/// Every id there is: a letter, and the first and last number of each run without a gap.
-pub const IDS: &[(char, u32, u32)] = &[
-    ('H', 1, 48),
-    ('H', 50, 56),
-    ('H', 60, 73),
-    ('N', 1, 12),
-    ('D', 1, 16),
-    ('M', 1, 7),
-    ('E', 1, 16),
-    ('T', 1, 7),
-    ('G', 1, 4),
-];
 
 /// A test, as file and name.
 type Test = (String, String);
@@ -35,9 +48,11 @@ fn written_out(ids: &[(char, u32, u32)]) -> BTreeSet<String> {
 }
 
 /// Whether a word is an id of this page: one of its letters and two digits. `MUST-13` and its like are other pages'.
-fn is_id(word: &str) -> bool {
+fn is_id(word: &str, page: &Page) -> bool {
     let Some((letter, digits)) = word.split_at_checked(1) else { return false };
-    "HNDMETG".contains(letter) && digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_digit())
+    page.ids.iter().any(|(known, ..)| letter.starts_with(*known))
+        && digits.len() == 2
+        && digits.bytes().all(|digit| digit.is_ascii_digit())
 }
 
 /// The name of the function that a line of code begins.
@@ -49,7 +64,7 @@ fn function(line: &str) -> Option<&str> {
 
 /// What tests say that they cover, in lines `// covers: H01, N02` above them or in them.
 #[must_use]
-pub fn covered(files: &[SourceFile]) -> BTreeMap<String, BTreeSet<Test>> {
+pub fn covered(files: &[SourceFile], page: &Page) -> BTreeMap<String, BTreeSet<Test>> {
     let mut covered: BTreeMap<String, BTreeSet<Test>> = BTreeMap::new();
     for file in files.iter().filter(|file| file.is_rust() && file.text.contains("covers: ")) {
         let layers = layers(&file.text);
@@ -60,7 +75,7 @@ pub fn covered(files: &[SourceFile]) -> BTreeMap<String, BTreeSet<Test>> {
             let below = code[number..].iter().find(|line| !is_head(line)).and_then(|line| function(line));
             let above = || code[..number].iter().rev().find_map(|line| function(line));
             let name = below.or_else(above).unwrap_or("nothing");
-            for word in words.split([',', ' ']).filter(|word| is_id(word)) {
+            for word in words.split([',', ' ']).filter(|word| is_id(word, page)) {
                 covered.entry(word.to_owned()).or_default().insert((file.path.clone(), name.to_owned()));
             }
         }
@@ -77,12 +92,12 @@ struct Row {
 }
 
 /// Rows of the page's tables: `| id | what there was | tests and reason |`.
-fn rows(page: &str) -> Vec<Row> {
+fn rows(page: &Page, text: &str) -> Vec<Row> {
     let mut rows = Vec::new();
-    for line in page.lines() {
+    for line in text.lines() {
         let mut cells = line.trim().trim_matches('|').split('|').map(str::trim);
         let (Some(id), Some(_), Some(here)) = (cells.next(), cells.next(), cells.next()) else { continue };
-        if !is_id(id) {
+        if !is_id(id, page) {
             continue;
         }
         let spans = here.split('`').skip(1).step_by(2);
@@ -105,37 +120,39 @@ fn rows(page: &str) -> Vec<Row> {
 
 /// Differences between the list of ids, the page and the tests.
 #[must_use]
-pub fn complaints(files: &[SourceFile], page: &str, ids: &[(char, u32, u32)]) -> Vec<String> {
-    let (ids, covered, rows) = (written_out(ids), covered(files), rows(page));
+pub fn complaints(files: &[SourceFile], page: &Page, text: &str) -> Vec<String> {
+    let (ids, covered, rows) = (written_out(page.ids), covered(files, page), rows(page, text));
+    let path_of_page = page.path;
     let mut complaints = Vec::new();
     for id in &ids {
         let count = rows.iter().filter(|row| row.id == *id).count();
         if count != 1 {
-            complaints.push(format!("{PAGE} has {id} {count} times"));
+            complaints.push(format!("{path_of_page} has {id} {count} times"));
         }
     }
     let nobody = BTreeSet::new();
     for Row { id, tests, has_reason } in &rows {
         if !ids.contains(id) {
-            complaints.push(format!("{PAGE} has {id}, which is not in the list"));
+            complaints.push(format!("{path_of_page} has {id}, which is not in the list"));
         }
         if tests.is_empty() && !has_reason {
-            complaints.push(format!("{PAGE} gives {id} neither a test nor a reason"));
+            complaints.push(format!("{path_of_page} gives {id} neither a test nor a reason"));
         }
         let carriers = covered.get(id).unwrap_or(&nobody);
         for test in tests.iter().filter(|test| !carriers.contains(*test)) {
             let (path, name) = test;
-            complaints
-                .push(format!("{PAGE} gives {id} to {path}::{name}, which does not say that it covers it"));
+            complaints.push(format!(
+                "{path_of_page} gives {id} to {path}::{name}, which does not say that it covers it"
+            ));
         }
         for (path, name) in carriers.iter().filter(|test| !tests.contains(test)) {
-            complaints.push(format!("{path}::{name} covers {id}, which {PAGE} does not say"));
+            complaints.push(format!("{path}::{name} covers {id}, which {path_of_page} does not say"));
         }
     }
     let unknown = covered.iter().filter(|(id, _)| !rows.iter().any(|row| row.id == **id));
     for (id, tests) in unknown {
         let (path, name) = tests.first().map_or(("", ""), |(path, name)| (path.as_str(), name.as_str()));
-        complaints.push(format!("{path}::{name} covers {id}, which is not in {PAGE}"));
+        complaints.push(format!("{path}::{name} covers {id}, which is not in {path_of_page}"));
     }
     complaints
 }
@@ -144,16 +161,17 @@ pub fn complaints(files: &[SourceFile], page: &str, ids: &[(char, u32, u32)]) ->
 mod tests {
     use super::*;
 
-    const LIST: &[(char, u32, u32)] = &[('H', 1, 2), ('N', 1, 1)];
+    const PAGE: Page = Page { path: "docs/races.md", ids: &[('H', 1, 2), ('N', 1, 1), ('T', 1, 1)] };
     const TESTS: &str = "/// Says what.\n// covers: H01, N01 MUST-13\n#[test]\n#[ignore = \"x\"]\nfn one() {}\n\n\
                          fn two() {\n    // covers: H01\n    act();\n}\n";
     const GOOD: &str = "| id | what | here |\n| --- | --- | --- |\n\
                         | H01 | x | `a::one`, `stack/tests/a::two` |\n\
                         | H02 | x | It cannot: `Main::fail` is the only place. |\n\
-                        | N01 | x | `a::one`. And `Outbox` keeps it. |\n";
+                        | N01 | x | `a::one`. And `Outbox` keeps it. |\n\
+                        | T01 | x | There are no threads here. |\n";
 
     fn found(text: &str, page: &str) -> Vec<String> {
-        complaints(&[SourceFile::new("stack/tests/a.rs", text)], page, LIST)
+        complaints(&[SourceFile::new("stack/tests/a.rs", text)], &PAGE, page)
     }
 
     #[test]
@@ -213,9 +231,11 @@ mod tests {
     }
 
     #[test]
-    fn the_list_has_all_ids() {
-        let ids = written_out(IDS);
+    fn the_lists_have_all_ids() {
+        let ids = written_out(RACES.ids);
         assert_eq!(ids.len(), 48 + 7 + 14 + 12 + 16 + 7 + 16 + 7 + 4);
-        assert!(ids.iter().all(|id| is_id(id)) && !ids.contains("H49") && ids.contains("H73"));
+        assert!(ids.iter().all(|id| is_id(id, &RACES)) && !ids.contains("H49") && ids.contains("H73"));
+        assert_eq!(written_out(ESTABLISHMENT.ids).len(), 49 + 18);
+        assert!(!is_id("H01", &ESTABLISHMENT) && is_id("F49", &ESTABLISHMENT));
     }
 }
