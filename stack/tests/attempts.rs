@@ -145,6 +145,31 @@ fn every_attempt_sends_its_own_header_and_early_data_reaches_the_one_that_comes_
     finish(stack, &[&client, &silent, &server], &[&log, &silent_log, &server_log]);
 }
 
+#[test]
+fn as_many_attempts_are_made_as_were_asked_for() {
+    for (others, rounds) in [(0, 1), (0, 2), (2, 1), (2, 3), (0, 255)] {
+        let mut stack = stack(1);
+        let (log, silent_log) = (Log::default(), Log::default());
+        let silent = attach(&mut stack, "silent", Probe::idle(&silent_log));
+        listen(&mut stack, &silent, ListenOptions::on(address("local://silent")));
+        let client = attach(&mut stack, "client", Probe::idle(&log));
+        let options = ConnectOptions {
+            alternatives: vec![address("local://silent"); others],
+            rounds,
+            retry_delay: Duration::from_micros(10),
+            attempt_timeout: Some(Duration::from_millis(1)),
+            stages: StagePlans::one(ReceiveProxy { options: ParseOptions::DEFAULT }),
+            ..ConnectOptions::to(address("local://silent"))
+        };
+        stack.connect(client.app_workers[0], options).unwrap();
+        let asked = (1 + others) * usize::from(rounds);
+        until(&mut stack, LIMIT, || log.cleaned() == 1 && silent_log.closed() == asked);
+        assert_eq!(silent_log.accepted(), asked, "{others} more, {rounds} rounds");
+        assert_eq!(log.outcomes(), [(0, Err(timed_out("PROXY header to receive")))]);
+        finish(stack, &[&client, &silent], &[&log, &silent_log]);
+    }
+}
+
 /// A cancel, or a detach, at any step of a connect that goes from one attempt to the next: one outcome, nothing left.
 #[test]
 fn a_cancel_or_a_detach_may_cross_with_a_ticket_that_comes_back() {
