@@ -251,7 +251,6 @@ impl Connection {
     /// Writes what is queued while the host takes it, at most `burst` times; then what is to follow the last byte.
     pub(crate) fn send<L: SessionLayer>(
         &mut self,
-        now: Instant,
         burst: usize,
         scratch: &mut Scratch,
         layer: &mut L,
@@ -266,7 +265,7 @@ impl Connection {
         let fate = loop {
             let queued = if self.is_fin_sent { 0 } else { layer.tx_len(self.session) as usize }; // widens
             if queued == 0 {
-                break self.finish(now);
+                break self.finish();
             }
             if !self.writable {
                 break Fate::Waits;
@@ -286,7 +285,7 @@ impl Connection {
                     layer.tx_acknowledge(self.session, taken as u32);
                 }
                 Err(Errno::INTR) => {}
-                Err(error) => break self.on_write_error(now, error),
+                Err(error) => break self.on_write_error(error),
             }
         };
         if sent > 0 {
@@ -299,7 +298,7 @@ impl Connection {
     }
 
     /// All that was queued is out.
-    fn finish(&mut self, now: Instant) -> Fate {
+    fn finish(&mut self) -> Fate {
         if self.is_closing {
             // The host does the rest: it sends what it has and a FIN, or, if something is unread, a RST (RFC 2525 §2.17).
             return Fate::Over(CloseReason::Finished);
@@ -312,19 +311,18 @@ impl Connection {
                 self.is_fin_sent = true;
                 if self.is_eof { Fate::Over(CloseReason::Finished) } else { Fate::Waits }
             }
-            Err(error) => self.on_write_error(now, error),
+            Err(error) => self.on_write_error(error),
         }
     }
 
     /// What came before the error is read first, if the app still wants it.
-    fn on_write_error(&mut self, now: Instant, error: Errno) -> Fate {
+    fn on_write_error(&mut self, error: Errno) -> Fate {
         // ENOTCONN: the reset was told before.
         self.error = Some(self.socket.take_error().filter(|_| error == Errno::NOTCONN).unwrap_or(error));
         if self.is_closing || self.is_eof {
             return Fate::Over(close_reason(error));
         }
         self.readable = true;
-        self.drain_at = now + DRAIN_MAX;
         Fate::GoesOn
     }
 

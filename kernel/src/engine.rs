@@ -12,7 +12,7 @@ use std::sync::Arc;
 use hoststack_transport::border::{Measures, SessionLayer, Transmitted, Transport, TransportEvent};
 use hoststack_transport::{
     Address, CloseReason, ConnectionId, ConnectionStats, Duration, FlowKey, Full, Instant, Key, ListenerId,
-    Pool, SessionId, SocketOption, SocketOptions, TimerWheel,
+    Pool, Protocol, SessionId, SocketOption, SocketOptions, TimerWheel,
 };
 
 use crate::connection::{Connection, Fate, flow};
@@ -168,7 +168,8 @@ impl Engine {
 
     /// Closes a listener's socket; its connections stay. Does nothing if it is gone.
     pub fn unlisten(&mut self, listener: ListenerId) {
-        if let Some(gone) = self.listeners.remove(&listener) {
+        let gone = self.listeners.remove(&listener);
+        if let Some(gone) = gone.filter(|gone| gone.paused_until.is_none()) {
             // Other workers may have clones of it: then closing it is not enough for the poller.
             self.poller.remove(&gone.socket, Token::Listener(listener.0).as_u64());
         }
@@ -179,6 +180,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EstablishError`]; then the connection is reset, and nothing follows.
+    #[allow(clippy::boxed_local, reason = "it travels in a message, as it is")]
     pub fn establish<L: SessionLayer>(
         &mut self,
         _now: Instant,
@@ -517,14 +519,14 @@ impl<L: SessionLayer> Transport<L, ()> for Engine {
             return self.reset(now, connection, layer, out, events);
         }
         let session = record.session;
-        if self.send(now, key, usize::MAX, layer, events) == Transmitted::More {
+        if self.send(key, usize::MAX, layer, events) == Transmitted::More {
             layer.program_tx(session);
         }
     }
 
     fn half_close(
         &mut self,
-        now: Instant,
+        _now: Instant,
         connection: ConnectionId,
         layer: &mut L,
         _out: &mut (),
@@ -533,7 +535,7 @@ impl<L: SessionLayer> Transport<L, ()> for Engine {
         let Some(record) = self.connections.get_mut(connection.0) else { return };
         record.half_close();
         let session = record.session;
-        if self.send(now, connection.0, usize::MAX, layer, events) == Transmitted::More {
+        if self.send(connection.0, usize::MAX, layer, events) == Transmitted::More {
             layer.program_tx(session);
         }
     }
@@ -567,7 +569,7 @@ impl<L: SessionLayer> Transport<L, ()> for Engine {
         if self.connections.get(key).is_some_and(|connection| !connection.is_listed) {
             self.turn(now, key, layer, events);
         }
-        self.send(now, key, burst, layer, events)
+        self.send(key, burst, layer, events)
     }
 
     fn set_option(
@@ -592,7 +594,6 @@ impl Engine {
     /// A connection writes.
     fn send<L: SessionLayer>(
         &mut self,
-        now: Instant,
         key: Key,
         burst: usize,
         layer: &mut L,
@@ -600,7 +601,7 @@ impl Engine {
     ) -> Transmitted {
         let Some(connection) = self.connections.get_mut(key) else { return Transmitted::Idle };
         let before = connection.bytes_out;
-        let fate = connection.send(now, burst, &mut self.scratch, layer, events);
+        let fate = connection.send(burst, &mut self.scratch, layer, events);
         self.counters.bytes_out += connection.bytes_out - before;
         let is_failing = connection.is_failing();
         if fate == Fate::GoesOn && !is_failing {
@@ -615,7 +616,7 @@ impl Engine {
 
 impl Measures for Engine {
     /// Only bytes: what the host's TCP measures (`TCP_INFO`) is not to be had without unsafe code or another dependency.
-    fn stats(&self, _: hoststack_transport::Protocol, connection: ConnectionId) -> Option<ConnectionStats> {
+    fn stats(&self, _: Protocol, connection: ConnectionId) -> Option<ConnectionStats> {
         let connection = self.connections.get(connection.0)?;
         Some(ConnectionStats {
             bytes_acked: connection.bytes_out,

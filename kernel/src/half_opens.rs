@@ -24,6 +24,9 @@ mod tests;
 /// The first wait before a connect is tried or looked at again; doubled with each, to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(1);
 const RETRY_MAX: Duration = Duration::from_millis(100);
+/// A timer that is later than this is looked at in between: nearly all connects are over long before their deadline, and
+/// what the wheel holds for them is gone then too.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What main is to do for a half-open, in order.
 #[derive(Debug)]
@@ -316,10 +319,10 @@ impl HalfOpens {
                 half_open.state = HalfOpenState::Backlogged;
                 half_open.retry_at = now + half_open.back_off();
                 self.counters.backlogged += 1;
-                self.arm(key);
+                self.arm(now, key);
             }
             Progress::UnderWay => match self.watch(key) {
-                Ok(()) => self.arm(key),
+                Ok(()) => self.arm(now, key),
                 Err(error) => self.fail(key, connect_failure(error), actions),
             },
         }
@@ -341,12 +344,12 @@ impl HalfOpens {
         Ok(())
     }
 
-    fn arm(&mut self, key: Key) {
+    fn arm(&mut self, now: Instant, key: Key) {
         let Some(half_open) = self.pool.get_mut(key) else { return };
         let timer = half_open.timer();
         if timer < half_open.wheel_at {
-            half_open.wheel_at = timer;
-            self.wheel.insert(timer, key);
+            half_open.wheel_at = timer.min(now + LOOK);
+            self.wheel.insert(half_open.wheel_at, key);
         }
     }
 
@@ -371,6 +374,12 @@ impl HalfOpens {
             Ok(local) => local,
             Err(error) => return self.fail(key, connect_failure(error), actions),
         };
+        if half_open.remote.endpoint() == Some(local) {
+            // Where nobody listens, the host may choose that very port for our end, and the SYN meets itself (RFC 9293
+            // §3.5, a simultaneous open of one).
+            let _ = socket.reset_on_close(); // else the port waits in TIME-WAIT
+            return self.fail(key, ConnectFailure::Refused, actions);
+        }
         half_open.state = HalfOpenState::HandedOver;
         let id = HalfOpenId(key);
         let seed = Seed {
@@ -432,7 +441,7 @@ impl HalfOpens {
                 // It would be told at once again, and again.
                 half_open.state = HalfOpenState::Waiting;
                 half_open.retry_at = now + half_open.back_off();
-                return self.arm(key);
+                return self.arm(now, key);
             }
             half_open.waits = 1;
         }
@@ -444,7 +453,7 @@ impl HalfOpens {
         let Some(half_open) = self.pool.get_mut(key).filter(|h| h.wheel_at == at) else { return false };
         half_open.wheel_at = Instant::FAR;
         if half_open.timer() > now {
-            self.arm(key);
+            self.arm(now, key);
             return false;
         }
         let is_late = half_open.deadline <= now && !canary::has(Bug::DeadlineIgnored);
@@ -485,6 +494,11 @@ impl HalfOpens {
             self.counters.deleted += 1;
             actions.push(HalfOpenAction::Deleted { half_open: id, user: half_open.user });
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn poller(&self) -> &Poller {
+        &self.poller
     }
 
     /// Number of half-opens, those that are decided but not settled included.

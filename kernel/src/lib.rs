@@ -20,3 +20,12 @@ pub use engine::{Engine, EngineCounters, EstablishError, ListenerInfo};
 pub use half_opens::{HalfOpenAction, HalfOpenCounters, HalfOpenInfo, HalfOpenState, HalfOpens, Seed};
 pub use host::Native;
 pub use listen::{ListenError, Listening, SocketFile, listen};
+
+/// What main and the workers own crosses into their threads.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<HalfOpens>();
+    is_send::<Engine>();
+    is_send::<Seed>();
+    is_send::<Listening>();
+};

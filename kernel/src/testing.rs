@@ -289,6 +289,11 @@ pub(crate) fn ms(ms: u64) -> Instant {
     Instant::from_millis(ms)
 }
 
+/// Whether the host has IPv6 at all.
+pub(crate) fn has_ipv6() -> bool {
+    std::net::TcpListener::bind("[::1]:0").is_ok()
+}
+
 /// Byte `offset` of every stream.
 pub(crate) fn pattern(offset: usize) -> u8 {
     (offset.wrapping_mul(2_654_435_761) >> 24) as u8

@@ -111,7 +111,7 @@ fn a_connect_that_is_up_later_is_handed_over_then_and_no_longer_watched() {
     let (id, wire) = w.open(&World::unix(), Err(Errno::INPROGRESS));
     assert!(w.actions.is_empty());
     assert_eq!(w.host.watch_of(&wire).unwrap().1, Interest::Connect);
-    assert_eq!(w.half_opens.next_deadline(), Some(ms(FAR_OFF)));
+    assert_eq!(w.half_opens.next_deadline(), Some(ms(1000)), "it is looked at in between");
     wire.script().is_connected = true;
     w.tell(&wire, WRITABLE, 5);
     let seed = w.seed();
@@ -157,8 +157,8 @@ fn an_error_at_once_and_an_error_later_are_the_same_failure() {
         w.tell(&wire, FAILED, 5);
         assert_eq!(w.failure(), failure, "{error} later");
         assert!(wire.is_closed());
-        assert_eq!(w.half_opens.next_deadline(), Some(ms(FAR_OFF)), "the wheel's entry is lazy");
-        assert!(!w.poll(FAR_OFF + 1), "and does nothing");
+        assert!(!w.poll(FAR_OFF + 1), "what the wheel still has does nothing");
+        assert_eq!(w.half_opens.next_deadline(), None);
         w.is_settled(id);
     }
 }
@@ -254,6 +254,18 @@ fn a_connect_that_comes_up_while_it_waits_is_found_by_the_timer() {
 }
 
 #[test]
+fn a_connect_to_itself_is_refused() {
+    let mut w = World::new();
+    let wire = w.host.next_socket();
+    wire.script().connects.push_back(Ok(()));
+    let itself = Address::KernelTcp(endpoint(wire.script().port));
+    let id = w.open_on(&itself, None);
+    assert_eq!(w.failure(), ConnectFailure::Refused);
+    assert!(wire.is_closed() && wire.script().is_reset);
+    w.is_settled(id);
+}
+
+#[test]
 fn a_probe_finds_the_error_that_another_took_away() {
     let mut w = World::new();
     let (_, wire) = w.open(&World::tcp(), Err(Errno::INPROGRESS));
@@ -304,8 +316,12 @@ fn the_deadline_ends_a_connect_and_nothing_comes_after_it() {
     let mut w = World::new();
     let (id, wire) = w.open(&World::tcp(), Err(Errno::INPROGRESS));
     let token = w.host.watch_of(&wire).unwrap().0;
-    assert!(!w.poll(FAR_OFF - 1));
-    assert!(w.poll(FAR_OFF));
+    for n in 0..30 {
+        assert_eq!(w.half_opens.next_deadline(), Some(ms(n * 1000 + 1000)));
+        assert!(!w.poll(n * 1000 + 999));
+        assert!(w.actions.is_empty());
+        assert_eq!(w.poll(n * 1000 + 1000), n == 29);
+    }
     assert_eq!(w.failure(), ConnectFailure::TimedOut);
     assert!(wire.is_closed());
     wire.script().is_connected = true;
