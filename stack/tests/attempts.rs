@@ -26,6 +26,7 @@ fn timed_out(stage: &'static str) -> ConnectFailure {
 
 const LIMIT: Duration = Duration::from_secs(100);
 
+// covers: F36
 #[test]
 fn an_endpoint_that_does_not_answer_costs_its_time_and_the_next_one_is_tried() {
     for family in FAMILIES {
@@ -47,6 +48,7 @@ fn an_endpoint_that_does_not_answer_costs_its_time_and_the_next_one_is_tried() {
     }
 }
 
+// covers: F35
 #[test]
 fn the_deadline_of_the_connect_bounds_all_attempts() {
     let mut stack = stack(1);
@@ -68,6 +70,7 @@ fn the_deadline_of_the_connect_bounds_all_attempts() {
 }
 
 /// I13: a stage that was done on the first attempt is done again, from its first byte, on the second.
+// covers: F06, F16, F19, F33
 #[test]
 fn every_attempt_sends_its_own_header_and_early_data_reaches_the_one_that_comes_up() {
     let said = ("192.0.2.7:1234".parse().unwrap(), "198.51.100.1:443".parse().unwrap());
@@ -145,6 +148,7 @@ fn every_attempt_sends_its_own_header_and_early_data_reaches_the_one_that_comes_
     finish(stack, &[&client, &silent, &server], &[&log, &silent_log, &server_log]);
 }
 
+// covers: F36, F46
 #[test]
 fn as_many_attempts_are_made_as_were_asked_for() {
     for (others, rounds) in [(0, 1), (0, 2), (2, 1), (2, 3), (0, 255)] {

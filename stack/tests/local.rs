@@ -23,6 +23,7 @@ fn to_server() -> ConnectOptions {
     ConnectOptions { worker: Some(WorkerId(0)), ..ConnectOptions::to(address("local://server")) }
 }
 
+// covers: F11, H26
 #[test]
 fn a_connect_on_one_worker_is_up_in_the_step_that_takes_it_and_between_workers_later() {
     for elsewhere in [false, true] {
@@ -41,6 +42,7 @@ fn a_connect_on_one_worker_is_up_in_the_step_that_takes_it_and_between_workers_l
     }
 }
 
+// covers: E12
 #[test]
 fn memory_that_runs_out_delays_bytes_and_loses_none() {
     const TOTAL: u64 = 200_000;
@@ -83,6 +85,7 @@ fn memory_that_runs_out_delays_bytes_and_loses_none() {
     }
 }
 
+// covers: E08, F39
 #[test]
 fn bytes_for_an_app_that_has_closed_reset_their_sender() {
     for elsewhere in [false, true] {
@@ -111,6 +114,7 @@ fn bytes_for_an_app_that_has_closed_reset_their_sender() {
     }
 }
 
+// covers: H15
 #[test]
 fn an_app_connects_to_itself_and_to_a_name_of_its_own_domain_only() {
     let mut stack = stack(2);
@@ -127,6 +131,7 @@ fn an_app_connects_to_itself_and_to_a_name_of_its_own_domain_only() {
     finish(stack, &[&app], &[&log]);
 }
 
+// covers: E05, E06, E13
 #[test]
 fn a_full_session_pool_at_either_end_is_an_outcome() {
     for elsewhere in [false, true] {

@@ -75,6 +75,7 @@ fn plans() -> Vec<(SendProxy, Option<(SocketAddr, SocketAddr)>)> {
     ]
 }
 
+// covers: F49
 #[test]
 fn a_header_goes_first_and_both_apps_are_told_once_whoever_speaks_first() {
     for family in FAMILIES {

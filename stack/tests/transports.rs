@@ -259,6 +259,7 @@ fn the_server_speaks_first_to_a_client_that_never_does(via: &Via) {
     w.finish();
 }
 
+// covers: E05, F14
 fn nobody_listens_is_refused(via: &Via) {
     let (log, server_log) = (Log::default(), Log::default());
     let mut w = via.world(Probe::idle(&server_log), Probe::idle(&log));
@@ -309,6 +310,7 @@ fn megabytes_both_ways_at_once_arrive_whole(via: &Via) {
     w.finish();
 }
 
+// covers: F26
 fn a_reader_that_waits_holds_the_writer_up_and_loses_nothing(via: &Via) {
     const TOTAL: u64 = 1 << 20;
     let (log, server_log, streams) = (Log::default(), Log::default(), Streams::default());
@@ -337,6 +339,7 @@ fn a_reader_that_waits_holds_the_writer_up_and_loses_nothing(via: &Via) {
     w.finish();
 }
 
+// covers: E04, F10, F38
 fn a_half_close_lets_the_other_half_finish(via: &Via) {
     const TOTAL: u64 = 300_000;
     let (log, server_log, streams) = (Log::default(), Log::default(), Streams::default());
@@ -373,6 +376,7 @@ fn a_half_close_lets_the_other_half_finish(via: &Via) {
     w.finish();
 }
 
+// covers: E01, E11, F10
 fn a_close_sends_what_is_queued(via: &Via) {
     const TOTAL: u64 = 60_000;
     let (log, server_log, streams) = (Log::default(), Log::default(), Streams::default());
@@ -396,6 +400,7 @@ fn a_close_sends_what_is_queued(via: &Via) {
     w.finish();
 }
 
+// covers: F39
 fn a_reset_tells_the_peer(via: &Via) {
     let (log, server_log) = (Log::default(), Log::default());
     let client = Probe::new(&log, |ctx, event| {
@@ -411,6 +416,7 @@ fn a_reset_tells_the_peer(via: &Via) {
     w.finish();
 }
 
+// covers: E03, F38
 fn a_close_with_bytes_unread_resets(via: &Via) {
     let (log, server_log) = (Log::default(), Log::default());
     let client = Probe::new(&log, |ctx, event| {
@@ -426,6 +432,7 @@ fn a_close_with_bytes_unread_resets(via: &Via) {
     w.finish();
 }
 
+// covers: F17
 fn early_data_comes_first_and_once(via: &Via) {
     let (log, server_log) = (Log::default(), Log::default());
     let heard = std::sync::Arc::new(Mutex::new(Vec::new()));
@@ -453,6 +460,7 @@ fn early_data_comes_first_and_once(via: &Via) {
     w.finish();
 }
 
+// covers: F04, F24
 fn a_header_is_sent_before_a_silent_client_and_a_listener_reads_it(via: &Via) {
     use hoststack::app::proxy::{Origin, ParseOptions, ReceiveProxy, SendProxy, Version};
     let said = ("192.0.2.7:1234".parse().unwrap(), "198.51.100.1:443".parse().unwrap());
@@ -502,6 +510,7 @@ fn a_header_that_never_comes_ends_on_time_and_both_hear_why(via: &Via) {
     w.finish();
 }
 
+// covers: E07, H09
 fn a_cancel_and_the_connection_that_comes_up_agree_on_one_outcome(via: &Via) {
     for steps in 0..12 {
         let (log, server_log) = (Log::default(), Log::default());
@@ -524,6 +533,7 @@ fn a_cancel_and_the_connection_that_comes_up_agree_on_one_outcome(via: &Via) {
     }
 }
 
+// covers: E02, E10, E14, F47, H09
 fn a_detach_at_any_moment_leaves_nothing(via: &Via) {
     for steps in 0..12 {
         let (log, server_log) = (Log::default(), Log::default());
@@ -564,6 +574,7 @@ fn hundreds_of_connections_come_and_go(via: &Via) {
     w.finish();
 }
 
+// covers: F34, F37
 fn the_next_endpoint_is_tried_and_one_outcome_is_told(via: &Via) {
     let (log, server_log) = (Log::default(), Log::default());
     let mut w = via.world(greeting(&server_log), Probe::idle(&log));

@@ -259,6 +259,7 @@ fn short_reads_go_on_until_there_is_nothing() {
     assert_eq!(w.engine.counters().bytes_in, 5);
 }
 
+// covers: F26
 #[test]
 fn no_more_is_read_than_there_is_room_for_until_the_app_reads() {
     let mut w = World::new();
@@ -353,6 +354,7 @@ fn a_poll_takes_no_more_than_its_burst_and_says_that_there_is_more() {
     assert!(!w.engine.has_work());
 }
 
+// covers: F27
 #[test]
 fn an_event_that_means_nothing_does_nothing() {
     for readiness in [READABLE, WRITABLE, HUNG_UP, FAILED, ENDED] {

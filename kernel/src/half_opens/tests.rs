@@ -88,6 +88,7 @@ impl World {
     }
 }
 
+// covers: F11
 #[test]
 fn a_connect_that_is_up_at_once_is_handed_over_at_once() {
     let mut w = World::new();
@@ -105,6 +106,7 @@ fn a_connect_that_is_up_at_once_is_handed_over_at_once() {
     assert!(!wire.is_closed(), "the worker has it");
 }
 
+// covers: F31
 #[test]
 fn a_connect_that_is_up_later_is_handed_over_then_and_no_longer_watched() {
     let mut w = World::new();
@@ -141,6 +143,7 @@ const FAILURES: &[(Errno, ConnectFailure)] = &[
     (Errno::ACCESS, ConnectFailure::System(Errno::ACCESS.raw_os_error())),
 ];
 
+// covers: F14, F32
 #[test]
 fn an_error_at_once_and_an_error_later_are_the_same_failure() {
     for &(error, failure) in FAILURES {
@@ -203,6 +206,7 @@ fn a_connect_that_a_signal_interrupted_goes_on() {
     let _ = w.seed();
 }
 
+// covers: F29
 #[test]
 fn a_hang_up_without_an_error_is_no_failure_if_the_connect_is_up() {
     for readiness in [HUNG_UP, FAILED] {
@@ -214,6 +218,7 @@ fn a_hang_up_without_an_error_is_no_failure_if_the_connect_is_up() {
     }
 }
 
+// covers: F09, F28
 #[test]
 fn an_event_that_means_nothing_is_waited_out_and_never_spun_on() {
     for readiness in [FAILED, HUNG_UP, WRITABLE, READABLE, Readiness { readable: false, ..READABLE }] {
@@ -242,6 +247,7 @@ fn an_event_that_means_nothing_is_waited_out_and_never_spun_on() {
     }
 }
 
+// covers: F09
 #[test]
 fn a_connect_that_comes_up_while_it_waits_is_found_by_the_timer() {
     let mut w = World::new();
@@ -265,6 +271,7 @@ fn a_connect_to_itself_is_refused() {
     w.is_settled(id);
 }
 
+// covers: F28, F32
 #[test]
 fn a_probe_finds_the_error_that_another_took_away() {
     let mut w = World::new();
@@ -355,6 +362,7 @@ fn a_connect_that_is_up_when_its_deadline_passes_is_no_failure() {
     assert_eq!(w.failure(), ConnectFailure::Refused);
 }
 
+// covers: F37
 #[test]
 fn cleanup_closes_the_socket_now_and_frees_nothing() {
     for answer in [Err(Errno::INPROGRESS), Err(Errno::AGAIN)] {
@@ -373,6 +381,7 @@ fn cleanup_closes_the_socket_now_and_frees_nothing() {
     }
 }
 
+// covers: F06, F42
 #[test]
 fn an_event_for_the_slots_last_owner_does_nothing_to_the_next() {
     let mut w = World::new();
