@@ -2,6 +2,7 @@
 
 use hoststack_app::AppRequest;
 use hoststack_net::{IpPath, OutFlow, PacketPool, RxSegment};
+use hoststack_session::Ending;
 use hoststack_tcp::{Disposition, Output};
 use hoststack_transport::border::Transmitted;
 use hoststack_transport::canary::{self, Bug};
@@ -348,6 +349,27 @@ impl Worker {
         flush(&mut self.tape, &mut self.reports);
         // Main's thread has ended without saying so.
         self.stopped |= self.reports.is_cut();
+        worked
+    }
+
+    /// Asks the transport to end connections because of what sessions' stages and layers found.
+    pub(super) fn end_due_connections(&mut self) -> bool {
+        let mut worked = false;
+        while let Some((connection, ending)) = self.sessions.next_due_ending() {
+            worked = true;
+            let (now, sessions, out) = (self.now, &mut self.sessions, &mut out!(self));
+            match ending {
+                Ending::HalfClose => self.tcp.half_close(now, connection, sessions, out, &mut self.events),
+                Ending::Close => self.tcp.close(now, connection, sessions, out, &mut self.events),
+                Ending::Reset => self.tcp.reset(now, connection, sessions, out, &mut self.events),
+                Ending::SendThenReset => {
+                    // What does not go out at once does not go out.
+                    let _ = self.tcp.transmit(now, connection, self.config.tx_burst_max, sessions, out);
+                    self.tcp.reset(now, connection, sessions, out, &mut self.events);
+                }
+            }
+            self.after_tcp();
+        }
         worked
     }
 
