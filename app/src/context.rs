@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use hoststack_session::{Sessions, establish::proxy};
+use hoststack_session::{Layer, Sessions, establish::proxy};
 use hoststack_transport::{
     AppId, AppWorkerId, ConnectId, ConnectionStats, Duration, EarlyData, FlowKey, Instant, ListenerId,
     Measures, SessionHandle, SessionId, SocketOption, WorkerId,
@@ -260,6 +260,12 @@ impl<'a> Context<'a> {
         self.sessions.declared(self.own(session)?)
     }
 
+    /// What lies between the session's transport and the app, if something does: TLS. The crate it comes from says what is
+    /// known of it.
+    pub fn layer(&self, session: SessionHandle) -> Option<&dyn Layer> {
+        self.own(session).and_then(|id| self.sessions.get(id))?.layer()
+    }
+
     /// The app's value of a session; 0 for a stale handle.
     pub fn opaque(&self, session: SessionHandle) -> u64 {
         self.own(session).and_then(|id| self.sessions.get(id)).map_or(0, |session| session.opaque())
@@ -314,7 +320,9 @@ impl<'a> Context<'a> {
     /// (Linux: `MSG_EOR`). Needs no call after the last write: its end is one anyhow until more is written.
     pub fn end_record(&mut self, session: SessionHandle) {
         if let Some(id) = self.own(session)
-            && let Some(queued) = self.sessions.get(id).map(|session| session.tx_len())
+            // A layer's records are not the app's.
+            && let Some(queued) =
+                self.sessions.get(id).filter(|session| session.layer().is_none()).map(|session| session.tx_len())
         {
             // Cannot cut: a fifo is at most 1 GiB.
             self.requests.push(AppRequest::Set(id, SocketOption::RecordEnd(queued as u32)));

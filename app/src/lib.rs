@@ -19,7 +19,7 @@ pub use context::{AppRequest, ConnectMint, Context, MainContext, MainRequest};
 pub use error::{AttachError, CancelError, ConnectError, DetachError, ListenError, SessionError};
 pub use hoststack_session::establish::proxy;
 pub use hoststack_session::{
-    Answer, HalfOpenCounters, SessionOptions, Stage, StageIo, StagePlan, StagePlans, Want,
+    Answer, HalfOpenCounters, Layer, SessionOptions, Stage, StageIo, StagePlan, StagePlans, Want,
 };
 pub use hoststack_transport::{
     Address, AddressError, Algorithm, AppId, AppWorkerId, CloseReason, ConnectFailure, ConnectId,

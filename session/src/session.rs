@@ -5,7 +5,9 @@
 //! session is queued at most once and data always comes before the close that follows it.
 
 mod app_calls;
+mod establishing;
 mod layer;
+mod pump;
 #[cfg(test)]
 mod tests;
 
@@ -14,18 +16,19 @@ use std::collections::{BTreeMap, VecDeque};
 use hoststack_transport::border::{SessionLayer, TransportEvent};
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
-    AllocationPoint, AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId,
-    EarlyData, FlowKey, Full, Instant, Pool, Protocol, SessionHandle, SessionId, StageCause, StageFailure,
-    WorkerId,
+    AllocationPoint, AppWorkerId, CloseReason, ConnectFailure, ConnectTicket, ConnectionId, FlowKey, Full,
+    Instant, Pool, Protocol, SessionHandle, SessionId, WorkerId,
 };
 use slab::Slab;
 
 use crate::establish::proxy::Declared;
-use crate::establish::{StageIo, StagePlans, Stages, Want};
 use crate::events::Pending;
 use crate::fifo::{ChunkPool, RxFifo, TxFifo};
+use crate::layer::{Ending, Layered, Scratch};
 use crate::lookup::{AppWorkerRecords, ListenerRecords};
 use crate::state::{AppSide, TransportSide};
+
+use establishing::Establishing;
 
 /// Sizes of a session's fifos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +72,10 @@ const NOT_ESTABLISHING: u32 = u32::MAX;
 
 /// An established session: owned by one worker from birth to death.
 pub struct Session {
+    /// The app's fifos; the transport's as well, unless a layer lies between.
     rx: RxFifo,
     tx: TxFifo,
+    layered: Option<Box<Layered>>,
     rx_capacity: u32,
     tx_capacity: u32,
     tx_capacity_max: u32,
@@ -161,22 +166,6 @@ impl Session {
     }
 }
 
-/// A session that has not been announced and waits for something: outbound ones hold the connect ticket, inbound ones
-/// are here if they have stages.
-///
-/// Readiness is a function of the transport's side and the stages, never stored; `outcome` is set once, by `settle`.
-struct Establishing {
-    ticket: Option<ConnectTicket>,
-    session: Option<SessionId>,
-    stages: Stages,
-    outcome: Option<Result<(), ConnectFailure>>,
-    /// A failure that someone else decided (cancel, deadline, detach), for `settle` to find.
-    verdict: Option<ConnectFailure>,
-    deadline: Instant,
-    /// A failure that another attempt may mend is not told: the ticket goes back to main.
-    may_retry: bool,
-}
-
 /// What the app must be told first of a session.
 #[derive(Debug)]
 #[must_use = "an outcome that is not told is lost"]
@@ -186,7 +175,7 @@ pub enum Announcement {
     /// An outbound session came up.
     Connected(ConnectTicket),
     /// An outbound session failed after hand-over; the session is gone, or will be when its transport's connection is:
-    /// that is to be reset if it is still there.
+    /// that is to be reset if it is named.
     Failed(ConnectTicket, ConnectFailure, Option<ConnectionId>),
     /// As [`Announcement::Failed`], but main may make another attempt: nobody is told.
     Retry(ConnectTicket, ConnectFailure, Option<ConnectionId>),
@@ -229,9 +218,17 @@ pub struct Sessions {
     ready: VecDeque<SessionId>,
     /// Sessions to transmit for, each once, in the order they asked.
     tx_programmed: VecDeque<SessionId>,
+    /// As `tx_programmed`, of sessions whose transport sends no packets of ours: no device holds them up.
+    other_programmed: VecDeque<SessionId>,
     /// Sessions whose app found room in its fifo but no chunk in the pool, each once, longest waiting first. No
     /// acknowledgment need ever come for them, so freed chunks make them writable again.
     chunk_waiters: VecDeque<SessionId>,
+    /// Sessions whose layer found room in a fifo but no chunk in the pool, each once.
+    layer_waiters: VecDeque<SessionId>,
+    /// Connections to be ended because of what layers and stages found, in order.
+    due: VecDeque<(SessionId, ConnectionId, Ending)>,
+    /// Lent to layers.
+    scratch: Scratch,
     now: Instant,
 }
 
@@ -248,7 +245,11 @@ impl Sessions {
             listeners: ListenerRecords::default(),
             ready: VecDeque::new(),
             tx_programmed: VecDeque::new(),
+            other_programmed: VecDeque::new(),
             chunk_waiters: VecDeque::new(),
+            layer_waiters: VecDeque::new(),
+            due: VecDeque::new(),
+            scratch: Scratch::default(),
             now: Instant::ZERO,
         }
     }
@@ -323,125 +324,6 @@ impl Sessions {
         }
     }
 
-    // ---- Outbound: from hand-over to announcement ----
-
-    /// Allocates the session of an outbound connection that is being handed over. With `stages` the early data goes out
-    /// behind what they write; without, the caller queues it ([`Sessions::queue_early`]).
-    ///
-    /// # Errors
-    /// The ticket comes back when the pool is full or the app worker takes no more: the caller settles it.
-    pub fn open_outbound(
-        &mut self,
-        flow: FlowKey,
-        ticket: ConnectTicket,
-        deadline: Instant,
-        options: SessionOptions,
-        stages: &StagePlans,
-        early_data: &EarlyData,
-    ) -> Result<SessionId, (ConnectTicket, ConnectFailure)> {
-        let app_worker = ticket.app_worker();
-        if !self.app_workers.takes_sessions(app_worker) {
-            return Err((ticket, ConnectFailure::Detached));
-        }
-        if self.pool.is_full() {
-            return Err((ticket, ConnectFailure::NoRoom));
-        }
-        let opaque = ticket.opaque();
-        let early_data = if stages.is_empty() { EarlyData::NONE } else { early_data.clone() };
-        let slot = self.establishing.insert(Establishing {
-            ticket: Some(ticket),
-            session: None,
-            stages: Stages::new(stages, early_data),
-            outcome: None,
-            verdict: None,
-            deadline,
-            may_retry: false,
-        });
-        let session =
-            self.new_session(flow, app_worker, opaque, slot as u32, TransportSide::Opening, options);
-        match session {
-            Ok(id) => {
-                self.establishing[slot].session = Some(id);
-                Ok(id)
-            }
-            Err(Full) => {
-                let ticket = self.establishing.remove(slot).ticket;
-                let ticket = ticket.unwrap_or_else(|| unreachable!("it was put in above"));
-                Err((ticket, ConnectFailure::NoRoom))
-            }
-        }
-    }
-
-    /// Queues the first bytes of an outbound session's stream, before its app can write any: all or, when there is no
-    /// room for them, none. Says whether they are queued.
-    #[must_use]
-    pub fn queue_early(&mut self, id: SessionId, bytes: &[u8]) -> bool {
-        let Some(session) = self.pool.get_mut(id.0) else { return false };
-        debug_assert!(session.app == AppSide::Unannounced && session.tx.is_empty());
-        let (chunks, capacity) = (self.chunks.available(), session.tx_capacity as usize);
-        if session.tx.fits(&self.chunks, bytes.len(), chunks) < bytes.len() {
-            return false;
-        }
-        let count = session.tx.write(&mut self.chunks, bytes, capacity);
-        debug_assert_eq!(count, bytes.len(), "a connect's early data fits its fifo");
-        count == bytes.len()
-    }
-
-    /// Gives the session its transport connection.
-    pub fn bind(&mut self, id: SessionId, connection: ConnectionId) {
-        if let Some(session) = self.pool.get_mut(id.0) {
-            session.connection = Some(connection);
-        }
-    }
-
-    /// Says that main makes another attempt if this outbound session fails.
-    pub fn may_retry(&mut self, id: SessionId) {
-        let slot = self.pool.get(id.0).map_or(NOT_ESTABLISHING, |session| session.establishing);
-        if let Some(establishing) = self.establishing.get_mut(slot as usize) {
-            establishing.may_retry = true;
-        }
-    }
-
-    /// Takes back a session that its transport would not have; returns its ticket, to be settled.
-    pub fn abandon(&mut self, id: SessionId) -> Option<ConnectTicket> {
-        let slot = self.pool.get(id.0)?.establishing;
-        self.free(id);
-        self.establishing.try_remove(slot as usize)?.ticket
-    }
-
-    /// Decides that a session which is not yet announced has failed. Returns its connection, to be reset,
-    /// or `None` if there is no such session any more: it was announced first.
-    pub fn fail_establishing(&mut self, id: SessionId, failure: ConnectFailure) -> Option<ConnectionId> {
-        let session = self.pool.get_mut(id.0)?;
-        let establishing = self.establishing.get_mut(session.establishing as usize)?;
-        if establishing.outcome.is_some() {
-            return None;
-        }
-        establishing.verdict = Some(match (failure, establishing.stages.current()) {
-            (ConnectFailure::TimedOut, Some(stage)) if session.transport.is_open() => {
-                ConnectFailure::Stage(StageFailure { stage, cause: StageCause::TimedOut })
-            }
-            _ => failure,
-        });
-        let connection = session.connection;
-        self.settle(id);
-        connection
-    }
-
-    /// The unannounced outbound session of a connect request.
-    pub fn find_establishing(&self, connect: ConnectId) -> Option<SessionId> {
-        // Few are ever between hand-over and announcement; with stages that take time this wants an index.
-        let mut establishing = self.establishing.iter().map(|(_, establishing)| establishing);
-        let is_its = |ticket: &ConnectTicket| ticket.connect() == connect;
-        establishing.find(|establishing| establishing.ticket.as_ref().is_some_and(is_its))?.session
-    }
-
-    /// When an unannounced session must be up; `None` once its outcome is decided.
-    pub fn connect_deadline(&self, id: SessionId) -> Option<Instant> {
-        let establishing = self.establishing.get(self.pool.get(id.0)?.establishing as usize)?;
-        establishing.outcome.is_none().then_some(establishing.deadline)
-    }
-
     fn new_session(
         &mut self,
         flow: FlowKey,
@@ -454,6 +336,7 @@ impl Sessions {
         let key = self.pool.insert(Session {
             rx: RxFifo::default(),
             tx: TxFifo::default(),
+            layered: None,
             rx_capacity: options.rx_capacity,
             tx_capacity: options.tx_capacity,
             tx_capacity_max: options.tx_capacity_max,
@@ -490,10 +373,12 @@ impl Sessions {
             }
             TransportEvent::Accepted { session } => session,
             TransportEvent::Received { session } => {
-                if let Some(s) = self.pool.get_mut(session.0)
-                    && s.app != AppSide::Closed
-                {
-                    s.pending.add(Pending::READABLE);
+                if let Some(s) = self.pool.get_mut(session.0) {
+                    if s.app == AppSide::Closed {
+                        self.drop_if_silent(session);
+                    } else if s.layered.is_none() {
+                        s.pending.add(Pending::READABLE);
+                    }
                 }
                 session
             }
@@ -520,13 +405,14 @@ impl Sessions {
                     s.transport.advance(TransportSide::PeerClosed);
                     // "a TCP receiver should be robust to invalid urgent pointer values": nothing comes any more.
                     s.rx_urgent = s.rx_urgent.min(s.rx.len() as u32); // fits: a fifo is 2^30 at most
-                    if s.app != AppSide::Closed {
+                    if s.layered.is_none() && s.app != AppSide::Closed {
                         s.pending.add(Pending::PEER_CLOSED);
                     }
                 }
                 session
             }
             TransportEvent::Closed { session, reason } => {
+                let reason = self.reason_with_layer(session, reason);
                 if let Some(s) = self.pool.get_mut(session.0) {
                     s.transport.advance(TransportSide::Closed(reason));
                     s.connection = None;
@@ -542,15 +428,25 @@ impl Sessions {
             }
             TransportEvent::FlowGone { .. } => return,
         };
-        self.settle(id);
+        self.settle_all(id, true);
     }
 
     /// The end of every entry point, and the only code that announces: a session that is ready (transport open, no
     /// stage left) or failed, and has not been announced, is announced; whatever is pending is queued.
     fn settle(&mut self, id: SessionId) {
+        self.settle_all(id, false);
+    }
+
+    /// The same; first, if `pumps`, a layer moves what it can.
+    #[inline]
+    fn settle_all(&mut self, id: SessionId, pumps: bool) {
         let Some(session) = self.pool.get_mut(id.0) else { return };
         let is_told = session.app != AppSide::Unannounced || session.pending.has(Pending::ANNOUNCE);
-        if !is_told && session.establishing != NOT_ESTABLISHING {
+        let has_stages = !is_told && session.establishing != NOT_ESTABLISHING;
+        if pumps && session.layered.is_some() {
+            self.pump(id);
+        }
+        if has_stages {
             self.run_stages(id);
         }
         let Some(session) = self.pool.get_mut(id.0) else { return };
@@ -573,54 +469,23 @@ impl Sessions {
                 None => session.pending.add(Pending::ANNOUNCE),
             }
         }
+        if session.layered.is_some() {
+            self.heed_layer(id);
+            if let Some(session) = self.pool.get_mut(id.0) {
+                Self::queue_if_visible(&mut self.ready, id, session);
+            }
+        } else {
+            Self::queue_if_visible(&mut self.ready, id, session);
+        }
+    }
+
+    #[inline]
+    fn queue_if_visible(ready: &mut VecDeque<SessionId>, id: SessionId, session: &mut Session) {
         // Before the announcement nothing else is told, so nothing else makes it worth a visit.
         let visible = session.app != AppSide::Unannounced || session.pending.has(Pending::ANNOUNCE);
         if visible && !session.pending.is_empty() && !session.queued {
             session.queued = true;
-            self.ready.push_back(id);
-        }
-    }
-
-    /// Lets the stages of an unannounced session go on, if its transport is open.
-    fn run_stages(&mut self, id: SessionId) {
-        let Some(session) = self.pool.get_mut(id.0) else { return };
-        let Some(establishing) = self.establishing.get_mut(session.establishing as usize) else { return };
-        let is_over = establishing.verdict.is_some() || !session.transport.is_open();
-        if is_over || establishing.stages.is_empty() {
-            return;
-        }
-        let mut declared = None;
-        let mut io = StageIo {
-            rx: &mut session.rx,
-            tx: &mut session.tx,
-            chunks: &mut self.chunks,
-            tx_capacity: session.tx_capacity as usize,
-            flow: &session.flow,
-            is_peer_closed: session.transport == TransportSide::PeerClosed,
-            declared: &mut declared,
-            has_moved: false,
-            lacks_chunks: false,
-        };
-        let result = establishing.stages.run(&mut io);
-        let (has_moved, lacks_chunks) = (io.has_moved, io.lacks_chunks);
-        match result {
-            Ok(Some(Want::Write)) if lacks_chunks && !session.waits_for_chunks => {
-                // Freed chunks bring room; in a full fifo acknowledgments do.
-                session.waits_for_chunks = true;
-                self.chunk_waiters.push_back(id);
-            }
-            Ok(_) => {}
-            Err(failure) => establishing.verdict = Some(ConnectFailure::Stage(failure)),
-        }
-        if session.rx.is_empty() {
-            // Nothing is left that the app could read.
-            session.pending.remove(Pending::READABLE);
-        }
-        if let Some(declared) = declared {
-            self.declared.insert(id, declared);
-        }
-        if has_moved {
-            self.program_tx(id);
+            ready.push_back(id);
         }
     }
 
@@ -672,7 +537,7 @@ impl Sessions {
         if next == Pending::CLOSED
             && session.app != AppSide::Closed
             && session.transport == TransportSide::Closed(CloseReason::Finished)
-            && !session.rx.is_empty()
+            && session.has_unread()
         {
             return None;
         }
@@ -697,11 +562,18 @@ impl Sessions {
                 Some(establishing.ticket.map_or(Announcement::Accepted, Announcement::Connected))
             }
             Some(Err(failure)) => {
-                let (flow, connection) = (session.flow, session.connection);
+                let (flow, mut connection) = (session.flow, session.connection);
                 let is_final = matches!(failure, ConnectFailure::Cancelled | ConnectFailure::Detached)
                     || !establishing.may_retry
                     || !self.app_workers.takes_sessions(session.app_worker);
                 self.free_or_orphan(id);
+                if establishing.is_said
+                    && let Some(connection) = connection.take()
+                {
+                    // What it queued must come to the peer: no reset, neither now nor for what the peer still sends.
+                    self.drop_if_silent(id);
+                    self.due.push_back((id, connection, Ending::Close));
+                }
                 Some(match establishing.ticket {
                     Some(ticket) if !is_final => Announcement::Retry(ticket, failure, connection),
                     Some(ticket) => Announcement::Failed(ticket, failure, connection),
@@ -724,6 +596,18 @@ impl Sessions {
         }
     }
 
+    /// Takes what came for a session whose connect failed: no one will read it.
+    fn drop_if_silent(&mut self, id: SessionId) {
+        let Some(session) = self.pool.get_mut(id.0).filter(|s| s.pending.has(Pending::SILENT)) else {
+            return;
+        };
+        session.rx.consume(&mut self.chunks, session.rx.len());
+        if let Some(layered) = session.layered.as_deref_mut() {
+            layered.wire_rx.consume(&mut self.chunks, layered.wire_rx.len());
+        }
+        self.program_tx(id);
+    }
+
     /// Whether a session's app must not hear of its end (it was told that the connect failed).
     pub fn is_silent(&self, id: SessionId) -> bool {
         self.pool.get(id.0).is_some_and(|session| session.pending.has(Pending::SILENT))
@@ -742,6 +626,9 @@ impl Sessions {
         }
         session.rx.release(&mut self.chunks);
         session.tx.release(&mut self.chunks);
+        if let Some(layered) = &mut session.layered {
+            layered.release(&mut self.chunks);
+        }
         if !self.declared.is_empty() {
             self.declared.remove(&id);
         }
@@ -750,14 +637,28 @@ impl Sessions {
 
     // ---- The transmit schedule ----
 
-    /// Sessions that wait for the transmit stage.
+    /// Sessions that wait for the transmit stage and send packets.
     pub fn programmed_len(&self) -> usize {
         self.tx_programmed.len()
     }
 
-    /// The next session to transmit for, in the order they asked, with its connection.
-    pub fn next_programmed(&mut self) -> Option<(SessionId, (Protocol, ConnectionId))> {
-        while let Some(id) = self.tx_programmed.pop_front() {
+    /// Sessions that wait for the transmit stage and send no packets of this stack's.
+    pub fn other_programmed_len(&self) -> usize {
+        self.other_programmed.len()
+    }
+
+    /// The next session to transmit for, in the order they asked, with its connection: of those that send packets, or of the
+    /// others.
+    pub fn next_programmed(&mut self, sends_packets: bool) -> Option<(SessionId, (Protocol, ConnectionId))> {
+        while let Some(id) =
+            if sends_packets { self.tx_programmed.pop_front() } else { self.other_programmed.pop_front() }
+        {
+            let Some(session) = self.pool.get_mut(id.0) else { continue };
+            if session.layered.is_some() {
+                // While it still counts as programmed: what is sent goes out now.
+                self.pump(id);
+                self.settle(id);
+            }
             let Some(session) = self.pool.get_mut(id.0) else { continue };
             session.tx_programmed = false;
             if let Some(connection) = session.connection {
@@ -783,7 +684,7 @@ impl Sessions {
                     || (has_stages && session.transport.is_open()),
                 "s{key} is ready and unannounced"
             );
-            let waits = session.pending.first() == Some(Pending::CLOSED) && !session.rx.is_empty();
+            let waits = session.pending.first() == Some(Pending::CLOSED) && session.has_unread();
             assert!(
                 session.queued
                     || session.pending.first().is_none()
@@ -792,6 +693,7 @@ impl Sessions {
                 "s{key} has {:?} pending and is not queued",
                 session.pending
             );
+            self.check_layer(SessionId(key), session);
         }
     }
 }

@@ -380,7 +380,7 @@ impl Connection {
         }
         if !text.data.is_empty() {
             self.on_ecn_data(id, &segment.header, segment.ecn, shared);
-            if self.is_app_closed {
+            if self.is_app_closed && !layer.takes_after_close(self.session) {
                 // RFC 9293 §3.6.1 (MAY-1, SHLD-3): data for an app that cannot read any more is answered with a reset.
                 // At SEG.ACK, which is where the peer expects it: SND.NXT may be beyond, and would be challenged (RFC 5961 §3.2).
                 shared.drops.count(DropReason::DataAfterClose);

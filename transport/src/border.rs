@@ -47,6 +47,13 @@ pub trait SessionLayer {
         0
     }
 
+    /// Whether bytes that come after [`Transport::close`] are taken like others, instead of answered with a reset (RFC 9293
+    /// §3.6.1): they need not be data for the app that is gone, but the end of what runs over the transport (TLS).
+    fn takes_after_close(&self, session: SessionId) -> bool {
+        let _ = session;
+        false
+    }
+
     /// Bytes queued for sending, from tx offset 0 (unacknowledged ones included).
     fn tx_len(&self, session: SessionId) -> u32;
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use hoststack_transport::{EarlyData, FlowKey, StageCause, StageFailure};
 
 use crate::fifo::{ChunkPool, RxFifo, TxFifo};
+use crate::layer::Layer;
 
 /// How a stage came out of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,9 @@ pub enum Answer {
     Wants(Want),
     /// The connection is of no use: it is reset, and the app hears why.
     Failed(StageCause),
+    /// The same, and the stage has queued bytes that tell the peer why (a TLS alert): the connection is closed behind them
+    /// instead, and what the peer still sends is dropped.
+    FailedSaying(StageCause),
 }
 
 /// What a stage waits for. The connect's deadline, or the listener's for establishment, bounds it.
@@ -46,6 +50,12 @@ pub trait Stage: Send + fmt::Debug {
     /// Goes on as far as it can. It is called again whenever bytes or room have come, and at other times: to be asked
     /// once too often must do nothing.
     fn step(&mut self, io: &mut StageIo<'_>) -> Answer;
+
+    /// What stays of it, when it is done, between the transport's bytes and everything that comes after it: later stages
+    /// and the app. Most leave nothing. A session has one layer at most.
+    fn into_layer(self: Box<Self>) -> Option<Box<dyn Layer>> {
+        None
+    }
 }
 
 /// What makes the stages of a connection: the same plan serves all that a connect retries or a listener accepts.
@@ -90,6 +100,7 @@ pub struct StageIo<'a> {
     pub(crate) tx_capacity: usize,
     pub(crate) flow: &'a FlowKey,
     pub(crate) is_peer_closed: bool,
+    pub(crate) has_layer: bool,
     pub(crate) declared: &'a mut Option<Box<proxy::Declared>>,
     /// Bytes were taken or queued: the transport has something to do.
     pub(crate) has_moved: bool,
@@ -125,6 +136,13 @@ impl StageIo<'_> {
         self.has_moved |= count > 0;
     }
 
+    /// Takes received bytes into `into`, as many as fit; says how many.
+    pub fn read(&mut self, into: &mut [u8]) -> usize {
+        let count = self.rx.read(self.chunks, into);
+        self.has_moved |= count > 0;
+        count
+    }
+
     /// The most bytes that can ever be queued at a time.
     pub fn tx_capacity(&self) -> usize {
         self.tx_capacity
@@ -146,6 +164,14 @@ impl StageIo<'_> {
         debug_assert_eq!(count, bytes.len(), "what fits is taken");
         self.has_moved |= count > 0;
         true
+    }
+
+    /// Queues bytes, as many as there is room and memory for; says how many.
+    pub fn write(&mut self, bytes: &[u8]) -> usize {
+        let count = self.tx.write(self.chunks, bytes, self.tx_capacity);
+        self.has_moved |= count > 0;
+        self.lacks_chunks |= count < bytes.len() && self.tx.room(self.tx_capacity) > 0;
+        count
     }
 
     /// Tells the app whom the connection is said to be between.
@@ -179,23 +205,47 @@ impl Stages {
         self.0.last().map(|stage| stage.name())
     }
 
-    /// Runs stages until one waits (it says for what), one fails, or none is left.
-    pub(crate) fn run(&mut self, io: &mut StageIo<'_>) -> Result<Option<Want>, StageFailure> {
-        while let Some(stage) = self.0.last_mut() {
+    /// Runs stages until one waits, one fails, one leaves a layer, or none is left.
+    pub(crate) fn run(&mut self, io: &mut StageIo<'_>) -> Ran {
+        while let Some(mut stage) = self.0.pop() {
+            let name = stage.name();
+            let failed = |cause, is_said| Ran::Failed(StageFailure { stage: name, cause }, is_said);
             match stage.step(io) {
-                Answer::Done => {
-                    self.0.pop();
-                }
+                Answer::Done => match stage.into_layer() {
+                    Some(_) if io.has_layer => {
+                        return failed(StageCause::Unsayable("a session has one layer at most"), false);
+                    }
+                    Some(layer) => return Ran::Left(layer),
+                    None => {}
+                },
                 // A peer that closed sends nothing more: to wait for it would only end at the deadline.
                 Answer::Wants(Want::Read) if io.is_peer_closed => {
-                    return Err(StageFailure { stage: stage.name(), cause: StageCause::PeerClosed });
+                    self.0.push(stage);
+                    return failed(StageCause::PeerClosed, false);
                 }
-                Answer::Wants(want) => return Ok(Some(want)),
-                Answer::Failed(cause) => return Err(StageFailure { stage: stage.name(), cause }),
+                Answer::Wants(want) => {
+                    self.0.push(stage);
+                    return Ran::Waits(want);
+                }
+                Answer::Failed(cause) => return failed(cause, false),
+                Answer::FailedSaying(cause) => return failed(cause, true),
             }
         }
-        Ok(None)
+        Ran::AllDone
     }
+}
+
+/// How far stages came.
+#[derive(Debug)]
+pub(crate) enum Ran {
+    /// None is left.
+    AllDone,
+    /// One waits.
+    Waits(Want),
+    /// One failed; whether it has queued what tells the peer.
+    Failed(StageFailure, bool),
+    /// One is done and left this; those after it come above it.
+    Left(Box<dyn Layer>),
 }
 
 /// The first bytes of a connect's stream, behind what the stages wrote.

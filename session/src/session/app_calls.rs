@@ -68,7 +68,11 @@ impl Sessions {
             // Nothing is left of what `readable` would have been about.
             session.pending.remove(Pending::READABLE);
         }
-        if session.connection.is_some() {
+        if session.layered.is_some() {
+            // There is room for more that is on the wire, and an end may have waited for it.
+            self.pump(id);
+            self.settle(id);
+        } else if session.connection.is_some() {
             // The window may have opened: the transport decides whether that is worth a segment.
             self.program_tx(id);
         } else if session.rx.is_empty() {
@@ -107,6 +111,7 @@ impl Sessions {
         let count = self.write(id, bytes);
         if count > 0
             && let Some(session) = self.pool.get_mut(id.0)
+            && session.layered.is_none()
         {
             // "To send an urgent indication, the user must also send at least one data octet."
             session.tx_urgent = session.tx.len() as u32; // fits: a fifo is 2^30 at most
@@ -195,12 +200,14 @@ impl Sessions {
 
     /// Whether chunks are free that sessions wait for: [`Sessions::serve_chunk_waiters`] has something to do.
     pub fn has_chunks_to_give(&self) -> bool {
-        !self.chunk_waiters.is_empty() && self.chunks.available() > rx_reserve(&self.chunks)
+        (!self.chunk_waiters.is_empty() && self.chunks.available() > rx_reserve(&self.chunks))
+            || self.has_chunks_for_layers()
     }
 
     /// Makes sessions `writable` that wait for chunks, at most as many as there are free ones, longest waiting first.
     /// Called once a step, so that one that finds the pool exhausted again waits its turn.
     pub fn serve_chunk_waiters(&mut self) {
+        self.serve_layers();
         let mut left = self.chunks.available().saturating_sub(rx_reserve(&self.chunks));
         while left > 0
             && let Some(id) = self.chunk_waiters.pop_front()
@@ -227,8 +234,21 @@ impl Sessions {
         }
         session.pending.remove(Pending::ALL_BUT_THE_END);
         let action = session.connection.map_or(CloseAction::Nothing, CloseAction::Ask);
+        let action = self.end_layer(id).unwrap_or(action);
         self.settle(id);
         action
+    }
+
+    /// The app ends the stream of a session with a layer: that says so to the peer before the transport is asked
+    /// ([`Sessions::next_due_ending`]). `None` without one, or if it cannot say anything any more.
+    fn end_layer(&mut self, id: SessionId) -> Option<CloseAction> {
+        let session = self.pool.get(id.0)?;
+        let layered = session.layered.as_deref()?;
+        if layered.is_broken() || layered.reason.is_some() || !session.transport.is_open() {
+            return None;
+        }
+        self.pump(id);
+        Some(CloseAction::Nothing)
     }
 
     /// The app asks for a reset of a session that it may have closed before.
@@ -245,6 +265,13 @@ impl Sessions {
             return CloseAction::Nothing;
         }
         session.pending.remove(Pending::WRITABLE);
-        session.connection.map_or(CloseAction::Nothing, CloseAction::Ask)
+        let action = session.connection.map_or(CloseAction::Nothing, CloseAction::Ask);
+        match self.end_layer(id) {
+            Some(action) => {
+                self.settle(id);
+                action
+            }
+            None => action,
+        }
     }
 }

@@ -6,6 +6,7 @@ use hoststack_transport::border::{SessionLayer, TransportEvent};
 use hoststack_transport::{DomainId, Endpoint, Key, ListenerId, Protocol};
 
 use super::*;
+use crate::StagePlans;
 use crate::lookup::ListenerRecord;
 
 const KEY: Key = Key { slot: 0, generation: 1 };

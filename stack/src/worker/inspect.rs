@@ -58,10 +58,14 @@ impl Worker {
     fn describe(&self, id: SessionId, session: &Session, verbose: bool) -> SessionInfo {
         let flow = session.flow();
         let transport = if verbose {
-            session
+            let transport = session
                 .connection()
                 .and_then(|connection| self.transports.describe(self.now, (flow.protocol, connection)))
-                .unwrap_or_default()
+                .unwrap_or_default();
+            match session.layer() {
+                Some(layer) => format!("{transport} {}", layer.describe()),
+                None => transport,
+            }
         } else {
             String::new()
         };

@@ -220,6 +220,7 @@ impl Worker {
         worked |= self.deliver_app_events();
         worked |= self.handle_requests();
         worked |= self.run_detaches();
+        worked |= self.end_due_connections();
         worked |= self.transmit();
         worked |= self.answer_inspections();
         // Before main hears of sessions it sees their number.
@@ -254,7 +255,9 @@ impl Worker {
             || self.transports.kernel.has_work()
             || self.sessions.ready_len() > 0
             || (self.sessions.programmed_len() > 0 && self.path.room() > 0)
+            || self.sessions.other_programmed_len() > 0
             || self.sessions.has_chunks_to_give()
+            || self.sessions.has_due_endings()
             || !self.requests.is_empty()
             || !self.outcomes.is_empty()
             || !self.notices.is_empty()

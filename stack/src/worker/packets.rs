@@ -2,12 +2,13 @@
 
 use hoststack_app::AppRequest;
 use hoststack_net::{IpPath, OutFlow, PacketPool, RxSegment};
-use hoststack_session::CloseAction;
+use hoststack_session::{CloseAction, Ending};
 use hoststack_tcp::{Disposition, Output};
 use hoststack_transport::border::Transmitted;
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
-    ConnectFailure, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Protocol, SessionLayer, TransportEvent,
+    ConnectFailure, ConnectionId, DomainId, Duration, Endpoint, FlowKey, HalfOpenId, Protocol, SessionLayer,
+    TransportEvent,
 };
 use hoststack_wire::{IpFields, Segment, SegmentHeader};
 
@@ -342,22 +343,22 @@ impl Worker {
         /// Packets that sessions may send in a step however many answers wait before them.
         const GRANTED: usize = 16;
         let mut worked = false;
+        for _ in 0..self.sessions.other_programmed_len() {
+            let Some((id, connection)) = self.sessions.next_programmed(false) else { break };
+            worked = true;
+            if self.transmit_for(connection) == Transmitted::More {
+                self.sessions.program_tx(id);
+            }
+        }
         self.path.grant_room(GRANTED);
         // Only those that wait now, and only while the devices take more: the rest keeps its place for the next step.
         for _ in 0..self.sessions.programmed_len() {
             if self.path.room() == 0 {
                 break;
             }
-            let Some((id, connection)) = self.sessions.next_programmed() else { break };
+            let Some((id, connection)) = self.sessions.next_programmed(true) else { break };
             worked = true;
-            let done = self.transports.transmit(
-                self.now,
-                connection,
-                self.config.tx_burst_max,
-                &mut self.sessions,
-                &mut out!(self),
-                &mut self.events,
-            );
+            let done = self.transmit_for(connection);
             if done == Transmitted::More {
                 self.sessions.program_tx(id);
             }
@@ -368,6 +369,17 @@ impl Worker {
         }
         self.transports.tcp.flush_acks(self.now, &mut self.sessions, &mut out!(self));
         worked
+    }
+
+    fn transmit_for(&mut self, connection: (Protocol, ConnectionId)) -> Transmitted {
+        self.transports.transmit(
+            self.now,
+            connection,
+            self.config.tx_burst_max,
+            &mut self.sessions,
+            &mut out!(self),
+            &mut self.events,
+        )
     }
 
     /// Packets -> devices, messages -> channels.
@@ -411,6 +423,28 @@ impl Worker {
         flush(&mut self.tape, &mut self.reports);
         // Main's thread has ended without saying so.
         self.stopped |= self.reports.is_cut();
+        worked
+    }
+
+    /// Asks the transport to end connections because of what sessions' stages and layers found.
+    pub(super) fn end_due_connections(&mut self) -> bool {
+        let mut worked = false;
+        while let Some((session, connection, ending)) = self.sessions.next_due_ending() {
+            worked = true;
+            match ending {
+                Ending::HalfClose => self.ask(session, connection, Ask::HalfClose),
+                Ending::Close => self.ask(session, connection, Ask::Close),
+                Ending::Reset => self.ask(session, connection, Ask::Reset),
+                Ending::SendThenReset => {
+                    // What does not go out at once does not go out.
+                    if let Some(protocol) = self.sessions.get(session).map(|session| session.flow().protocol)
+                    {
+                        let _ = self.transmit_for((protocol, connection));
+                    }
+                    self.ask(session, connection, Ask::Reset);
+                }
+            }
+        }
         worked
     }
 

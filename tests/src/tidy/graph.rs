@@ -17,6 +17,7 @@ pub const GRAPH: &[(&str, &[&str])] = &[
     ("hoststack-net", &["hoststack-wire"]),
     ("hoststack-app", &["hoststack-session", "hoststack-transport"]),
     ("hoststack-builtin", &["hoststack-app", "hoststack-session", "hoststack-transport"]),
+    ("hoststack-tls", &["hoststack-session", "hoststack-transport"]),
     (
         "hoststack",
         &[
@@ -54,6 +55,8 @@ pub const GRAPH: &[(&str, &[&str])] = &[
 pub const TESTS: &[(&str, &[&str])] = &[
     // They drive its apps through a whole stack.
     ("hoststack-builtin", &["hoststack"]),
+    // It runs under its apps.
+    ("hoststack", &["hoststack-tls"]),
 ];
 
 /// Crates that must work without `std`.
