@@ -9,6 +9,7 @@ use common::*;
 use hoststack::app::*;
 use hoststack::net::{MemoryWireConfig, memory_wire};
 use hoststack::{Attached, SingleThreaded, Stack};
+use hoststack_tls::{Client, ClientOptions, Identity, Roots, Server, ServerOptions};
 use parking_lot::Mutex;
 
 /// A way from one app to another.
@@ -24,11 +25,29 @@ struct Via {
     is_real: bool,
     /// What a reset is to the peer: Unix sockets know none, there it is an end.
     reset: CloseReason,
+    /// TLS runs over it.
+    tls: bool,
 }
 
 /// What a case has to work with.
 struct Bed {
     dir: tempfile::TempDir,
+    /// Plans for both ends that go together, made once for all cases.
+    tls: &'static (Client, Server),
+}
+
+const NAME: &str = "server.example.org";
+
+fn tls_plans() -> &'static (Client, Server) {
+    static PLANS: std::sync::LazyLock<(Client, Server)> = std::sync::LazyLock::new(|| {
+        let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).expect("a certificate");
+        let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let identity = Identity::from_pem(chain.as_bytes(), key.as_bytes()).expect("what was just made");
+        let client = ClientOptions { roots: Roots::Given(chain.into_bytes()), ..ClientOptions::default() };
+        let server = ServerOptions { identities: vec![identity], ..ServerOptions::default() };
+        (Client::new(NAME, &client).expect("options"), Server::new(&server).expect("options"))
+    });
+    &PLANS
 }
 
 fn plain(_: &Bed, to: Address) -> ConnectOptions {
@@ -55,6 +74,7 @@ const TRANSPORTS: &[Via] = &[
         connect: plain,
         is_real: false,
         reset: CloseReason::PeerReset,
+        tls: false,
     },
     Via {
         name: "tcp v6",
@@ -63,6 +83,7 @@ const TRANSPORTS: &[Via] = &[
         connect: plain,
         is_real: false,
         reset: CloseReason::PeerReset,
+        tls: false,
     },
     Via {
         name: "local",
@@ -71,6 +92,7 @@ const TRANSPORTS: &[Via] = &[
         connect: plain,
         is_real: false,
         reset: CloseReason::PeerReset,
+        tls: false,
     },
     Via {
         name: "local between workers",
@@ -82,6 +104,7 @@ const TRANSPORTS: &[Via] = &[
         connect: from_worker_0,
         is_real: false,
         reset: CloseReason::PeerReset,
+        tls: false,
     },
     Via {
         name: "kernel tcp",
@@ -90,6 +113,7 @@ const TRANSPORTS: &[Via] = &[
         connect: plain,
         is_real: true,
         reset: CloseReason::PeerReset,
+        tls: false,
     },
     Via {
         name: "kernel tcp v6",
@@ -98,6 +122,7 @@ const TRANSPORTS: &[Via] = &[
         connect: plain,
         is_real: true,
         reset: CloseReason::PeerReset,
+        tls: false,
     },
     Via {
         name: "kernel unix",
@@ -106,6 +131,7 @@ const TRANSPORTS: &[Via] = &[
         connect: plain,
         is_real: true,
         reset: CloseReason::Finished,
+        tls: false,
     },
     Via {
         name: "kernel unix, abstract",
@@ -114,6 +140,56 @@ const TRANSPORTS: &[Via] = &[
         connect: plain,
         is_real: true,
         reset: CloseReason::Finished,
+        tls: false,
+    },
+    Via {
+        name: "tls over tcp",
+        listen: |_| listen_on(Family::V4, 80),
+        nowhere: |_| Family::V4.server(81).into(),
+        connect: plain,
+        is_real: false,
+        reset: CloseReason::PeerReset,
+        tls: true,
+    },
+    Via {
+        name: "tls over local",
+        listen: |_| ListenOptions::on(address("local://server")),
+        nowhere: |_| address("local://nobody"),
+        connect: plain,
+        is_real: false,
+        reset: CloseReason::PeerReset,
+        tls: true,
+    },
+    Via {
+        name: "tls over local between workers",
+        listen: |_| ListenOptions {
+            worker: Some(WorkerId(1)),
+            ..ListenOptions::on(address("local://server"))
+        },
+        nowhere: |_| address("local://nobody"),
+        connect: from_worker_0,
+        is_real: false,
+        reset: CloseReason::PeerReset,
+        tls: true,
+    },
+    Via {
+        name: "tls over kernel tcp",
+        listen: |_| ListenOptions::on(address("kernel+tcp://127.0.0.1:0")),
+        nowhere: |_| address("kernel+tcp://127.0.0.1:1"),
+        connect: plain,
+        is_real: true,
+        reset: CloseReason::PeerReset,
+        tls: true,
+    },
+    Via {
+        name: "tls over kernel unix",
+        listen: |bed| ListenOptions::on(unix(bed, "socket")),
+        nowhere: |bed| unix(bed, "nothing"),
+        connect: plain,
+        is_real: true,
+        // An end without a word is a cut.
+        reset: CloseReason::Truncated,
+        tls: true,
     },
 ];
 
@@ -123,6 +199,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 struct World {
     stack: SingleThreaded,
     bed: Bed,
+    tls: bool,
     server: Attached,
     client: Attached,
     server_log: Log,
@@ -151,7 +228,7 @@ impl Via {
         if !self.is_real {
             stack.use_virtual_time_from(Instant::ZERO);
         }
-        let bed = Bed { dir: tempfile::tempdir().expect("a directory") };
+        let bed = Bed { dir: tempfile::tempdir().expect("a directory"), tls: tls_plans() };
         let (server_log, client_log) = (server.log.clone(), client.log.clone());
         let up = std::sync::Arc::new(Mutex::new(None));
         let told = up.clone();
@@ -159,12 +236,15 @@ impl Via {
         let server = attach(&mut stack, "server", server);
         let client = attach(&mut stack, "client", client);
         let mut options = change((self.listen)(&bed));
+        if self.tls {
+            options.stages = options.stages.then(bed.tls.1.clone());
+        }
         if !matches!(options.local, Address::Tcp(_)) {
             options.domain = CLIENT;
         }
         let listener = stack.listen(server.app_workers[0], options).expect("listening");
         let at = up.lock().clone().expect("listening told where");
-        World { stack, bed, server, client, server_log, client_log, at, listener }
+        World { stack, bed, tls: self.tls, server, client, server_log, client_log, at, listener }
     }
 }
 
@@ -174,7 +254,14 @@ impl World {
     }
 
     fn connect(&mut self, options: ConnectOptions) -> ConnectId {
-        self.stack.connect(self.client.app_workers[0], options).expect("taken")
+        self.connect_with(options, b"")
+    }
+
+    fn connect_with(&mut self, mut options: ConnectOptions, early_data: &[u8]) -> ConnectId {
+        if self.tls {
+            options.stages = options.stages.then(self.bed.tls.0.clone());
+        }
+        self.stack.connect_with(self.client.app_workers[0], options, early_data).expect("taken")
     }
 
     /// Runs until the logs satisfy `done`.
@@ -453,8 +540,7 @@ fn early_data_comes_first_and_once(via: &Via) {
         close_with_peer(ctx, event);
     });
     let mut w = via.world(server, client);
-    let options = w.options(via);
-    w.stack.connect_with(w.client.app_workers[0], options, b"early").expect("taken");
+    w.connect_with(w.options(via), b"early");
     w.until(|client, server| client.closed() == 1 && server.closed() == 1);
     assert_eq!(*heard.lock(), b"early then late");
     w.finish();
@@ -500,13 +586,17 @@ fn a_header_that_never_comes_ends_on_time_and_both_hear_why(via: &Via) {
         stage_timeout: Duration::from_millis(200),
         ..listen
     });
+    // A client that says nothing at all, TLS neither.
+    w.tls = false;
     w.connect(w.options(via));
     w.until(|client, server| {
         client.closed() == 1 && server.count(|event| matches!(event, Event::NotAccepted(_))) == 1
     });
     let stage = StageFailure { stage: "PROXY header to receive", cause: StageCause::TimedOut };
     assert!(server_log.events().contains(&Event::NotAccepted(ConnectFailure::Stage(stage))));
-    assert_eq!(log.ends(), [via.reset]);
+    // To a client without TLS it is no cut.
+    let reset = if via.reset == CloseReason::Truncated { CloseReason::Finished } else { via.reset };
+    assert_eq!(log.ends(), [reset]);
     w.finish();
 }
 
@@ -667,4 +757,9 @@ transports! {
     kernel_tcp_v6: "kernel tcp v6",
     kernel_unix: "kernel unix",
     kernel_unix_abstract: "kernel unix, abstract",
+    tls_over_tcp: "tls over tcp",
+    tls_over_local: "tls over local",
+    tls_over_local_between_workers: "tls over local between workers",
+    tls_over_kernel_tcp: "tls over kernel tcp",
+    tls_over_kernel_unix: "tls over kernel unix",
 }

@@ -82,6 +82,14 @@ impl StagePlans {
         StagePlans::new(vec![Arc::new(plan)])
     }
 
+    /// These, and then another one.
+    #[must_use]
+    pub fn then(self, plan: impl StagePlan + 'static) -> StagePlans {
+        let mut plans = self.0.map_or(Vec::new(), Arc::unwrap_or_clone);
+        plans.push(Arc::new(plan));
+        StagePlans::new(plans)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
