@@ -5,6 +5,7 @@
 //! alone, towards an echo server elsewhere.
 
 mod summary;
+mod tls;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use clap::Args;
 use hoststack::app::{
     Address, AppId, AttachOptions, ConnectOptions, DetachPolicy, DomainId, ListenOptions, SocketOptions,
+    StagePlans,
 };
 use hoststack::net::{
     Capture, Cidr, Device, ImpairmentCounters, Impairments, MemoryWireConfig, impair, memory_wire,
@@ -118,6 +120,18 @@ pub(crate) enum TransportArg {
     /// Fifo to fifo.
     #[value(name = "local")]
     Local,
+    /// TLS over this stack's TCP.
+    #[value(name = "tls+tcp")]
+    TlsTcp,
+    /// TLS over TCP sockets of this host.
+    #[value(name = "tls+kernel+tcp", alias = "tls+kernel")]
+    TlsKernelTcp,
+    /// TLS over Unix sockets of this host.
+    #[value(name = "tls+kernel+unix")]
+    TlsKernelUnix,
+    /// TLS from fifo to fifo.
+    #[value(name = "tls+local")]
+    TlsLocal,
 }
 
 impl TransportArg {
@@ -128,6 +142,21 @@ impl TransportArg {
             TransportArg::KernelTcp => "kernel",
             TransportArg::KernelUnix => "kernel+unix",
             TransportArg::Local => "local",
+            TransportArg::TlsTcp => "tls+tcp",
+            TransportArg::TlsKernelTcp => "tls+kernel+tcp",
+            TransportArg::TlsKernelUnix => "tls+kernel+unix",
+            TransportArg::TlsLocal => "tls+local",
+        }
+    }
+
+    /// What carries it, without TLS; and whether there is TLS.
+    fn base(self) -> (TransportArg, bool) {
+        match self {
+            TransportArg::TlsTcp => (TransportArg::Tcp, true),
+            TransportArg::TlsKernelTcp => (TransportArg::KernelTcp, true),
+            TransportArg::TlsKernelUnix => (TransportArg::KernelUnix, true),
+            TransportArg::TlsLocal => (TransportArg::Local, true),
+            plain => (plain, false),
         }
     }
 }
@@ -152,25 +181,36 @@ const SERVER: DomainId = DomainId(1);
 pub(crate) fn echo(args: &EchoArgs) -> Result<(), CliError> {
     let interrupt = Interrupt::catch()?;
     let capture = args.pcap.as_deref().map(devices::start_capture).transpose()?;
-    let plan = match (&args.device, args.transport) {
+    let (base, has_tls) = args.transport.base();
+    let plan = match (&args.device, base) {
         (Some(name), _) => Plan::over_device(args, name, capture.as_ref())?,
         (None, TransportArg::Tcp) => Plan::in_memory(args, capture.as_ref())?,
         (None, _) => Plan::without_packets(args)?,
     };
-    let Plan { builder, remotes, servers, wires, addresses, _socket } = plan;
+    let Plan { builder, mut remotes, mut servers, wires, addresses, _socket } = plan;
+    let tls = if has_tls { Some(tls::pair()?) } else { None };
+    if let Some((_, server)) = &tls {
+        for listen in servers.iter_mut().flatten() {
+            listen.stages = StagePlans::one(server.clone());
+        }
+    }
     let config = StackConfig { seed: args.seed, ..StackConfig::default() };
     let mut host = Host::start(builder.config(config), workers(args)).map_err(not_built)?;
     let server = servers.map(|listen| attach_server(&mut host, listen)).transpose()?;
-    let remotes = match &server {
-        Some((_, up)) if remotes.is_empty() => {
-            let to = |at: &Address| ConnectOptions {
-                socket: SocketOptions::NODELAY,
-                ..ConnectOptions::to(at.clone())
-            };
-            up.iter().map(to).collect()
+    if let Some((_, up)) = &server
+        && remotes.is_empty()
+    {
+        let to = |at: &Address| ConnectOptions {
+            socket: SocketOptions::NODELAY,
+            ..ConnectOptions::to(at.clone())
+        };
+        remotes = up.iter().map(to).collect();
+    }
+    if let Some((client, _)) = &tls {
+        for remote in &mut remotes {
+            remote.stages = StagePlans::one(client.clone());
         }
-        _ => remotes,
-    };
+    }
     let options = EchoClientOptions {
         sessions: args.sessions,
         bytes: args.bytes,
@@ -316,7 +356,8 @@ impl Plan {
         }
         let listen = |at: Address| ListenOptions { socket: SocketOptions::NODELAY, ..ListenOptions::on(at) };
         let mut socket = None;
-        let servers = match args.transport {
+        let transport = args.transport.base().0;
+        let servers = match transport {
             TransportArg::Local => vec![listen(Address::local("echo").map_err(CliError::failed)?)],
             TransportArg::KernelUnix => {
                 let dir = tempfile::tempdir().map_err(CliError::failed)?;
@@ -325,7 +366,8 @@ impl Plan {
                 socket = Some(dir);
                 vec![listen(at)]
             }
-            TransportArg::KernelTcp | TransportArg::Tcp => {
+            // The others are not bases, or not without packets.
+            _ => {
                 // The loopback of IPv6 is one address.
                 let count = if args.ipv6 {
                     1
@@ -339,7 +381,7 @@ impl Plan {
                 (0..count).map(|n| listen(Address::KernelTcp(at(n).into()))).collect()
             }
         };
-        if args.transport != TransportArg::Local {
+        if transport != TransportArg::Local {
             devices::allow_many_sockets();
         }
         Ok(Plan {

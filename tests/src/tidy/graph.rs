@@ -32,7 +32,10 @@ pub const GRAPH: &[(&str, &[&str])] = &[
         ],
     ),
     ("hoststack-benches", &["hoststack", "hoststack-app", "hoststack-builtin"]),
-    ("hoststack-cli", &["hoststack", "hoststack-app", "hoststack-builtin", "hoststack-benches"]),
+    (
+        "hoststack-cli",
+        &["hoststack", "hoststack-app", "hoststack-builtin", "hoststack-benches", "hoststack-tls"],
+    ),
     (
         "hoststack-tests",
         &[
