@@ -1,13 +1,18 @@
-//! `hoststack fetch`: downloads over a TAP with the stack's own TCP.
+//! `hoststack fetch`: downloads over a TAP with the stack's own TCP, or over sockets of this host.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use hoststack::app::{AttachOptions, ConnectOptions, DetachPolicy, DomainId, SocketOptions};
-use hoststack::net::Cidr;
-use hoststack::{Answer, InterfaceSpec, Leaks, Stack};
+use hoststack::app::proxy::{Origin, SendProxy, Version};
+use hoststack::app::{
+    Address, AttachOptions, ConnectOptions, DetachPolicy, DomainId, SocketOptions, StagePlans,
+};
+use hoststack::net::{Capture, Cidr};
+use hoststack::{Answer, Builder, InterfaceSpec, Leaks, Stack};
 use hoststack_builtin::{
     Fetch, FetchHandle, FetchOptions, FetchOutcome, FetchRequest, FetchSink, Fetched, Url, parse_url,
 };
@@ -27,15 +32,31 @@ use crate::table::{Column, Table, bytes};
 /// Download files over HTTP/1.1.
 #[derive(Args, Debug)]
 pub(crate) struct FetchArgs {
+    /// What carries the connections: this stack's TCP over --device, or sockets of this host [default: tcp with --device,
+    /// kernel without].
+    #[arg(long, value_enum)]
+    transport: Option<TransportArg>,
     /// The device to reach the servers over (tap:NAME); created if there is none of that name.
-    #[arg(long, value_name = "tap:NAME", value_parser = parse::tap_name)]
-    device: String,
-    /// Our address with its network (10.9.0.2/24, fd09::2/64); may be given several times.
-    #[arg(long, value_name = "CIDR", required = true)]
+    #[arg(long, value_name = "tap:NAME", value_parser = parse::tap_name, requires = "address")]
+    device: Option<String>,
+    /// Our address on --device with its network (10.9.0.2/24, fd09::2/64); may be given several times.
+    #[arg(long, value_name = "CIDR", requires = "device")]
     address: Vec<Cidr>,
-    /// A route (0.0.0.0/0=10.9.0.1); may be given several times.
-    #[arg(long, value_name = "CIDR=GATEWAY")]
+    /// A route over --device (0.0.0.0/0=10.9.0.1); may be given several times.
+    #[arg(long, value_name = "CIDR=GATEWAY", requires = "device")]
     route: Vec<Route>,
+    /// Connect to this Unix socket (a path, or @NAME) instead of the URLs' addresses.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["device", "transport"])]
+    unix_socket: Option<String>,
+    /// Begin each connection with a PROXY header of this version.
+    #[arg(long, value_name = "VERSION", value_enum)]
+    send_proxy: Option<VersionArg>,
+    /// Whom the header names as the client [default: our own address and port].
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse::endpoint, requires = "send_proxy")]
+    proxy_source: Option<SocketAddr>,
+    /// Whom the header names as the one that the client called [default: the URL's address and port].
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse::endpoint, requires = "proxy_source")]
+    proxy_destination: Option<SocketAddr>,
     /// The file to write (for one URL).
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["output_dir", "discard"])]
     output: Option<PathBuf>,
@@ -58,7 +79,7 @@ pub(crate) struct FetchArgs {
     #[arg(long, default_value_t = 1)]
     workers: usize,
     /// Write every packet to this file (pcapng).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "device")]
     pcap: Option<PathBuf>,
     /// Print one JSON object instead of text.
     #[arg(long)]
@@ -66,6 +87,25 @@ pub(crate) struct FetchArgs {
     /// What to download: `http://ADDRESS/PATH` or `http://ADDRESS:PORT/PATH`, IPv6 addresses in brackets.
     #[arg(required = true, value_name = "URL")]
     urls: Vec<String>,
+}
+
+/// A transport of `--transport`.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum TransportArg {
+    /// This stack's TCP, over --device.
+    Tcp,
+    /// TCP sockets of this host.
+    #[value(alias = "kernel+tcp")]
+    Kernel,
+}
+
+/// A version of the PROXY header.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum VersionArg {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// Bytes that may be on their way to us on one connection.
@@ -106,22 +146,22 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<(), CliError> {
         .map(|text| parse_url(text).map_err(|error| CliError::usage(format!("{text}: {error}"))))
         .collect::<Result<Vec<Url>, CliError>>()?;
     let sinks = sinks(args, &urls)?;
+    let targets = urls.iter().map(|url| target(args, url)).collect::<Result<Vec<_>, CliError>>()?;
     let interrupt = Interrupt::catch()?;
     let capture = args.pcap.as_deref().map(devices::start_capture).transpose()?;
-    let spec = InterfaceSpec {
-        domain: DomainId(0),
-        device: devices::captured(devices::tap(&args.device, false)?, capture.as_ref()),
-        addresses: args.address.clone(),
-        routes: args.route.iter().map(|route| (route.to, route.via)).collect(),
-    };
+    let builder = builder(args, capture.as_ref())?;
     if let Some(directory) = &args.output_dir {
         let failed = |error| CliError::failed(format!("cannot make {}: {error}", directory.display()));
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
-    let mut host = Host::start(Stack::builder().interface(spec), args.workers).map_err(not_built)?;
+    let mut host = Host::start(builder, args.workers).map_err(not_built)?;
 
-    let requests =
-        urls.iter().zip(sinks).map(|(url, sink)| request(url, sink, args.connect_timeout)).collect();
+    let requests = urls
+        .iter()
+        .zip(targets)
+        .zip(sinks)
+        .map(|((url, target), sink)| request(url, target, sink, args.connect_timeout))
+        .collect();
     let options = FetchOptions {
         concurrency: args.concurrency,
         idle_timeout: args.idle_timeout,
@@ -139,9 +179,66 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<(), CliError> {
     verdict(&report)
 }
 
-fn request(url: &Url, sink: FetchSink, timeout: Duration) -> FetchRequest {
+/// The stack that the arguments want.
+fn builder(args: &FetchArgs, capture: Option<&Arc<Capture>>) -> Result<Builder, CliError> {
+    let Some(device) = &args.device else {
+        if args.transport == Some(TransportArg::Tcp) {
+            return Err(CliError::usage("--transport tcp needs --device tap:NAME and --address CIDR"));
+        }
+        devices::allow_many_sockets();
+        return Ok(Stack::builder());
+    };
+    Ok(Stack::builder().interface(InterfaceSpec {
+        domain: DomainId(0),
+        device: devices::captured(devices::tap(device, false)?, capture),
+        addresses: args.address.clone(),
+        routes: args.route.iter().map(|route| (route.to, route.via)).collect(),
+    }))
+}
+
+/// Where to connect to for a URL, and the header that goes first.
+fn target(args: &FetchArgs, url: &Url) -> Result<(Address, StagePlans), CliError> {
+    let address = match (&args.unix_socket, args.transport, &args.device) {
+        (Some(path), ..) => Address::kernel_unix(path).map_err(|_| {
+            CliError::usage(format!("--unix-socket {path}: expected a path from / on, or @NAME"))
+        })?,
+        (None, Some(TransportArg::Tcp), _) | (None, None, Some(_)) => Address::Tcp(url.endpoint),
+        (None, Some(TransportArg::Kernel), Some(_)) => {
+            return Err(CliError::usage("--transport kernel needs no --device: leave one of them out"));
+        }
+        (None, Some(TransportArg::Kernel) | None, None) => Address::KernelTcp(url.endpoint),
+    };
+    let Some(version) = args.send_proxy else { return Ok((address, StagePlans::NONE)) };
+    let version = match version {
+        VersionArg::V1 => Version::V1,
+        VersionArg::V2 => Version::V2,
+    };
+    let origin = match args.proxy_source {
+        None => Origin::Own,
+        Some(source) => {
+            let default = SocketAddr::new(url.endpoint.addr, url.endpoint.port);
+            let destination = args.proxy_destination.unwrap_or(default);
+            if source.is_ipv4() != destination.is_ipv4() {
+                return Err(CliError::usage(format!(
+                    "a PROXY header names addresses of one family: {source} and {destination} are of two, give \
+                     --proxy-destination"
+                )));
+            }
+            Origin::Of(source, destination)
+        }
+    };
+    Ok((address, StagePlans::one(SendProxy { origin, ..SendProxy::new(version) })))
+}
+
+fn request(
+    url: &Url,
+    (remote, stages): (Address, StagePlans),
+    sink: FetchSink,
+    timeout: Duration,
+) -> FetchRequest {
     let mut request = FetchRequest::new(url, sink);
-    request.remote = ConnectOptions { timeout, socket: SocketOptions::NODELAY, ..request.remote };
+    request.remote =
+        ConnectOptions { remote, stages, timeout, socket: SocketOptions::NODELAY, ..request.remote };
     request.remote.fifos.rx_capacity = RX_CAPACITY;
     request
 }
@@ -316,6 +413,62 @@ mod tests {
         assert!(matches!(sinks(&args, &urls), Err(CliError::Usage(_))));
         for text in ["-o f --output-dir d http://10.0.0.2/a", "--concurrency 0 http://10.0.0.2/a", "--json"] {
             assert!(super::tests::args(text).is_err(), "{text}");
+        }
+    }
+
+    /// Where the only URL of some arguments leads, and whether a header goes first.
+    fn leads(text: &str) -> Result<(String, Vec<&'static str>), String> {
+        let args = Cli::try_parse_from(["fetch"].into_iter().chain(text.split(' ')))
+            .map_err(|error| error.to_string())?
+            .fetch;
+        let (address, stages) =
+            target(&args, &parse_url(&args.urls[0]).unwrap()).map_err(|error| format!("{error:?}"))?;
+        Ok((address.to_string(), stages.names()))
+    }
+
+    #[test]
+    fn without_a_device_the_hosts_sockets_are_used() {
+        let url = "http://10.0.0.2:81/a";
+        let to = |text: &str| leads(format!("{text} {url}").trim_start()).map(|(to, _)| to);
+        assert_eq!(to(""), Ok("kernel+tcp://10.0.0.2:81".to_owned()));
+        assert_eq!(to("--transport kernel"), to(""));
+        assert_eq!(to("--transport kernel+tcp"), to(""));
+        assert_eq!(to("--unix-socket /run/a.sock"), Ok("kernel+unix:///run/a.sock".to_owned()));
+        assert_eq!(to("--unix-socket @a"), Ok("kernel+unix://@a".to_owned()));
+        let device = "--device tap:a --address 10.0.0.1/24";
+        assert_eq!(to(device), Ok("tcp://10.0.0.2:81".to_owned()));
+        assert_eq!(to(&format!("{device} --transport tcp")), to(device));
+        for (text, part) in [
+            ("--unix-socket a", "expected a path"),
+            ("--unix-socket /a --transport kernel", "cannot be used with"),
+            ("--device tap:a --address 10.0.0.1/24 --transport kernel", "leave one of them out"),
+            ("--device tap:a", "--address"),
+            ("--address 10.0.0.1/24", "--device"),
+            ("--pcap f", "--device"),
+        ] {
+            let error = to(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let args = Cli::try_parse_from(["fetch", "--transport", "tcp", url]).unwrap().fetch;
+        let error = builder(&args, None).unwrap_err();
+        assert!(matches!(&error, CliError::Usage(text) if text.contains("--device")), "{error:?}");
+    }
+
+    #[test]
+    fn a_header_names_addresses_of_one_family_or_our_own() {
+        let with = |text: &str| leads(&format!("{text} http://10.0.0.2/a")).map(|(_, stages)| stages.len());
+        assert_eq!(leads("http://10.0.0.2/a").unwrap().1.len(), 0);
+        assert_eq!(with("--send-proxy v1"), Ok(1));
+        assert_eq!(with("--send-proxy v2 --proxy-source 192.0.2.1:5"), Ok(1));
+        assert_eq!(with("--send-proxy v2 --proxy-source [::5]:5 --proxy-destination [::6]:6"), Ok(1));
+        for (text, part) in [
+            ("--send-proxy v3", "v1, v2"),
+            ("--proxy-source 192.0.2.1:5", "--send-proxy"),
+            ("--send-proxy v1 --proxy-destination 192.0.2.1:5", "--proxy-source"),
+            ("--send-proxy v1 --proxy-source [::5]:5", "give --proxy-destination"),
+        ] {
+            let error = with(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
         }
     }
 

@@ -23,6 +23,11 @@ pub enum Query {
         /// The most that are listed.
         limit: usize,
     },
+    /// Listeners, at most `limit` of them listed.
+    Listeners {
+        /// The most that are listed.
+        limit: usize,
+    },
 }
 
 /// An answer.
@@ -40,6 +45,8 @@ pub struct Answer {
     pub sessions: Vec<SessionInfo>,
     /// Half-opens listed.
     pub half_opens: Vec<HalfOpenInfo>,
+    /// Listeners listed.
+    pub listeners: Vec<ListenerInfo>,
     /// What is held; see [`Leaks`].
     pub leaks: Leaks,
     /// TIME-WAIT records, all workers'.
@@ -118,7 +125,8 @@ pub struct WorkerInfo {
     pub listeners: usize,
     /// TCP counters by name, zero ones left out.
     pub tcp: Vec<(String, u64)>,
-    /// Drop reasons by stable name, zero ones left out, with what they mean.
+    /// Drop reasons by stable name, zero ones left out, with what they mean. `not-accepted` is there once for each way in
+    /// which connections ended before they were accepted.
     pub drops: Vec<DropInfo>,
 }
 
@@ -270,7 +278,7 @@ impl SessionSummary {
 }
 
 /// A session.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct SessionInfo {
     /// Its handle, `worker:slot.generation`.
     pub session: String,
@@ -282,11 +290,12 @@ pub struct SessionInfo {
     pub protocol: &'static str,
     /// Routing domain.
     pub domain: u16,
-    /// Our end.
+    /// Our end; `-` where the transport's ends have no address.
     pub local: String,
-    /// The peer's end.
+    /// The peer's end; `-` where it has no address.
     pub remote: String,
-    /// Whom a proxy said that the connection is between, `source->destination`, when one said so.
+    /// Whom a proxy said that the connection is between, `source->destination`, when one said so; `local` when it speaks
+    /// for itself, `unknown` when it does not say.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub declared: String,
     /// The establishment stage whose turn it is, before the app is told of the session.
@@ -333,6 +342,25 @@ pub struct HalfOpenInfo {
     pub age_us: u64,
     /// Until its deadline.
     pub deadline_in_us: u64,
+}
+
+/// A listener.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListenerInfo {
+    /// Where it listens, as a URI; a port that the host chose is the one that it chose.
+    pub address: String,
+    /// Its app worker, `application/unit`.
+    pub app_worker: String,
+    /// Routing domain. Sockets of the host know none.
+    pub domain: u16,
+    /// The one worker that accepts; `None`: each does.
+    pub worker: Option<u8>,
+    /// Whether every worker has it.
+    pub is_up: bool,
+    /// What must happen before a connection is accepted, in order.
+    pub stages: Vec<&'static str>,
+    /// How long that may take.
+    pub stage_timeout_us: u64,
 }
 
 /// A slice of one worker's answer.

@@ -224,3 +224,49 @@ fn what_cannot_be_said_fails_the_connect_and_a_detach_ends_what_waits() {
     finish(stack, &[&server, &client], &[&log, &server_log]);
     assert_eq!(server_log.accepted(), 0);
 }
+
+#[test]
+fn a_connection_whose_ends_have_no_address_declares_none() {
+    for (version, told) in [(Version::V1, "unknown"), (Version::V2, "local")] {
+        let mut stack = stack(1);
+        let (log, server_log, notes) = (Log::default(), Log::default(), Notes::default());
+        let server = attach(&mut stack, "server", notes.server(&server_log));
+        let at: Address = "local://server".parse().unwrap();
+        let stages = StagePlans::one(ReceiveProxy::default());
+        let listen = ListenOptions { stages, ..ListenOptions::on(at.clone()) };
+        stack.listen(server.app_workers[0], listen).unwrap();
+        let client = attach(&mut stack, "client", silent(&log));
+        let stages = StagePlans::one(SendProxy::new(version));
+        stack.connect(client.app_workers[0], ConnectOptions { stages, ..ConnectOptions::to(at) }).unwrap();
+        until(&mut stack, Duration::from_secs(5), || log.closed() == 1 && server_log.closed() == 1);
+        assert_eq!(notes.declared.lock()[0].to_string(), told);
+        finish(stack, &[&client, &server], &[&log, &server_log]);
+    }
+}
+
+#[test]
+fn what_is_not_accepted_is_counted_by_its_reason_and_a_listener_says_what_it_waits_for() {
+    let mut stack = stack(2);
+    let (log, server_log, notes) = (Log::default(), Log::default(), Notes::default());
+    let server = require(&mut stack, notes.server(&server_log));
+    let answer = stack.inspect(hoststack::Query::Listeners { limit: 1 }).unwrap();
+    assert_eq!((answer.main.listeners, answer.listeners.len()), (2, 1));
+    let listener = &answer.listeners[0];
+    assert!(listener.address.starts_with("tcp://") && listener.is_up, "{listener:?}");
+    assert_eq!((listener.app_worker.as_str(), listener.domain), ("server/0", SERVER.0));
+    assert_eq!(
+        (&listener.stages[..], listener.stage_timeout_us),
+        (&["PROXY header to receive"][..], 2_000_000)
+    );
+    let client = attach(&mut stack, "client", writes(&log, b"GET / HTTP/1.1\r\n", b"", false));
+    for n in 0..3 {
+        stack.connect(client.app_workers[0], ConnectOptions::to(Family::V4.server(80))).unwrap();
+        until(&mut stack, Duration::from_secs(1), || log.closed() == n + 1);
+    }
+    let workers = stack.inspect(hoststack::Query::Summary).unwrap().workers;
+    let drops = workers.iter().flat_map(|worker| &worker.drops).filter(|drop| drop.reason == "not-accepted");
+    let (count, help): (Vec<u64>, Vec<&str>) = drops.map(|drop| (drop.count, drop.help.as_str())).unzip();
+    assert_eq!(count.iter().sum::<u64>(), 3);
+    assert!(help.iter().all(|help| help.ends_with("the peer sent something else: no-header")), "{help:?}");
+    finish(stack, &[&client, &server], &[&log, &server_log]);
+}

@@ -1,7 +1,9 @@
 //! Answers of the stack as aligned text and as JSON.
 
 use hoststack::app::WorkerDetachReport;
-use hoststack::inspect::{AppInfo, DropInfo, HalfOpenInfo, MainInfo, Outcomes, SessionInfo, WorkerInfo};
+use hoststack::inspect::{
+    AppInfo, DropInfo, HalfOpenInfo, ListenerInfo, MainInfo, Outcomes, SessionInfo, WorkerInfo,
+};
 use hoststack::{Answer, Leaks};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -28,6 +30,7 @@ fn text(command: &Command, answer: &Answer) -> String {
     match command {
         Command::ShowSession { verbose, limit } => sessions(answer, *verbose, *limit),
         Command::ShowHalfOpen { .. } => half_opens(answer),
+        Command::ShowListener { .. } => listeners(answer),
         Command::ShowApp => apps(&answer.apps),
         Command::ShowWorker => workers(&answer.workers, &answer.main),
         Command::ShowErrors => errors(&answer.workers),
@@ -44,6 +47,9 @@ fn value(command: &Command, answer: &Answer) -> Value {
         }
         Command::ShowHalfOpen { .. } => {
             json!({ "total": answer.main.half_open_sessions, "half_opens": answer.half_opens })
+        }
+        Command::ShowListener { .. } => {
+            json!({ "total": answer.main.listeners, "listeners": answer.listeners })
         }
         Command::ShowApp => json!({ "apps": answer.apps }),
         Command::ShowWorker => json!({ "workers": answer.workers, "main": answer.main }),
@@ -77,9 +83,11 @@ fn sessions(answer: &Answer, verbose: bool, limit: usize) -> String {
     let mut table = Table::new(&[
         Column::Left("session"),
         Column::Left("app worker"),
+        Column::Left("transport"),
         Column::Left("dom"),
         Column::Left("local"),
         Column::Left("remote"),
+        Column::Left("declared"),
         Column::Left("state"),
         Column::Right("rx"),
         Column::Right("tx"),
@@ -89,9 +97,11 @@ fn sessions(answer: &Answer, verbose: bool, limit: usize) -> String {
         [
             session.session.clone(),
             session.app_worker.clone(),
+            session.protocol.to_owned(),
             session.domain.to_string(),
             session.local.clone(),
             session.remote.clone(),
+            if session.declared.is_empty() { "-".to_owned() } else { session.declared.clone() },
             session.state.clone(),
             session.rx_bytes.to_string(),
             session.tx_bytes.to_string(),
@@ -103,9 +113,14 @@ fn sessions(answer: &Answer, verbose: bool, limit: usize) -> String {
         for (index, line) in table.to_string().lines().enumerate() {
             text.push_str(line);
             text.push('\n');
-            // The transport's variables stand under their session.
-            let session = index.checked_sub(1).and_then(|index| answer.sessions.get(index));
-            if let Some(session) = session.filter(|session| verbose && !session.transport.is_empty()) {
+            // What it waits for, and the transport's variables, stand under their session.
+            let Some(session) = index.checked_sub(1).and_then(|index| answer.sessions.get(index)) else {
+                continue;
+            };
+            if let Some(stage) = session.stage {
+                text.push_str(&format!("    not announced: waits in the stage \"{stage}\"\n"));
+            }
+            if verbose && !session.transport.is_empty() {
                 text.push_str(&format!("    {}\n", session.transport));
             }
         }
@@ -131,12 +146,13 @@ fn half_opens(answer: &Answer) -> String {
     let mut table = Table::new(&[
         Column::Left("connect"),
         Column::Left("app worker"),
+        Column::Left("transport"),
         Column::Left("dom"),
         Column::Left("local"),
         Column::Left("remote"),
         Column::Left("state"),
         Column::Left("worker"),
-        Column::Right("SYNs"),
+        Column::Right("tries"),
         Column::Right("age"),
         Column::Right("deadline in"),
     ]);
@@ -144,6 +160,7 @@ fn half_opens(answer: &Answer) -> String {
         [
             half_open.connect.clone(),
             half_open.app_worker.clone(),
+            half_open.protocol.to_owned(),
             half_open.domain.to_string(),
             half_open.local.clone(),
             half_open.remote.clone(),
@@ -159,6 +176,38 @@ fn half_opens(answer: &Answer) -> String {
         text.push_str(&table.to_string());
     }
     cut_short(&mut text, 1, answer.half_opens.len(), total);
+    text
+}
+
+fn listeners(answer: &Answer) -> String {
+    let total = answer.main.listeners;
+    let mut text = format!("{} listeners\n", grouped(total as u64));
+    let mut table = Table::new(&[
+        Column::Left("listener"),
+        Column::Left("app worker"),
+        Column::Left("dom"),
+        Column::Left("worker"),
+        Column::Left("state"),
+        Column::Left("before accept"),
+    ]);
+    let cells = |listener: &ListenerInfo| {
+        [
+            listener.address.clone(),
+            listener.app_worker.clone(),
+            listener.domain.to_string(),
+            listener.worker.map_or("all".to_owned(), |worker| worker.to_string()),
+            if listener.is_up { "up" } else { "starting" }.to_owned(),
+            match &listener.stages[..] {
+                [] => "-".to_owned(),
+                stages => format!("{} (within {})", stages.join(", "), span_us(listener.stage_timeout_us)),
+            },
+        ]
+    };
+    answer.listeners.iter().for_each(|listener| table.row(cells(listener)));
+    if !table.is_empty() {
+        text.push_str(&table.to_string());
+    }
+    cut_short(&mut text, 1, answer.listeners.len(), total);
     text
 }
 

@@ -17,6 +17,11 @@ pub(crate) enum Command {
         /// The most that are listed.
         limit: usize,
     },
+    /// Listeners.
+    ShowListener {
+        /// The most that are listed.
+        limit: usize,
+    },
     /// Applications and their app workers.
     ShowApp,
     /// Workers and main.
@@ -65,6 +70,11 @@ const COMMANDS: &[Spec] = &[
         pattern: "show half-open [limit N]",
         help: "connects without an outcome, 100 of them unless said otherwise",
         build: |matched| Ok(Command::ShowHalfOpen { limit: matched.number("limit")?.unwrap_or(LIMIT) }),
+    },
+    Spec {
+        pattern: "show listener [limit N]",
+        help: "where apps listen, as URIs, and what must happen before they accept; 100 unless said otherwise",
+        build: |matched| Ok(Command::ShowListener { limit: matched.number("limit")?.unwrap_or(LIMIT) }),
     },
     Spec {
         pattern: "show app",

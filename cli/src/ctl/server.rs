@@ -213,6 +213,7 @@ fn execute(stack: &StackHandle, format: Format, command: &str) -> Result<String,
             let query = match command {
                 Command::ShowSession { verbose, limit } => Query::Sessions { limit, verbose },
                 Command::ShowHalfOpen { limit } => Query::HalfOpens { limit },
+                Command::ShowListener { limit } => Query::Listeners { limit },
                 _ => Query::Summary,
             };
             Ok(format::answer(&command, &ask(query)?, format))

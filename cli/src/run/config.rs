@@ -9,8 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
-use hoststack::app::{Algorithm, DomainId, EcnMode, Keepalive, ListenOptions, SessionOptions, SocketOptions};
+use hoststack::app::proxy::{ParseOptions, ReceiveProxy, Version, Versions};
+use hoststack::app::{
+    Address as Place, Algorithm, DomainId, EcnMode, Keepalive, ListenOptions, SessionOptions, SocketOptions,
+    StagePlans,
+};
 use hoststack::net::{Cidr, CidrError};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use toml::Spanned;
@@ -103,7 +108,9 @@ pub(crate) struct AppConfig {
     pub(crate) name: Spanned<String>,
     /// What it does.
     pub(crate) kind: Kind,
-    /// Where it listens; `0.0.0.0:7` means every IPv4 address of its domain.
+    /// Where it listens: `tcp://0.0.0.0:7` (every IPv4 address of its domain), `kernel+tcp://127.0.0.1:7`,
+    /// `kernel+unix:///run/app.sock`, `local://name`. `0.0.0.0:7` is this stack's TCP, or a socket of the host in a file
+    /// without devices.
     pub(crate) listen: Vec<Spanned<String>>,
     /// Its routing domain. Default 0.
     #[serde(default)]
@@ -113,6 +120,11 @@ pub(crate) struct AppConfig {
     pub(crate) app_workers: Option<Spanned<u32>>,
     /// Most connections under way to one endpoint, per worker.
     pub(crate) backlog: Option<Spanned<u32>>,
+    /// Require a PROXY header at the front of each connection, and believe it: `v1`, `v2` or `any`. Only where nobody but
+    /// a proxy can connect. Default: none, and a header is the app's bytes like any other.
+    pub(crate) accept_proxy: Option<Spanned<AcceptProxy>>,
+    /// How long a connection may take until it is accepted (its header must be there). Default 10s.
+    pub(crate) stage_timeout: Option<Spanned<Text<StageTimeout>>>,
     /// Send small segments at once. Default false.
     #[serde(default)]
     pub(crate) nodelay: bool,
@@ -160,6 +172,40 @@ impl From<Ecn> for EcnMode {
     }
 }
 
+/// Versions of the PROXY header, by their word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AcceptProxy {
+    /// The line of text.
+    V1,
+    /// The binary header.
+    V2,
+    /// Either.
+    Any,
+}
+
+impl From<AcceptProxy> for Versions {
+    fn from(accept: AcceptProxy) -> Versions {
+        match accept {
+            AcceptProxy::V1 => Versions::Only(Version::V1),
+            AcceptProxy::V2 => Versions::Only(Version::V2),
+            AcceptProxy::Any => Versions::Any,
+        }
+    }
+}
+
+/// A span of time that is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StageTimeout(Duration);
+
+impl FromStr for StageTimeout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<StageTimeout, String> {
+        parse::timeout(text).map(StageTimeout)
+    }
+}
+
 /// What an application does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -195,12 +241,18 @@ fn read<T>(text: &Spanned<String>, parse: impl Fn(&str) -> Result<T, String>) ->
 }
 
 impl AppConfig {
-    /// Where it listens, read.
+    /// Where it listens, read. An endpoint alone is one of `default`'s transport.
     ///
     /// # Errors
-    /// The first that is no endpoint.
-    pub(crate) fn endpoints(&self) -> Result<Vec<SocketAddr>, Mistake> {
-        self.listen.iter().map(|text| read(text, parse::endpoint)).collect()
+    /// The first that is no place to listen on.
+    pub(crate) fn places(&self, default: fn(SocketAddr) -> Place) -> Result<Vec<Place>, Mistake> {
+        let place = |text: &str| {
+            parse::place(text).map(|place| match place {
+                parse::PlaceText::Address(address) => address,
+                parse::PlaceText::Endpoint(endpoint) => default(endpoint),
+            })
+        };
+        self.listen.iter().map(|text| read(text, place)).collect()
     }
 
     /// Its routing domain.
@@ -240,14 +292,26 @@ impl AppConfig {
         fifos
     }
 
+    /// What must happen before it accepts.
+    fn stages(&self) -> StagePlans {
+        self.accept_proxy.as_ref().map_or(StagePlans::NONE, |accept| {
+            let options = ParseOptions::DEFAULT.with_versions((*accept.get_ref()).into());
+            StagePlans::one(ReceiveProxy { options })
+        })
+    }
+
     /// How it listens on `local`.
-    pub(crate) fn listens_on(&self, local: SocketAddr) -> ListenOptions {
+    pub(crate) fn listens_on(&self, local: Place) -> ListenOptions {
         let mut options = ListenOptions {
             domain: DomainId(self.domain()),
             fifos: self.fifos(),
             socket: self.socket(),
+            stages: self.stages(),
             ..ListenOptions::on(local)
         };
+        if let Some(timeout) = &self.stage_timeout {
+            options.stage_timeout = timeout.get_ref().0.0;
+        }
         if let Some(backlog) = &self.backlog {
             options.backlog = *backlog.get_ref();
         }
@@ -374,6 +438,16 @@ fn mistake<T, V>(at: &Spanned<T>, what: impl Into<String>) -> Result<V, Mistake>
 }
 
 impl Config {
+    /// What an endpoint without a transport is: with a device this stack's TCP, without one, which nothing could reach,
+    /// a socket of the host.
+    pub(crate) fn default_transport(&self) -> fn(SocketAddr) -> Place {
+        if self.device.is_empty() {
+            |endpoint| Place::KernelTcp(endpoint.into())
+        } else {
+            |endpoint| Place::Tcp(endpoint.into())
+        }
+    }
+
     fn check(&self) -> Result<(), Mistake> {
         let workers = *self.workers.get_ref();
         if !(1..=hoststack::config::WORKERS_MAX).contains(&workers) {
@@ -383,7 +457,7 @@ impl Config {
         }
         self.check_devices()?;
         let mut names = BTreeMap::new();
-        let mut endpoints = BTreeMap::new();
+        let mut places = BTreeMap::new();
         for app in &self.app {
             if app.name.get_ref().is_empty() || app.name.get_ref().len() > 64 {
                 return mistake(&app.name, "expected a name of 1 to 64 bytes");
@@ -394,7 +468,7 @@ impl Config {
                     format!("two apps are named {:?}: expected another name", app.name.get_ref()),
                 );
             }
-            self.check_app(app, &mut endpoints)?;
+            self.check_app(app, &mut places)?;
         }
         Ok(())
     }
@@ -443,11 +517,13 @@ impl Config {
         Ok(())
     }
 
-    fn check_app(
-        &self,
-        app: &AppConfig,
-        endpoints: &mut BTreeMap<(u16, SocketAddr), ()>,
-    ) -> Result<(), Mistake> {
+    fn check_app(&self, app: &AppConfig, places: &mut BTreeMap<(u16, Place), ()>) -> Result<(), Mistake> {
+        if let (Some(timeout), None) = (&app.stage_timeout, &app.accept_proxy) {
+            return mistake(
+                timeout,
+                "nothing has to happen before it accepts: expected `accept_proxy` besides",
+            );
+        }
         if let Some(dscp) = app.dscp.as_ref().filter(|dscp| *dscp.get_ref() > 63) {
             return mistake(dscp, format!("a DSCP has 6 bits: expected 0 to 63, found {}", dscp.get_ref()));
         }
@@ -457,37 +533,20 @@ impl Config {
                 "expected seconds of silence, 1 or more, or nothing for no keep-alive",
             );
         }
-        let domain = app.domain();
-        let mut addresses = Vec::new();
-        let mut has_device = false;
-        for device in self.device.iter().filter(|device| device.domain == domain) {
-            has_device = true;
-            addresses.extend(device.addresses()?.iter().map(Cidr::addr));
-        }
-        if !has_device {
-            let what =
-                format!("no device is in domain {domain}: expected a [[device]] with `domain = {domain}`");
-            return match &app.domain {
-                Some(at) => mistake(at, what),
-                None => mistake(&app.name, what),
+        for (text, at) in app.listen.iter().zip(app.places(self.default_transport())?) {
+            self.check_place(app, text, &at)?;
+            // Port 0 is another one each time; sockets of the host know no domain.
+            let is_any = at.endpoint().is_some_and(|at| at.port == 0);
+            let domain = match at {
+                Place::Tcp(_) | Place::Local(_) => app.domain(),
+                Place::KernelTcp(_) | Place::KernelUnix(_) => 0,
             };
-        }
-        for (endpoint, at) in app.listen.iter().zip(app.endpoints()?) {
-            if at.port() == 0 {
-                return mistake(endpoint, "port 0 is none: expected 1 to 65535");
-            }
-            if !at.ip().is_unspecified() && !addresses.contains(&at.ip()) {
-                let what = format!(
-                    "{} is no address of domain {domain}: expected one of its devices' `addresses`, or 0.0.0.0 or [::]",
-                    at.ip()
-                );
-                return mistake(endpoint, what);
-            }
-            if endpoints.insert((domain, at), ()).is_some() {
-                return mistake(
-                    endpoint,
-                    format!("an app already listens on {at} in domain {domain}: expected another"),
-                );
+            if !is_any && places.insert((domain, at.clone()), ()).is_some() {
+                let told = match at {
+                    Place::Tcp(at) => format!("{at} in domain {domain}"),
+                    at => at.to_string(),
+                };
+                return mistake(text, format!("an app already listens on {told}: expected another"));
             }
         }
         let positive =
@@ -515,6 +574,40 @@ impl Config {
                 max,
                 format!("a fifo begins with {tx_capacity} bytes: expected that to {fifo_max}, found {found}"),
             );
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Whether an app can listen there, as far as the file says.
+    fn check_place(&self, app: &AppConfig, text: &Spanned<String>, at: &Place) -> Result<(), Mistake> {
+        let Place::Tcp(at) = at else { return Ok(()) };
+        if at.port == 0 {
+            return mistake(text, "port 0 is none: expected 1 to 65535");
+        }
+        let domain = app.domain();
+        let mut addresses = Vec::new();
+        let mut has_device = false;
+        for device in self.device.iter().filter(|device| device.domain == domain) {
+            has_device = true;
+            addresses.extend(device.addresses()?.iter().map(Cidr::addr));
+        }
+        if !has_device {
+            let what = format!(
+                "no device is in domain {domain}: expected a [[device]] with `domain = {domain}`, or kernel+tcp:// for a socket of the host"
+            );
+            return match &app.domain {
+                Some(at) => mistake(at, what),
+                None => mistake(text, what),
+            };
+        }
+        if !at.addr.is_unspecified() && !addresses.contains(&at.addr) {
+            let what = format!(
+                "{} is no address of domain {domain}: expected one of its devices' `addresses`, 0.0.0.0 or [::], or kernel+tcp:// for one of the host",
+                at.addr
+            );
+            return mistake(text, what);
         }
         Ok(())
     }

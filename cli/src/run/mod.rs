@@ -58,6 +58,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
         .as_ref()
         .map(|cli| BoundSocket::bind(&cli.socket.clone().unwrap_or_else(default_socket)))
         .transpose()?;
+    devices::allow_many_sockets();
     let running = start(&config)?;
     let served = socket.map(|socket| socket.serve(running.stack.handle())).transpose()?;
     let workers = config.workers.get_ref();
@@ -137,7 +138,7 @@ fn start(config: &Config) -> Result<Running, CliError> {
     let stack = builder.start().map_err(not_built)?;
     let handle = stack.handle();
     for app in &config.app {
-        attach(&handle, app)
+        attach(&handle, app, config)
             .map_err(|error| CliError::failed(format!("app {:?}: {error}", app.name.get_ref())))?;
     }
     Ok(Running { stack, captures })
@@ -226,7 +227,7 @@ fn interfaces(
 }
 
 /// Attaches an app, and listens for its app workers in turn.
-fn attach(handle: &StackHandle, app: &AppConfig) -> Result<(), Box<dyn std::error::Error>> {
+fn attach(handle: &StackHandle, app: &AppConfig, config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut options = AttachOptions::named(app.name.get_ref().clone());
     options.app_workers = app.app_workers();
     // The endpoints are listened on below, so that each app worker has its share and each failure is known.
@@ -234,9 +235,10 @@ fn attach(handle: &StackHandle, app: &AppConfig) -> Result<(), Box<dyn std::erro
         Kind::Echo => handle.attach(EchoServer::new(Vec::new()), options)?,
         Kind::Discard => handle.attach(Discard::new(Vec::new()), options)?,
     };
-    let endpoints = app.endpoints().map_err(|mistake| mistake.to_string())?;
-    for (local, &app_worker) in endpoints.into_iter().zip(attached.app_workers.iter().cycle()) {
-        handle.listen(app_worker, app.listens_on(local)).map_err(|error| format!("{local}: {error}"))?;
+    let places = app.places(config.default_transport()).map_err(|mistake| mistake.to_string())?;
+    for (local, &app_worker) in places.into_iter().zip(attached.app_workers.iter().cycle()) {
+        let options = app.listens_on(local.clone());
+        handle.listen(app_worker, options).map_err(|error| format!("{local}: {error}"))?;
     }
     Ok(())
 }

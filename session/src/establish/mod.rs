@@ -95,6 +95,11 @@ impl StagePlans {
         self.0.is_none()
     }
 
+    /// What its stages are called, in order.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.iter().map(|plan| plan.stage().name()).collect()
+    }
+
     fn iter(&self) -> impl Iterator<Item = &Arc<dyn StagePlan>> {
         self.0.iter().flat_map(|plans| plans.iter())
     }

@@ -1,9 +1,10 @@
 //! The PROXY protocol as stages: a header sent before the first byte of a connect, a header required before a listener's
 //! connection is accepted. What a header looks like is `hoststack_wire::proxy`.
 
+use std::fmt;
 use std::net::SocketAddr;
 
-use hoststack_transport::StageCause;
+use hoststack_transport::{Protocol, StageCause};
 use hoststack_wire::proxy::{Addresses, Command, ProxyHeader, Reason, Transport, Unparsed, parse};
 pub use hoststack_wire::proxy::{ParseOptions, Tlv, TlvBuffer, Tlvs, UnixAddress, Version, Versions};
 
@@ -62,10 +63,27 @@ impl Declared {
     }
 }
 
+impl fmt::Display for Declared {
+    /// `source->destination`; `local` for a proxy that speaks for itself, `unknown` for one that does not say.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |address: &UnixAddress| match address.name() {
+            [] => "unix:".to_owned(),
+            [0, name @ ..] => format!("unix:@{}", name.escape_ascii()),
+            path => format!("unix:{}", path.escape_ascii()),
+        };
+        match (self.endpoints(), self.unix()) {
+            (Some((source, destination)), _) => write!(f, "{source}->{destination}"),
+            (None, Some((source, destination))) => write!(f, "{}->{}", name(source), name(destination)),
+            (None, None) => f.write_str(if self.is_local() { "local" } else { "unknown" }),
+        }
+    }
+}
+
 /// Whom a header that is sent speaks of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The connection itself: from its local address to its remote one.
+    /// The connection itself: from its local address to its remote one. Over a transport whose ends have no address it is
+    /// [`Origin::Local`]: the receiver takes what it sees.
     Own,
     /// A relayed connection: from its client to whom that called.
     Of(SocketAddr, SocketAddr),
@@ -93,7 +111,11 @@ impl SendProxy {
     fn header(&self, io: &StageIo<'_>) -> Result<Vec<u8>, &'static str> {
         let addresses =
             |src, dst| Addresses::of(Transport::Stream, src, dst).map_err(|_| "addresses of two families");
-        let command = match self.origin {
+        let origin = match (&self.origin, io.flow().protocol) {
+            (Origin::Own, Protocol::KernelUnix | Protocol::Local) => &Origin::Local,
+            (origin, _) => origin,
+        };
+        let command = match *origin {
             Origin::Own => {
                 let flow = io.flow();
                 let endpoint = |e: &hoststack_transport::Endpoint| SocketAddr::new(e.addr, e.port);
@@ -176,6 +198,35 @@ impl Stage for Receiving {
                 Reason::TooLong | Reason::LineTooLong => StageCause::TooLong,
                 reason => StageCause::Malformed(reason.name()),
             }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_declared_is_written_for_people() {
+        let name = |text: &[u8]| UnixAddress::from_name(text).expect("a short name");
+        let unix = |src: &[u8], dst: &[u8]| {
+            Command::Proxy(Addresses::Unix { transport: Transport::Stream, src: name(src), dst: name(dst) })
+        };
+        let ip = |src: &str, dst: &str| {
+            let endpoint = |text: &str| text.parse().expect("an endpoint");
+            let addresses = Addresses::of(Transport::Stream, endpoint(src), endpoint(dst));
+            Command::Proxy(addresses.expect("one family"))
+        };
+        for (command, text) in [
+            (ip("192.0.2.1:5", "192.0.2.2:80"), "192.0.2.1:5->192.0.2.2:80"),
+            (ip("[2001:db8::1]:5", "[2001:db8::2]:80"), "[2001:db8::1]:5->[2001:db8::2]:80"),
+            (unix(b"", b"/run/a\x1b"), "unix:->unix:/run/a\\x1b"),
+            (unix(b"\0a", b"/b"), "unix:@a->unix:/b"),
+            (Command::Proxy(Addresses::Unspec), "unknown"),
+            (Command::Local, "local"),
+        ] {
+            let declared = Declared { command, version: Version::V2, tlvs: Vec::new() };
+            assert_eq!(declared.to_string(), text);
         }
     }
 }

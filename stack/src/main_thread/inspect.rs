@@ -70,6 +70,9 @@ impl Main {
         if let Query::HalfOpens { limit } = what {
             answer.half_opens = self.half_open_infos(limit, &names);
         }
+        if let Query::Listeners { limit } = what {
+            answer.listeners = self.listener_infos(limit, &names);
+        }
         answer
     }
 
@@ -199,7 +202,7 @@ impl Main {
         match session.flow.protocol {
             Protocol::Tcp => self.half_opens.describe(half_open).map_or(0, |info| u32::from(info.attempts)),
             Protocol::KernelTcp | Protocol::KernelUnix => {
-                self.kernel.describe(half_open).map_or(0, |info| u32::from(info.attempts))
+                self.kernel.describe(half_open).map_or(0, |info| info.attempts)
             }
             Protocol::Local => 0,
         }

@@ -1,5 +1,6 @@
 //! Listeners: one place of a transport, known to every worker, or to none.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use hoststack_session::ListenerRecord;
 use hoststack_transport::{Address, AppId, AppWorkerId, ListenerId, SocketOptions, WorkerId};
 
 use super::Main;
+use crate::inspect::ListenerInfo;
 use crate::messages::{Command, ListenOn, Reply};
 
 /// What two listeners cannot have both.
@@ -42,6 +44,9 @@ pub(super) struct Listener {
     /// What has to be undone on the host when the listener ends.
     _guard: Option<hoststack_kernel::SocketFile>,
     opaque: u64,
+    /// The stages of what it accepts, and how long they may take.
+    stages: Vec<&'static str>,
+    stage_timeout: hoststack_transport::Duration,
     /// Workers that have not answered `Listen`.
     waiting: usize,
     failed: Option<ListenError>,
@@ -137,6 +142,8 @@ impl Main {
             worker: options.worker,
             _guard: guard,
             opaque: options.opaque,
+            stages: options.stages.names(),
+            stage_timeout: options.stage_timeout,
             waiting: self.config.workers,
             failed: None,
             reply: None,
@@ -233,6 +240,27 @@ impl Main {
             }
         }
         Ok(())
+    }
+
+    /// The listeners, for the CLI.
+    pub(super) fn listener_infos(
+        &self,
+        limit: usize,
+        names: &BTreeMap<AppWorkerId, String>,
+    ) -> Vec<ListenerInfo> {
+        self.listeners
+            .iter()
+            .take(limit)
+            .map(|(_, listener)| ListenerInfo {
+                address: listener.local.to_string(),
+                app_worker: names.get(&listener.app_worker).cloned().unwrap_or_default(),
+                domain: listener.domain,
+                worker: listener.worker.map(|worker| worker.0),
+                is_up: listener.waiting == 0,
+                stages: listener.stages.clone(),
+                stage_timeout_us: u64::try_from(listener.stage_timeout.as_micros()).unwrap_or(u64::MAX),
+            })
+            .collect()
     }
 
     fn remove_listener(&mut self, listener: ListenerId) {

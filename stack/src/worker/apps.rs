@@ -101,6 +101,14 @@ impl Worker {
         worked
     }
 
+    /// There are few ways to fail: each is a stage's name and a cause from a table.
+    fn count_not_accepted(&mut self, failure: ConnectFailure) {
+        match self.not_accepted.iter_mut().find(|(other, _)| *other == failure) {
+            Some((_, count)) => *count += 1,
+            None => self.not_accepted.push((failure, 1)),
+        }
+    }
+
     fn tell_failure(&mut self, ticket: hoststack_transport::ConnectTicket, failure: ConnectFailure) {
         let (connect, opaque) = (ticket.connect(), ticket.opaque());
         let told =
@@ -146,6 +154,7 @@ impl Worker {
                     Some(Announcement::NotAccepted(flow, failure, connection)) => {
                         self.reset_if_there(id, connection);
                         tracing::debug!(%flow, cause = %failure, "not accepted");
+                        self.count_not_accepted(failure);
                         self.call(app_worker, |app, ctx| app.not_accepted(ctx, &flow, failure));
                         return;
                     }

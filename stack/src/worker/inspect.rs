@@ -1,7 +1,7 @@
 //! Answers to main's questions, a bounded slice of the session pool a step.
 
 use hoststack_session::{AppSide, Session, TransportSide};
-use hoststack_transport::SessionId;
+use hoststack_transport::{Endpoint, Protocol, SessionId};
 
 use super::Worker;
 use crate::inspect::{DropInfo, Query, SessionInfo, SessionSummary, WorkerAnswer, WorkerInfo};
@@ -75,15 +75,11 @@ impl Worker {
             handle: handle.as_u64(),
             app_worker: String::new(),
             protocol: flow.protocol.name(),
-            declared: self
-                .sessions
-                .declared(id)
-                .and_then(|declared| declared.endpoints())
-                .map_or(String::new(), |(source, destination)| format!("{source}->{destination}")),
+            declared: self.sessions.declared(id).map_or(String::new(), ToString::to_string),
             stage: self.sessions.stage(id),
             domain: flow.domain.0,
-            local: flow.local.to_string(),
-            remote: flow.remote.to_string(),
+            local: end(flow.protocol, flow.local),
+            remote: end(flow.protocol, flow.remote),
             state: format!("{}/{}", session.app_side(), session.transport_side()),
             rx_bytes: session.rx_len(),
             tx_bytes: session.tx_len(),
@@ -125,6 +121,9 @@ impl Worker {
             self.figures.device_stuck,
             "A device took no packet for too long; what waited for it was dropped.",
         );
+        for (failure, count) in &self.not_accepted {
+            add("not-accepted", *count, &failure.to_string());
+        }
         for port in &self.ports {
             for (name, count) in port.queue.counters().drops() {
                 add(&format!("device-{name}"), count, "A device or its wire dropped the packet.");
@@ -160,6 +159,14 @@ impl Worker {
                 .collect(),
             drops,
         }
+    }
+}
+
+/// One end of a session, if it has an address.
+fn end(protocol: Protocol, endpoint: Endpoint) -> String {
+    match protocol {
+        Protocol::Tcp | Protocol::KernelTcp => endpoint.to_string(),
+        Protocol::KernelUnix | Protocol::Local => "-".into(),
     }
 }
 

@@ -146,6 +146,8 @@ pub(crate) struct Worker {
     mint: ConnectMint,
     stats: Arc<WorkerStats>,
     figures: Figures,
+    /// How connections ended before they were accepted, and how many did.
+    not_accepted: Vec<(ConnectFailure, u64)>,
     tape: Tape,
     digest: Option<Digest>,
     stopped: bool,
@@ -191,6 +193,7 @@ impl Worker {
             mint: ConnectMint::new(u16::from(seed.id.0)),
             stats: seed.stats,
             figures: Figures::default(),
+            not_accepted: Vec::new(),
             digest: match seed.tape {
                 Tape::Off => None,
                 _ => Some(Digest::new()),

@@ -1,10 +1,12 @@
-//! Programs of the kernel's side: a web server, a byte pump, an echo request, plain sockets.
+//! Programs of the kernel's side: a web server, proxies, a byte pump, an echo request, plain sockets.
 
+mod daemon;
 mod nginx;
 mod ping;
 mod socat;
 pub mod sockets;
 
+pub use daemon::{Daemon, require};
 pub use nginx::{HTTP_PORT, Nginx};
 pub use ping::{Pinged, ping};
 pub use socat::Socat;

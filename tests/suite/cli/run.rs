@@ -1,6 +1,6 @@
 //! `hoststack run` and `hoststack ctl`: a long-running stack, and what it is asked.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -53,7 +53,11 @@ impl Desk {
     }
 
     fn start(&self) -> Process {
-        let file = self.configuration(STACK);
+        self.start_with(STACK)
+    }
+
+    fn start_with(&self, configuration: &str) -> Process {
+        let file = self.configuration(configuration);
         let mut process = crate::start(&["run", "-c", text(&file)]);
         process.wait_for_output("ready:", wait::READY);
         process
@@ -190,6 +194,11 @@ fn each_command_shows_what_there_is() {
     ] {
         assert!(leaks.contains(part), "no {part} in\n{leaks}");
     }
+    let listener = desk.show("show listener");
+    assert!(listener.starts_with("3 listeners\n"), "{listener}");
+    for part in ["tcp://0.0.0.0:7 ", "tcp://[::]:7 ", "tcp://127.0.0.1:9 ", "echo/1", "sink/0"] {
+        assert!(listener.contains(part), "no {part} in\n{listener}");
+    }
     assert!(desk.show("help").contains("app detach NAME"));
     assert!(stack.is_running());
 }
@@ -212,6 +221,61 @@ fn each_command_answers_in_json() {
         leaks["leaks"].as_object().is_some_and(|leaks| leaks.len() == 8 && leaks.values().all(|n| *n == 0))
     );
 }
+
+/// A proxy listener that needs neither privileges nor a device, as README has it.
+#[test]
+fn a_proxy_listener_over_sockets_of_the_host_shows_whom_a_header_declared() {
+    let desk = Desk::new();
+    let unix = desk.dir.path().join("echo.sock");
+    let stack = desk.start_with(&format!(
+        "[[app]]\nname = \"echo\"\nkind = \"echo\"\nlisten = [\"127.0.0.1:0\", \"kernel+unix://{}\"]\n\
+         accept_proxy = \"any\"\n",
+        unix.display()
+    ));
+    let listeners = desk.ask("show listener");
+    let addresses: Vec<&str> = listeners["listeners"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|listener| listener["address"].as_str().unwrap())
+        .collect();
+    let at = addresses.iter().find_map(|address| address.strip_prefix("kernel+tcp://")).unwrap();
+    assert!(!at.ends_with(":0") && addresses.len() == 2, "{addresses:?}");
+
+    let mut tcp = std::net::TcpStream::connect(at).unwrap();
+    let mut local = UnixStream::connect(&unix).unwrap();
+    let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 1234 443\r\nhello";
+    for stream in [&mut tcp as &mut dyn Talk, &mut local] {
+        stream.write_all(header).unwrap();
+        let mut back = [0; 5];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"hello");
+    }
+    let silent = std::net::TcpStream::connect(at).unwrap();
+    let waits = "not announced: waits in the stage \"PROXY header to receive\"";
+    let text = wait::until("the silent one", wait::READY, || {
+        Some(desk.show("show session limit 10")).filter(|text| text.contains(waits))
+    });
+    let own = [tcp.local_addr().unwrap().to_string(), silent.local_addr().unwrap().to_string()];
+    let line = |parts: &[&str]| {
+        let mut lines = text.lines();
+        assert!(lines.any(|line| parts.iter().all(|part| line.contains(part))), "no {parts:?} in\n{text}");
+    };
+    let declared = "192.0.2.7:1234->198.51.100.1:443";
+    line(&["kernel+tcp ", at, &own[0], declared, "open"]);
+    line(&["kernel+unix ", " - ", declared, "open"]);
+    line(&["kernel+tcp ", at, &own[1], " - ", "unannounced"]);
+    drop(silent);
+    let reason = "PROXY header to receive: the peer closed in the middle of it";
+    wait::until(reason, wait::READY, || desk.show("show errors").contains(reason).then_some(()));
+    drop((tcp, local));
+    let _ = ends_clean(stack, Signal::TERM, &desk);
+    assert!(!unix.exists());
+}
+
+/// Both ways of a stream.
+trait Talk: Read + Write {}
+impl<T: Read + Write> Talk for T {}
 
 #[test]
 fn an_app_worker_is_detached_alone_and_an_app_whole() {

@@ -55,7 +55,18 @@ fn options_of_echo_that_do_not_fit_together_are_named() {
 fn bad_options_of_fetch_are_named() {
     let url = "http://10.0.0.1/";
     refuses(&[
-        ("fetch", &["--device", "--address", "<URL>"]),
+        ("fetch", &["<URL>"]),
+        (&format!("fetch --device tap:x {url}"), &["--address"]),
+        (&format!("fetch --address 10.0.0.2/8 {url}"), &["--device"]),
+        (&format!("fetch --transport tcp {url}"), &["--device tap:NAME", "--address"]),
+        (&format!("fetch --transport quic {url}"), &["--transport", "tcp, kernel"]),
+        (&format!("fetch --unix-socket web.sock {url}"), &["--unix-socket web.sock", "a path from /"]),
+        (&format!("fetch --send-proxy v3 {url}"), &["--send-proxy", "v1, v2"]),
+        (&format!("fetch --proxy-source 192.0.2.1:5 {url}"), &["--send-proxy"]),
+        (
+            &format!("fetch --send-proxy v1 --proxy-source [::1]:5 {url}"),
+            &["one family", "--proxy-destination"],
+        ),
         (&format!("fetch --device tap:x --address 10.0.0.2 {url}"), &["--address", "10.0.0.1/24"]),
         (
             &format!("fetch --device tap:a-name-of-sixteen --address 10.0.0.2/8 {url}"),

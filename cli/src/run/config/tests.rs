@@ -82,7 +82,7 @@ fn an_app_says_how_its_connections_behave() {
     let fifos = SessionOptions { rx_capacity: 1_000_000, tx_capacity: 1_000_000, tx_capacity_max: 4_000_000 };
     assert_eq!(config.app[1].fifos(), fifos);
     assert_eq!(parse(GOOD).unwrap().app[1].fifos(), SessionOptions::default());
-    let options = config.app[0].listens_on("10.9.0.2:7".parse().unwrap());
+    let options = config.app[0].listens_on("tcp://10.9.0.2:7".parse().unwrap());
     assert_eq!((options.backlog, options.fifos.rx_capacity, options.domain), (100, 131_072, DomainId(0)));
     for (word, ecn) in [("off", EcnMode::Off), ("accept", EcnMode::Accept)] {
         let config = parse(&GOOD.replace("nodelay = true", &format!("ecn = \"{word}\""))).unwrap();
@@ -189,7 +189,7 @@ fn every_mistake_is_told_with_its_line_its_key_and_what_was_expected() {
         (
             "\"0.0.0.0:7\"",
             "\"0.0.0.0\"",
-            "f.toml:29: app[0].listen[0]: expected an address and a port, like 10.9.0.2:7 or [fd09::2]:7, found \"0.0.0.0\"",
+            "f.toml:29: app[0].listen[0]: expected an address and a port, like 10.9.0.2:7 or [fd09::2]:7, or a URI, found \"0.0.0.0\"",
         ),
         (
             "kind = \"echo\"",
@@ -200,7 +200,7 @@ fn every_mistake_is_told_with_its_line_its_key_and_what_was_expected() {
         (
             "backlog = 100",
             "backlogg = 100",
-            "f.toml:31: app[0].backlogg: unknown field `backlogg`, expected one of `name`, `kind`, `listen`, `domain`, `app_workers`, `backlog`, `nodelay`, `congestion`, `fast_open`, `keepalive`, `dscp`, `ecn`, `mtu_probing`, `fifo`, `rx_window_initial`, `tx_capacity_max`",
+            "f.toml:31: app[0].backlogg: unknown field `backlogg`, expected one of `name`, `kind`, `listen`, `domain`, `app_workers`, `backlog`, `accept_proxy`, `stage_timeout`, `nodelay`, `congestion`, `fast_open`, `keepalive`, `dscp`, `ecn`, `mtu_probing`, `fifo`, `rx_window_initial`, `tx_capacity_max`",
         ),
         ("kind = \"discard\"\n", "", "f.toml:34: app[1]: missing field `kind`"),
         (
@@ -212,7 +212,7 @@ fn every_mistake_is_told_with_its_line_its_key_and_what_was_expected() {
         (
             "listen = [\"10.1.0.1:9\"]",
             "listen = [\"10.1.0.2:9\"]",
-            "f.toml:38: app[1].listen[0]: 10.1.0.2 is no address of domain 1: expected one of its devices' `addresses`, or 0.0.0.0 or [::]",
+            "f.toml:38: app[1].listen[0]: 10.1.0.2 is no address of domain 1: expected one of its devices' `addresses`, 0.0.0.0 or [::], or kernel+tcp:// for one of the host",
         ),
         (
             "listen = [\"10.1.0.1:9\"]",
@@ -232,7 +232,7 @@ fn every_mistake_is_told_with_its_line_its_key_and_what_was_expected() {
         (
             "domain = 1\nlisten",
             "domain = 5\nlisten",
-            "f.toml:37: app[1].domain: no device is in domain 5: expected a [[device]] with `domain = 5`",
+            "f.toml:37: app[1].domain: no device is in domain 5: expected a [[device]] with `domain = 5`, or kernel+tcp:// for a socket of the host",
         ),
         (
             "name = \"wire:a\"\ndomain = 2",
@@ -251,6 +251,85 @@ fn every_mistake_is_told_with_its_line_its_key_and_what_was_expected() {
         .filter(|(told, expected)| told != expected)
         .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Where the app `sink` of the good file listens when `listen` stands there instead.
+fn places(listen: &str) -> Vec<String> {
+    let config = parse(&GOOD.replace("\"10.1.0.1:9\"", listen)).unwrap();
+    let places = config.app[1].places(config.default_transport()).unwrap();
+    places.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_app_listens_on_uris_of_every_transport() {
+    assert_eq!(places("\"10.1.0.1:9\""), ["tcp://10.1.0.1:9"]);
+    let all = "\"tcp://10.1.0.1:9\", \"kernel+tcp://[::1]:0\", \"kernel+tcp://[::1]:0\", \"kernel+unix:///run/a\", \"local://a\"";
+    let told = ["tcp://10.1.0.1:9", "kernel+tcp://[::1]:0", "kernel+tcp://[::1]:0", "kernel+unix:///run/a"];
+    assert_eq!(places(all)[..4], told);
+    // Without a device a socket of the host is meant; one is needed for this stack's TCP alone.
+    let alone = |listen: &str| {
+        let text = format!("[[app]]\nname = \"a\"\nkind = \"echo\"\nlisten = [{listen:?}]");
+        let config = parse(&text).map_err(|error| error.message(Path::new("f.toml")))?;
+        Ok::<_, String>(config.app[0].places(config.default_transport()).unwrap()[0].to_string())
+    };
+    assert_eq!(alone("127.0.0.1:9"), Ok("kernel+tcp://127.0.0.1:9".to_owned()));
+    assert_eq!(
+        alone("tcp://127.0.0.1:9"),
+        Err("f.toml:4: app[0].listen[0]: no device is in domain 0: expected a [[device]] with `domain = 0`, or kernel+tcp:// for a socket of the host".to_owned())
+    );
+    for (listen, message) in [
+        (
+            "\"udp://10.1.0.1:9\"",
+            "an address begins with tcp://, kernel+tcp://, kernel+unix:// or local:// (tls+ before it for TLS), found \"udp://10.1.0.1:9\"",
+        ),
+        (
+            "\"tls+tcp://10.1.0.1:9\"",
+            "nothing here speaks TLS: expected the URI without `tls+`, found \"tls+tcp://10.1.0.1:9\"",
+        ),
+        (
+            "\"kernel+unix://run/a\"",
+            "a name of 1 to 107 bytes must follow: kernel+unix:///run/app.sock, kernel+unix://@name, local://name, found \"kernel+unix://run/a\"",
+        ),
+    ] {
+        assert_eq!(bad("\"10.1.0.1:9\"", listen), format!("f.toml:38: app[1].listen[0]: {message}"));
+    }
+    for place in ["kernel+tcp://127.0.0.1:9", "kernel+unix:///run/a"] {
+        assert_eq!(
+            bad("\"10.1.0.1:9\"", &format!("\"{place}\", \"{place}\"")),
+            format!("f.toml:38: app[1].listen[1]: an app already listens on {place}: expected another")
+        );
+    }
+}
+
+#[test]
+fn a_header_is_required_where_the_file_says_so() {
+    let listens = |more: &str| {
+        let config = parse(&GOOD.replace("nodelay = true", more)).unwrap();
+        let options = config.app[1].listens_on("local://a".parse().unwrap());
+        (options.stages.names(), options.stage_timeout)
+    };
+    assert_eq!(listens("nodelay = true"), (vec![], ListenOptions::on(place()).stage_timeout));
+    let header = vec!["PROXY header to receive"];
+    assert_eq!(listens("accept_proxy = \"any\"").0, header);
+    let both = listens("accept_proxy = \"v2\"\nstage_timeout = \"1500ms\"");
+    assert_eq!(both, (header, Duration::from_millis(1500)));
+    for (more, message) in [
+        ("accept_proxy = \"v3\"", "accept_proxy: unknown variant `v3`, expected one of `v1`, `v2`, `any`"),
+        (
+            "stage_timeout = \"1s\"",
+            "stage_timeout: nothing has to happen before it accepts: expected `accept_proxy` besides",
+        ),
+        (
+            "stage_timeout = \"0s\"",
+            "stage_timeout: a timeout of zero lets nothing succeed: give a positive span, like 5s, found \"0s\"",
+        ),
+    ] {
+        assert_eq!(bad("nodelay = true", more), format!("f.toml:39: app[1].{message}"));
+    }
+}
+
+fn place() -> Place {
+    "local://a".parse().unwrap()
 }
 
 #[test]
