@@ -368,6 +368,11 @@ impl Sessions {
             TransportEvent::Connected { session } => {
                 if let Some(s) = self.pool.get_mut(session.0) {
                     s.transport.advance(TransportSide::Open);
+                    if canary::has(Bug::ReadinessStored)
+                        && let Some(establishing) = self.establishing.get_mut(s.establishing as usize)
+                    {
+                        establishing.stages.freeze();
+                    }
                 }
                 session
             }
@@ -428,6 +433,13 @@ impl Sessions {
             }
             TransportEvent::FlowGone { .. } => return,
         };
+        if canary::has(Bug::AnnouncedOnChange)
+            && matches!(event, TransportEvent::Received { .. } | TransportEvent::Acknowledged { .. })
+            && self.pool.get(id.0).is_some_and(|session| session.app == AppSide::Unannounced)
+        {
+            self.run_stages(id);
+            return;
+        }
         self.settle_all(id, true);
     }
 
@@ -446,7 +458,7 @@ impl Sessions {
         if pumps && session.layered.is_some() {
             self.pump(id);
         }
-        if has_stages {
+        if has_stages && !canary::has(Bug::SettledBeforeStages) {
             self.run_stages(id);
         }
         let Some(session) = self.pool.get_mut(id.0) else { return };
@@ -476,6 +488,9 @@ impl Sessions {
             }
         } else {
             Self::queue_if_visible(&mut self.ready, id, session);
+        }
+        if has_stages && canary::has(Bug::SettledBeforeStages) {
+            self.run_stages(id);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The hunt for known bugs: proof that the simulator's oracle can fail.
+//! The hunt for known bugs: proof that the simulator's oracle can fail, and that of the enumeration of establishment.
 //!
 //! A bug is planted for the whole process (`hoststack_transport::canary`), so hunts do not run beside each other. Only
 //! in builds with the feature `canary`.
@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use hoststack_transport::canary::{Bug, plant};
 use parking_lot::Mutex;
 
+use crate::establishment::{Choice, Table};
 use crate::sim::{Options, run};
 
 /// What a hunt came to.
@@ -69,6 +70,14 @@ pub fn hunt(bug: Option<Bug>, worlds: u64, goes_on: bool) -> Hunt {
         }
     });
     hunt
+}
+
+/// Plants `bug`, or none, and runs the cells of establishment that `choice` says: cells that break, and the first.
+pub fn enumerate(bug: Option<Bug>, threads: usize, choice: Choice) -> (Table, Option<String>) {
+    let mut table = Table::default();
+    with(bug, || table = Table::of(threads, choice));
+    let first = table.broken.first().map(|(run, words)| format!("{run}: {words}"));
+    (table, first)
 }
 
 /// Plants `bug`, or none, and runs the world of one seed, which prints everything it does.

@@ -16,6 +16,7 @@ pub mod capture;
 pub mod conformance;
 pub mod content;
 pub mod differential;
+pub mod establishment;
 pub mod goodput;
 pub mod matrix;
 pub mod netns;

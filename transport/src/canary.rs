@@ -59,6 +59,30 @@ bugs! {
     ParkedEventsForgotten = "parked-events-forgotten",
     /// The slot of a detached app worker is freed while stack handles' requests for it are under way.
     RequestsOrphaned = "requests-orphaned",
+    /// An outcome is announced only by an event that changes the transport's side, not whenever it is ready.
+    AnnouncedOnChange = "announced-on-change",
+    /// A session looks whether it is ready before its stages go on.
+    SettledBeforeStages = "settled-before-stages",
+    /// Whether a session is ready is noted when its transport opens, and not looked at again.
+    ReadinessStored = "readiness-stored",
+    /// A connect whose transport is open at its deadline is told to be up.
+    DeadlineIsSuccess = "deadline-is-success",
+    /// The stages of a connect are left out of its second attempt.
+    StagesDroppedOnRetry = "stages-dropped-on-retry",
+}
+
+impl Bug {
+    /// Whether it is one of establishment, which the enumeration of that finds, not the simulator.
+    pub const fn is_of_establishment(self) -> bool {
+        matches!(
+            self,
+            Bug::AnnouncedOnChange
+                | Bug::SettledBeforeStages
+                | Bug::ReadinessStored
+                | Bug::DeadlineIsSuccess
+                | Bug::StagesDroppedOnRetry
+        )
+    }
 }
 
 #[cfg(feature = "canary")]

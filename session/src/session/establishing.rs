@@ -1,6 +1,7 @@
 //! Sessions that are not announced: outbound ones from their hand-over on, and all that have stages.
 
 use hoststack_transport::border::SessionLayer;
+use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
     CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId, EarlyData, FlowKey, Full, Instant,
     SessionId, StageCause, StageFailure,
@@ -122,6 +123,14 @@ impl Sessions {
         let session = self.pool.get_mut(id.0)?;
         let establishing = self.establishing.get_mut(session.establishing as usize)?;
         if establishing.outcome.is_some() {
+            return None;
+        }
+        if canary::has(Bug::DeadlineIsSuccess)
+            && failure == ConnectFailure::TimedOut
+            && session.transport.is_open()
+        {
+            establishing.stages = Stages::default();
+            self.settle(id);
             return None;
         }
         establishing.verdict = Some(match (failure, establishing.stages.current()) {

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use hoststack_tests::canary::{hunt, name, trace};
+use hoststack_tests::canary::{enumerate, hunt, name, trace};
+use hoststack_tests::establishment::Choice;
 use hoststack_tests::wait::Stopwatch;
 use hoststack_transport::canary::Bug;
 
@@ -22,6 +23,9 @@ struct Args {
     /// Runs the world of this seed only, with one bug planted, and prints everything it does.
     #[arg(long, value_name = "SEED", requires = "bugs")]
     trace: Option<u64>,
+    /// Those of establishment only, each with how many cells break, of all as they are, and the first.
+    #[arg(long)]
+    establishment: bool,
     /// Prints one JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -42,6 +46,23 @@ fn bug(text: &str) -> Result<Planting, String> {
     })
 }
 
+/// Plants what the enumeration of establishment must find, one by one, and none.
+fn establishment() -> ExitCode {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let choice = Choice { every: 1, acted: 0, broken_max: usize::MAX };
+    let bugs = Bug::ALL.iter().copied().filter(|bug| bug.is_of_establishment());
+    let mut is_right = true;
+    for bug in std::iter::once(None).chain(bugs.map(Some)) {
+        let (table, first) = enumerate(bug, threads, choice);
+        is_right &= first.is_some() == bug.is_some();
+        println!("{}: {} of {} cells break", name(bug), table.broken.len(), table.cells);
+        for line in first.iter().flat_map(|first| first.lines().take(2)) {
+            println!("    {line}");
+        }
+    }
+    if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(seed) = args.trace {
@@ -56,8 +77,12 @@ fn main() -> ExitCode {
     }
     // Panics are finds: they are told in the table.
     std::panic::set_hook(Box::new(|_| {}));
+    if args.establishment {
+        return establishment();
+    }
     let plantings = if args.bugs.is_empty() {
-        std::iter::once(None).chain(Bug::ALL.iter().copied().map(Some)).map(Planting).collect()
+        let bugs = Bug::ALL.iter().copied().filter(|bug| !bug.is_of_establishment());
+        std::iter::once(None).chain(bugs.map(Some)).map(Planting).collect()
     } else {
         args.bugs
     };
