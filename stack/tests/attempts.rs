@@ -48,7 +48,7 @@ fn an_endpoint_that_does_not_answer_costs_its_time_and_the_next_one_is_tried() {
     }
 }
 
-// covers: F35
+// covers: F35, I12
 #[test]
 fn the_deadline_of_the_connect_bounds_all_attempts() {
     let mut stack = stack(1);
@@ -70,7 +70,7 @@ fn the_deadline_of_the_connect_bounds_all_attempts() {
 }
 
 /// I13: a stage that was done on the first attempt is done again, from its first byte, on the second.
-// covers: F06, F16, F19, F33
+// covers: F06, F16, F19, F33, I13
 #[test]
 fn every_attempt_sends_its_own_header_and_early_data_reaches_the_one_that_comes_up() {
     let said = ("192.0.2.7:1234".parse().unwrap(), "198.51.100.1:443".parse().unwrap());

@@ -80,6 +80,7 @@ fn sender(log: &Log, streams: &Streams, total: u64) -> Probe {
     })
 }
 
+// covers: I10
 #[test]
 fn echoes_go_through_tls_with_and_without_a_header_before_it_and_the_second_one_resumes() {
     let options = options();
@@ -258,6 +259,7 @@ fn loss_and_reordering_below_are_not_seen_above() {
     }
 }
 
+// covers: F02, I11
 #[test]
 fn a_failed_handshake_is_told_at_both_ends_with_its_cause() {
     let good = options();

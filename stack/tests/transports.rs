@@ -327,6 +327,7 @@ fn a_silent_client_and_a_silent_server_are_told_once(via: &Via) {
     w.finish();
 }
 
+// covers: I08
 fn the_server_speaks_first_to_a_client_that_never_does(via: &Via) {
     let (log, server_log) = (Log::default(), Log::default());
     let heard = Counter::default();
@@ -578,6 +579,7 @@ fn a_header_is_sent_before_a_silent_client_and_a_listener_reads_it(via: &Via) {
     }
 }
 
+// covers: I11
 fn a_header_that_never_comes_ends_on_time_and_both_hear_why(via: &Via) {
     use hoststack::app::proxy::{ParseOptions, ReceiveProxy};
     let (log, server_log) = (Log::default(), Log::default());
@@ -600,7 +602,7 @@ fn a_header_that_never_comes_ends_on_time_and_both_hear_why(via: &Via) {
     w.finish();
 }
 
-// covers: E07, H09
+// covers: E07, H09, I17
 fn a_cancel_and_the_connection_that_comes_up_agree_on_one_outcome(via: &Via) {
     for steps in 0..12 {
         let (log, server_log) = (Log::default(), Log::default());
@@ -623,7 +625,7 @@ fn a_cancel_and_the_connection_that_comes_up_agree_on_one_outcome(via: &Via) {
     }
 }
 
-// covers: E02, E10, E14, F47, H09
+// covers: E02, E10, E14, F47, H09, I15
 fn a_detach_at_any_moment_leaves_nothing(via: &Via) {
     for steps in 0..12 {
         let (log, server_log) = (Log::default(), Log::default());

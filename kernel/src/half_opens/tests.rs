@@ -218,7 +218,7 @@ fn a_hang_up_without_an_error_is_no_failure_if_the_connect_is_up() {
     }
 }
 
-// covers: F09, F28
+// covers: F09, F28, I06
 #[test]
 fn an_event_that_means_nothing_is_waited_out_and_never_spun_on() {
     for readiness in [FAILED, HUNG_UP, WRITABLE, READABLE, Readiness { readable: false, ..READABLE }] {

@@ -283,6 +283,7 @@ fn without_fast_open_early_data_is_the_first_data() {
     assert_eq!(x.half_opens.counters().cookies_learnt, 0);
 }
 
+// covers: F48
 #[test]
 fn the_data_goes_with_the_syn_and_is_acknowledged() {
     let mut x = sent_early();

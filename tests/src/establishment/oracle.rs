@@ -67,6 +67,7 @@ pub fn after_step(world: &World, facts: &Facts, from: usize) -> Result<(), Broke
 }
 
 /// I1: what a step leaves undone is done by the steps that it causes: one that nothing caused finds nothing.
+// covers: I01
 pub fn i1_settle_last(worked: bool, same: bool) -> Result<(), Broken> {
     if worked || !same {
         broken!("i1: both slept, and a step that nothing had caused found something to do");
@@ -75,6 +76,7 @@ pub fn i1_settle_last(worked: bool, same: bool) -> Result<(), Broken> {
 }
 
 /// I3: one outcome; a failed connect is not heard of again but for its cleaning; cleaned once, after the outcome.
+// covers: I03
 fn i3_exactly_once(told: &[(u64, Told)]) -> Result<(), Broken> {
     let count = outcomes(told).count();
     if count > 1 {
@@ -100,6 +102,7 @@ fn i3_exactly_once(told: &[(u64, Told)]) -> Result<(), Broken> {
 }
 
 /// I4: success is told when the host has said that the connection is up and the stages have all their bytes.
+// covers: I04
 fn i4_never_early(host: &State, facts: &Facts, news: &[(u64, Told)]) -> Result<(), Broken> {
     if !outcomes(news).any(|(outcome, _)| outcome.is_ok()) {
         return Ok(());
@@ -116,6 +119,7 @@ fn i4_never_early(host: &State, facts: &Facts, news: &[(u64, Told)]) -> Result<(
 }
 
 /// I9: the outcome first, then bytes, then the peer's end, then the session's end, and nothing after it.
+// covers: I09
 fn i9_order(told: &[(u64, Told)]) -> Result<(), Broken> {
     let rank = |told: &Told| match told {
         Told::Connected(..) => 0,
@@ -144,6 +148,7 @@ fn i9_order(told: &[(u64, Told)]) -> Result<(), Broken> {
 
 /// I10: the wire has the stages' bytes in order, then what went with the connect, then the app's; none of what comes
 /// after the stages before they are through, none of the app's before it was told.
+// covers: I10
 fn i10_wire_order(host: &State, facts: &Facts, told: &[(u64, Told)]) -> Result<(), Broken> {
     if let Some(plan) = &facts.plan_before
         && let Some(sock) = host.sock(facts.back - 1)
@@ -171,6 +176,7 @@ fn i10_wire_order(host: &State, facts: &Facts, told: &[(u64, Told)]) -> Result<(
 }
 
 /// I12: a connect fails by its deadline at it, not before; nothing is told after it.
+// covers: I12
 fn i12_timers(facts: &Facts, news: &[(u64, Told)]) -> Result<(), Broken> {
     let Some((outcome, at)) = outcomes(news).next() else { return Ok(()) };
     let Some(deadline) = facts.deadline else { broken!("i12: an outcome before main took the connect") };
@@ -194,6 +200,7 @@ fn i12_timers(facts: &Facts, news: &[(u64, Told)]) -> Result<(), Broken> {
 }
 
 /// I14: an attempt is made for one that failed, never beside or after one that the app was told of.
+// covers: I14
 fn i14_no_attempt_too_many(host: &State, facts: &Facts, told: &[(u64, Told)]) -> Result<(), Broken> {
     let count = host.socks().len();
     if count > facts.back + 1 {
@@ -207,6 +214,7 @@ fn i14_no_attempt_too_many(host: &State, facts: &Facts, told: &[(u64, Told)]) ->
 }
 
 /// I13: of an attempt that failed nothing is left when that is told, or when the next one begins.
+// covers: I13
 fn i13_the_failed_attempt_is_closed(host: &State, facts: &Facts, told: &[(u64, Told)]) -> Result<(), Broken> {
     let failed = outcomes(told).any(|(outcome, _)| outcome.is_err());
     let current = facts.current(host);
@@ -223,6 +231,7 @@ fn i13_the_failed_attempt_is_closed(host: &State, facts: &Facts, told: &[(u64, T
 }
 
 /// I17: the peer's end before the session is ready is a failure, not the end of a session.
+// covers: I17
 fn i17_the_peers_end_is_no_session(told: &[(u64, Told)]) -> Result<(), Broken> {
     let is_up = outcomes(told).any(|(outcome, _)| outcome.is_ok());
     if !is_up && told.iter().any(|(who, told)| *who == BACK && *told == Told::PeerClosed) {
@@ -248,6 +257,7 @@ pub fn at_rest(world: &World, facts: &Facts, next: Option<Instant>) -> Result<()
 
 /// I2, I8: where all is there that success needs, it was told: whatever came in which order, whoever has spoken,
 /// whatever is queued or wanted.
+// covers: I02
 fn i2_level_not_edge(host: &State, facts: &Facts, told: &[(u64, Told)]) -> Result<(), Broken> {
     if outcomes(told).next().is_none() && all_is_there(host, facts) {
         broken!("i2: ready, everyone sleeps, and the app was not told");
@@ -256,6 +266,7 @@ fn i2_level_not_edge(host: &State, facts: &Facts, told: &[(u64, Told)]) -> Resul
 }
 
 /// I5: a connect without an outcome has a deadline, and its socket is watched for what it waits for.
+// covers: I05
 pub fn i5_has_wake_source(world: &World, facts: &Facts, next: Option<Instant>) -> Result<(), Broken> {
     let Some(deadline) = facts.deadline else { broken!("i5: main has not taken the connect and sleeps") };
     let Some(next) = next else { broken!("i5: the connect waits, and nobody has a deadline") };
@@ -280,6 +291,7 @@ pub fn i5_has_wake_source(world: &World, facts: &Facts, next: Option<Instant>) -
 }
 
 /// I6: steps that work do something.
+// covers: I06
 pub fn i6_no_spin(barren: usize) -> Result<(), Broken> {
     if barren > BARREN_MAX {
         broken!("i6: {barren} steps in a row worked and changed nothing");
@@ -330,6 +342,7 @@ fn cause(cause: StageCause) -> &'static str {
 
 /// I8, I11, I18: the outcome is what the connect and the stages make it, with the stage and the cause as they were when it
 /// happened; an action decides otherwise only where it comes first.
+// covers: I08, I18
 fn i18_the_outcome_is_the_cells(facts: &Facts, outcome: Outcome) -> Result<(), Broken> {
     let cell = facts.run.cell;
     let expected = cell.expected();

@@ -49,6 +49,11 @@ pub struct Table {
     pub boundaries_max: usize,
     /// Runs that broke, with what they said.
     pub broken: Vec<(Run, String)>,
+    /// Cells whose trace was compared with that of one that differs only in when things are done (I7); they are broken if it
+    /// is another.
+    pub compared: u64,
+    /// Of them, those whose trace was another.
+    pub differing: u64,
     traces: Vec<(usize, u64)>,
 }
 
@@ -171,7 +176,9 @@ impl Table {
         for &(number, trace) in &self.traces {
             let key = i7_key(&cells[number]).to_string();
             let (other, same) = *first.entry(key).or_insert((number, trace));
+            self.compared += u64::from(other != number);
             if same != trace {
+                self.differing += 1;
                 let run = |number: usize| Run { number, cell: cells[number], action: None };
                 let shown = |number| self::trace(&run(number)).0.map(|ran| ran.trace).unwrap_or_default();
                 let words = format!("i7: not as {}:\n{}\nbut\n{}", run(other), shown(other), shown(number));

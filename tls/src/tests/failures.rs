@@ -117,6 +117,7 @@ fn a_client_without_a_good_certificate_is_not_accepted_where_one_is_required() {
     }
 }
 
+// covers: F15
 #[test]
 fn ends_that_have_nothing_in_common_say_what() {
     let issuer = Issuer::new();
@@ -182,6 +183,7 @@ fn what_is_not_tls_is_told_apart_at_its_first_bytes_and_gets_an_alert() {
     }
 }
 
+// covers: F02
 #[test]
 fn a_peer_that_says_nothing_or_half_a_hello_is_out_of_time_or_gone() {
     for n in [CLIENT, SERVER] {
