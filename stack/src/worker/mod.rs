@@ -221,6 +221,7 @@ impl Worker {
         worked |= self.handle_requests();
         worked |= self.run_detaches();
         worked |= self.transmit();
+        self.transports.kernel.flush();
         worked |= self.answer_inspections();
         // Before main hears of sessions it sees their number.
         self.stats.sessions.store(self.sessions.counts().sessions, Ordering::Relaxed);
