@@ -1,10 +1,14 @@
 //! One workload of ours, a few times, for a profiler: `one conn 64`, `one conn 64 100000`, `one rr 1000`, `one bulk 1`,
-//! `one bulk 1000 inplace`, `one peer 64`, `one memory`, `one latency`; a trailing `threads` runs
-//! the threaded stack, `virtual` one whose every run is the same. `COUNT`, `ROUNDS` and `FIFO` are read from the environment.
+//! `one bulk 1000 inplace`, `one peer 64`, `one memory`, `one latency`; `one kernel 64`, `one kernel+unix 64` and
+//! `one local 64` are `conn` over another transport, `one epoll 64` and `one epoll+unix 64` the bare loops beside them. A
+//! trailing `threads` runs the threaded stack, `virtual` one whose every run is the same. `COUNT`, `ROUNDS` and `FIFO` are
+//! read from the environment.
 
 use hoststack_benches::Work;
-use hoststack_benches::ours::{self, Bulk, BulkMode, BulkOptions, Conn, ConnOptions, Rr, RrOptions, Threads};
-use hoststack_benches::peer::{self, BulkPeer, ConnPeer, RrPeer};
+use hoststack_benches::ours::{
+    self, Bulk, BulkMode, BulkOptions, Conn, ConnOptions, Rr, RrOptions, Threads, Via,
+};
+use hoststack_benches::peer::{self, BulkPeer, ConnPeer, EpollPeer, EpollSockets, RrPeer};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -27,13 +31,23 @@ fn main() {
         );
     };
     match words.first().map(String::as_str) {
-        Some("conn") => {
-            let count = if count == 0 { 200_000 } else { count };
+        Some(what @ ("conn" | "kernel" | "kernel+unix" | "local")) => {
+            let via = match what {
+                "kernel" => Via::KernelTcp,
+                "kernel+unix" => Via::KernelUnix,
+                "local" => Via::Local,
+                _ => Via::Tcp,
+            };
+            let count = match count {
+                0 if via.is_kernel() => 20_000,
+                0 => 200_000,
+                count => count,
+            };
             let idle = number(2, 0);
             let room = (4 * idle + 2 * count as usize + 100_000).next_power_of_two();
-            let mut ours = Conn::new(&ConnOptions { threads, in_flight: number(1, 64), idle, room });
+            let mut ours = Conn::new(&ConnOptions { via, threads, in_flight: number(1, 64), idle, room });
             for _ in 0..rounds {
-                show("conn", &ours.run(count, 20.0));
+                show(what, &ours.run(count, 20.0));
             }
         }
         Some("rr") => {
@@ -69,6 +83,17 @@ fn main() {
                 show("peer conn", &peer.run(if count == 0 { 200_000 } else { count }, 20.0));
             }
         }
+        Some(what @ ("epoll" | "epoll+unix")) => {
+            let sockets = if what == "epoll" { EpollSockets::Tcp } else { EpollSockets::Unix };
+            match EpollPeer::new(sockets, number(1, 64)) {
+                Ok(mut peer) => {
+                    for _ in 0..rounds {
+                        show(what, &peer.run(if count == 0 { 20_000 } else { count }, 20.0));
+                    }
+                }
+                Err(error) => eprintln!("{what}: {error}"),
+            }
+        }
         Some("peerrr") => {
             let mut peer =
                 RrPeer::new(&peer::RrOptions { connections: number(1, 1000), ..peer::RrOptions::default() });
@@ -95,6 +120,8 @@ fn main() {
             let latency = ours::connect_latency(1000);
             println!("connect: p50 {} ns, p99 {} ns, max {} ns", latency.p50(), latency.p99(), latency.max());
         }
-        _ => eprintln!("one conn|rr|bulk|memory|latency|peer|peerrr|peerbulk ..."),
+        _ => eprintln!(
+            "one conn|rr|bulk|memory|latency|kernel|kernel+unix|local|epoll|epoll+unix|peer|peerrr|peerbulk ..."
+        ),
     }
 }

@@ -249,7 +249,23 @@ pub fn alternate(rounds: usize, mut ours: impl FnMut() -> Work, mut peer: impl F
     paired
 }
 
+/// Runs all `sides` in turn, `rounds` times (at least once): A B C A B C ... One list a side, one entry a round.
+pub fn take_turns(rounds: usize, sides: &mut [impl FnMut() -> Work]) -> Vec<Vec<Work>> {
+    let mut works = vec![Vec::with_capacity(rounds.max(1)); sides.len()];
+    for _ in 0..rounds.max(1) {
+        for (side, works) in sides.iter_mut().zip(&mut works) {
+            works.push(side());
+        }
+    }
+    works
+}
+
 impl Paired {
+    /// Two sides of [`take_turns`], round by round.
+    pub fn of(ours: &[Work], peer: &[Work]) -> Paired {
+        Paired { rounds: ours.iter().copied().zip(peer.iter().copied()).collect() }
+    }
+
     /// Draws `figure` (a rate, say) from every round.
     pub fn figure(&self, figure: impl Fn(&Work) -> f64) -> PairedFigure {
         let ours: Vec<f64> = self.rounds.iter().map(|(ours, _)| figure(ours)).collect();
@@ -296,7 +312,26 @@ mod tests {
     }
 
     #[test]
+    fn any_number_of_sides_take_turns_and_any_two_make_a_pair() {
+        let order = RefCell::new(Vec::new());
+        let side = |name: u64| {
+            let order = &order;
+            move || {
+                order.borrow_mut().push(name);
+                work(name * order.borrow().len() as u64)
+            }
+        };
+        let works = take_turns(2, &mut [side(1), side(2), side(3)]);
+        assert_eq!(*order.borrow(), [1, 2, 3, 1, 2, 3]);
+        let figure = Paired::of(&works[2], &works[0]).figure(Work::rate_wall);
+        assert_eq!((figure.ours.min, figure.ours.max), (9.0, 18.0));
+        assert_eq!((figure.peer.min, figure.peer.max), (1.0, 4.0));
+        assert_eq!((figure.ratio.min, figure.ratio.max), (4.5, 9.0));
+    }
+
+    #[test]
     fn no_rounds_still_run_once() {
+        assert_eq!(take_turns(0, &mut [|| work(5)]), [[work(5)]]);
         let paired = alternate(0, || work(1), || work(2));
         assert_eq!(paired.rounds.len(), 1);
         assert_eq!(repeat(0, || work(7), Work::rate_cpu).median, 7.0);

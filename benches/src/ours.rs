@@ -21,7 +21,7 @@ pub mod rr;
 
 pub use bulk::{Bulk, BulkMode, BulkOptions};
 pub use conn::{Conn, ConnOptions};
-pub use host::{STEP_US, Threads};
+pub use host::{STEP_US, Threads, Via};
 pub use latency::connect_latency;
 pub use memory::{Held, memory};
 pub use rr::{Rr, RrOptions};

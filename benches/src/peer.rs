@@ -1,6 +1,8 @@
-//! The in-run peer: smoltcp 0.14, two interfaces joined in memory and stepped in turn on one thread.
+//! The in-run peers: smoltcp 0.14 and, for transports over the host's sockets, a bare [`mod@epoll`] loop.
 //!
-//! It is given its best: no congestion control (its default without features), no timestamps, buffers reused, ACKs
+//! smoltcp: two interfaces joined in memory and stepped in turn on one thread.
+//!
+//! smoltcp is given its best: no congestion control (its default without features), no timestamps, buffers reused, ACKs
 //! coalesced over everything that one poll takes in. It does what our side is asked to do: IPv4, MTU 1500, every
 //! checksum computed and verified, the clock read once per step of either end. What it is *not* charged for: TIME-WAIT.
 //! Its client sockets are opened again as soon as both FINs were exchanged, which smoltcp allows from TIME-WAIT.
@@ -14,6 +16,7 @@
 pub mod bulk;
 pub mod conn;
 mod device;
+pub mod epoll;
 mod establish;
 pub mod memory;
 mod pair;
@@ -21,5 +24,6 @@ pub mod rr;
 
 pub use bulk::{BulkOptions, BulkPeer};
 pub use conn::{ConnOptions, ConnPeer, IdlePlace};
+pub use epoll::{EpollPeer, EpollSockets};
 pub use memory::{MemoryOptions, MemoryPeer, memory};
 pub use rr::{RrOptions, RrPeer};

@@ -33,6 +33,9 @@ pub enum Unit {
     /// Nanoseconds; less is better.
     #[serde(rename = "ns")]
     Nanoseconds,
+    /// Nanoseconds of CPU time, of all threads; less is better.
+    #[serde(rename = "cpu-ns")]
+    CpuNanoseconds,
     /// Bytes; less is better.
     #[serde(rename = "B")]
     Bytes,
@@ -44,7 +47,7 @@ pub enum Unit {
 impl Unit {
     /// Whether the smaller figure is the better one.
     pub const fn less_is_better(self) -> bool {
-        matches!(self, Unit::Nanoseconds | Unit::Bytes)
+        matches!(self, Unit::Nanoseconds | Unit::CpuNanoseconds | Unit::Bytes)
     }
 
     /// `value` in this unit, for people: three significant digits, a prefix, the unit.
@@ -57,6 +60,7 @@ impl Unit {
             Unit::Nanoseconds if value >= 1e6 => format!("{} ms", digits(value / 1e6)),
             Unit::Nanoseconds if value >= 1e3 => format!("{} us", digits(value / 1e3)),
             Unit::Nanoseconds => format!("{} ns", digits(value)),
+            Unit::CpuNanoseconds => Unit::Nanoseconds.text(value) + " cpu",
             Unit::Bytes => scaled(value, "B"),
             Unit::Share => format!("{} %", digits(value * 100.0)),
         }
@@ -97,7 +101,7 @@ pub struct Row {
     pub ratio: Option<f64>,
     /// Smallest and largest of the rounds' ratios.
     pub ratio_spread: Option<[f64; 2]>,
-    /// What ours should reach.
+    /// What ours should reach; where it was set by the peer, in this run.
     pub goal: Option<f64>,
     /// Where something is wrong, if the peer does better too.
     pub alarm: Option<f64>,

@@ -1,6 +1,10 @@
 //! The workloads as `hoststack bench` runs them: ours and the peer's in turn, and the rows of the report.
 
+mod transports;
+
 use std::io;
+
+pub use transports::transports;
 
 use crate::measure::{Paired, alternate};
 use crate::ours::{self, BulkMode, Threads};
@@ -76,7 +80,8 @@ fn conn(options: &SuiteOptions, report: &mut Report) {
         // On threads time cannot jump past TIME-WAIT: all rounds' records and the warm-up's are held.
         let runs = if threads == Threads::Own { options.rounds as u64 + 2 } else { 1 };
         let room = (2 * idle + 2 * 1024) + (count * runs) as usize + 100_000;
-        let mut ours = ours::Conn::new(&ours::ConnOptions { threads, in_flight, idle, room });
+        let mut ours =
+            ours::Conn::new(&ours::ConnOptions { via: ours::Via::Tcp, threads, in_flight, idle, room });
         let mut peer =
             peer::ConnPeer::new(&peer::ConnOptions { in_flight, idle, ..peer::ConnOptions::default() });
         ours.run(count / 2, RUN_SECONDS);

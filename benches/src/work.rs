@@ -41,6 +41,11 @@ impl Work {
         per(self.bytes as f64, self.operations as f64)
     }
 
+    /// Nanoseconds of CPU time per operation; 0 when there was none.
+    pub fn cpu_nanos_per_operation(&self) -> f64 {
+        per(self.cpu_seconds * 1e9, self.operations as f64)
+    }
+
     /// Nanoseconds of wall time per operation; 0 when there was none.
     pub fn nanos_per_operation(&self) -> f64 {
         per(self.wall_seconds * 1e9, self.operations as f64)
@@ -65,6 +70,7 @@ mod tests {
         assert!((work.gbit_per_cpu_second() - 8.0).abs() < 1e-9);
         assert_eq!(work.bytes_per_operation(), 250_000.0);
         assert_eq!(work.nanos_per_operation(), 500_000.0);
+        assert_eq!(work.cpu_nanos_per_operation(), 250_000.0);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use core::fmt;
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
 use hoststack_transport::border::{Measures, SessionLayer, Transmitted, Transport, TransportEvent};
@@ -113,6 +113,8 @@ pub struct Engine {
     ready: Vec<Readiness>,
     /// Connections whose turn it is, each at most once.
     turns: VecDeque<Key>,
+    /// Sockets of connections that have ended, to be closed by [`Engine::flush`].
+    ended: Vec<OwnedFd>,
     /// The poller, or a listener, may have more to say.
     has_more: bool,
     scratch: Box<[u8]>,
@@ -133,6 +135,7 @@ impl Engine {
             fired: Vec::new(),
             ready: Vec::new(),
             turns: VecDeque::new(),
+            ended: Vec::new(),
             has_more: false,
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             counters: EngineCounters::default(),
@@ -229,8 +232,10 @@ impl Engine {
         events: &mut Vec<TransportEvent>,
     ) -> bool {
         let mut worked = self.has_work();
+        self.flush(); // what is accepted may need the descriptors
         let mut ready = core::mem::take(&mut self.ready);
-        self.poller.poll(burst, &mut ready);
+        let is_watched = !self.connections.is_empty() || !self.listeners.is_empty();
+        self.poller.poll(is_watched, burst, &mut ready);
         worked |= !ready.is_empty();
         self.has_more = ready.len() >= burst;
         self.counters.events += ready.len() as u64; // widens
@@ -256,6 +261,12 @@ impl Engine {
         }
         self.fired = fired;
         worked
+    }
+
+    /// Closes the sockets of what has ended since the last call: to be called at the end of each step. One after the other,
+    /// for the host's way through a close is long, and only the first has to bring it into the cache.
+    pub fn flush(&mut self) {
+        self.ended.clear();
     }
 
     fn on_ready<L: SessionLayer>(&mut self, key: Key, readiness: &Readiness, layer: &mut L) {
@@ -318,6 +329,9 @@ impl Engine {
             CloseReason::LocalReset => self.counters.local_resets += 1,
             _ => self.counters.failed += 1,
         }
+        if let Socket::Fd(fd) = connection.socket {
+            self.ended.push(fd);
+        }
         events.push(TransportEvent::Closed { session: connection.session, reason });
     }
 
@@ -366,6 +380,7 @@ impl Engine {
             let accepted = listener.socket.accept();
             match accepted.and_then(|(socket, remote)| {
                 let local = match listener.address.endpoint() {
+                    Some(at) if !at.addr.is_unspecified() => at,
                     Some(_) => socket.local()?,
                     None => remote,
                 };

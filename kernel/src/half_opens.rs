@@ -180,12 +180,18 @@ impl HalfOpen {
         if canary::has(Bug::DeadlineIgnored) { self.retry_at } else { self.retry_at.min(self.deadline) }
     }
 
+    fn is_loopback(&self) -> bool {
+        self.remote.endpoint().is_some_and(|endpoint| endpoint.addr.is_loopback())
+    }
+
     /// `connect`, the first or a later one of a socket: all its answers.
     fn connect(&mut self) -> Progress {
         let Some(socket) = &self.socket else { return Progress::UnderWay };
         self.attempts = self.attempts.saturating_add(1);
         match socket.connect(&self.remote) {
             Ok(()) | Err(Errno::ISCONN) => Progress::Up,
+            // On the host itself the handshake is over by the time the call returns: the poller need not be asked.
+            Err(Errno::INPROGRESS) if self.is_loopback() && socket.is_connected() => Progress::Up,
             // After a signal the host goes on by itself (POSIX, `connect`).
             Err(Errno::INPROGRESS | Errno::ALREADY | Errno::INTR) => Progress::UnderWay,
             Err(Errno::AGAIN) if matches!(self.remote, Address::KernelUnix(_)) => Progress::Backlogged,
@@ -223,6 +229,8 @@ pub struct HalfOpens {
     host: Arc<dyn Host>,
     poller: Poller,
     pool: Pool<HalfOpen>,
+    /// Sockets that the poller knows.
+    watched: usize,
     wheel: TimerWheel<Key>,
     fired: Vec<(Instant, Key)>,
     ready: Vec<Readiness>,
@@ -239,6 +247,7 @@ impl HalfOpens {
             poller: host.poller()?,
             host,
             pool: Pool::new(limit),
+            watched: 0,
             wheel: TimerWheel::new(Instant::ZERO),
             fired: Vec::new(),
             ready: Vec::new(),
@@ -337,6 +346,7 @@ impl HalfOpens {
             self.poller.again(socket, token)?;
         } else {
             self.poller.add(socket, token, Interest::Connect)?;
+            self.watched += 1;
         }
         half_open.is_watched = true;
         half_open.state = HalfOpenState::Connecting;
@@ -359,6 +369,7 @@ impl HalfOpens {
         let socket = half_open.socket.take()?;
         if half_open.is_watched {
             self.poller.remove(&socket, Token::Record(key).as_u64());
+            self.watched -= 1;
         }
         Some(socket)
     }
@@ -409,7 +420,7 @@ impl HalfOpens {
     pub fn poll(&mut self, now: Instant, burst: usize, actions: &mut Vec<HalfOpenAction>) -> bool {
         // Before the timers: a connect that is up when its deadline passes is no failure.
         let mut ready = core::mem::take(&mut self.ready);
-        self.poller.poll(burst, &mut ready);
+        self.poller.poll(self.watched > 0, burst, &mut ready);
         let mut worked = !ready.is_empty();
         for readiness in ready.drain(..) {
             self.on_ready(now, &readiness, actions);

@@ -271,9 +271,11 @@ impl Poller {
         }
     }
 
-    /// Appends what is ready now, at most `max`; never waits.
-    pub fn poll(&self, max: usize, ready: &mut Vec<Readiness>) {
+    /// Appends what is ready now, at most `max`; never waits. Of the host it is not asked, for that is a system call in
+    /// every step, if nothing `is_watched`; a model may have something to say of what is gone.
+    pub fn poll(&self, is_watched: bool, max: usize, ready: &mut Vec<Readiness>) {
         match self {
+            Poller::Epoll(_) if !is_watched => {}
             Poller::Epoll(epoll) => native::poll(epoll, max, ready),
             Poller::Model(model) => model.poll(max, ready),
         }

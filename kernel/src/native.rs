@@ -33,7 +33,8 @@ pub(crate) fn socket(like: &Address, options: &SocketOptions) -> Result<OwnedFd,
     Ok(fd)
 }
 
-/// What rustix has and what differs from the host's defaults: each is a system call. Missing there, and so ignored:
+/// What rustix has and what differs from the host's defaults: each is a system call. Not `SO_RCVBUF`: the receive window
+/// here is a fifo's capacity, which is no reason to end the host's own tuning of its. Missing in rustix, and so ignored:
 /// `TCP_MAXSEG`, `TCP_SYNCNT`, `SO_MAX_PACING_RATE`, Fast Open. One that the host refuses is ignored too: an option is no
 /// reason not to connect.
 fn set_options(fd: &OwnedFd, options: &SocketOptions) {
@@ -62,10 +63,6 @@ fn set_options(fd: &OwnedFd, options: &SocketOptions) {
     }
     if options.ttl != default.ttl {
         set_option(fd, SocketOption::Ttl(options.ttl));
-    }
-    if options.rx_window != default.rx_window {
-        // Only if it was asked for: it ends the host's own tuning of the window.
-        let _ = sockopt::set_socket_recv_buffer_size(fd, options.rx_window as usize); // cannot cut: usize is 64 bits
     }
 }
 

@@ -8,7 +8,7 @@ use hoststack_app::{
     SessionOptions, WorkerId,
 };
 
-use super::host::{CLIENT, Host, HostOptions, Threads, client_address, server_address};
+use super::host::{CLIENT, Host, HostOptions, Threads, Via, client_address, server_address};
 use super::progress::Progress;
 use crate::measure::Meter;
 use crate::work::Work;
@@ -80,7 +80,8 @@ impl Bulk {
         let fifos =
             SessionOptions { rx_capacity: fifo_bytes, tx_capacity: fifo_bytes, ..SessionOptions::default() };
         let room = 2 * flows + 1024;
-        let host_options = HostOptions { threads, client_addresses: ADDRESSES, server_ports: 1, fifos, room };
+        let host_options =
+            HostOptions { via: Via::Tcp, threads, client_addresses: ADDRESSES, server_ports: 1, fifos, room };
         let client = Client { progress: progress.clone(), flows, fifos, mode };
         let server = Server { progress: progress.clone(), mode, verify };
         let mut host = Host::new(&host_options, client, server);

@@ -5,16 +5,17 @@
 //! where it steps the stack itself: time jumps past them at the end of the run, inside the measurement.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hoststack_app::{
-    AppWorker, Application, CloseReason, ConnectFailure, ConnectId, ConnectOptions, Context, SessionHandle,
-    SessionOptions, SocketOptions, WorkerId,
+    Address, AppWorker, Application, CloseReason, ConnectFailure, ConnectId, ConnectOptions, Context,
+    ListenError, ListenerId, MainContext, SessionHandle, SessionOptions, SocketOptions, WorkerId,
 };
 
-use super::host::{CLIENT, Host, HostOptions, Threads, client_address, server_address};
+use super::host::{CLIENT, Host, HostOptions, Threads, Via, client_address, server_address};
 use super::progress::Progress;
 use crate::measure::Meter;
+use crate::peer::epoll::loopback;
 use crate::work::Work;
 
 /// Past every TIME-WAIT (60 s).
@@ -26,6 +27,8 @@ const ADDRESSES: u16 = 16;
 /// What to set up.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnOptions {
+    /// Over which transport.
+    pub via: Via,
     /// Which threads the stack runs on.
     pub threads: Threads,
     /// Connections opened before the first is closed.
@@ -38,7 +41,7 @@ pub struct ConnOptions {
 
 impl Default for ConnOptions {
     fn default() -> Self {
-        ConnOptions { threads: Threads::None, in_flight: 64, idle: 0, room: 1 << 21 }
+        ConnOptions { via: Via::Tcp, threads: Threads::None, in_flight: 64, idle: 0, room: 1 << 21 }
     }
 }
 
@@ -46,12 +49,16 @@ impl Default for ConnOptions {
 pub struct Conn {
     host: Host,
     progress: Arc<Progress>,
+    /// Where the server listens; over TCP on all its ports.
+    at: Address,
+    via: Via,
     threads: Threads,
     in_flight: usize,
 }
 
 /// What the client app is told to do.
 struct Go {
+    at: Address,
     connections: u64,
     in_flight: u64,
     hold: bool,
@@ -65,6 +72,7 @@ impl Conn {
     pub fn new(options: &ConnOptions) -> Self {
         let progress = Arc::new(Progress::default());
         let host_options = HostOptions {
+            via: options.via,
             threads: options.threads,
             client_addresses: ADDRESSES,
             server_ports: PORTS,
@@ -72,10 +80,20 @@ impl Conn {
             room: options.room,
         };
         let client = Client { progress: progress.clone() };
-        let host = Host::new(&host_options, client, Server { progress: progress.clone() });
-        let mut conn = Conn { host, progress, threads: options.threads, in_flight: options.in_flight.max(1) };
+        let at = Arc::new(OnceLock::new());
+        let server = Server { progress: progress.clone(), at: at.clone() };
+        let mut host = Host::new(&host_options, client, server);
+        host.finish(|| at.get().is_some());
+        let mut conn = Conn {
+            host,
+            progress,
+            at: at.get().cloned().expect("cannot fail because it was waited for"),
+            via: options.via,
+            threads: options.threads,
+            in_flight: options.in_flight.max(1),
+        };
         if options.idle > 0 {
-            conn.go(Go { connections: options.idle as u64, in_flight: 1024, hold: true }, 600.0);
+            conn.go(options.idle as u64, 1024, true, 600.0);
             conn.host.pass_idle(1);
             assert_eq!(conn.sessions(), 2 * options.idle, "every idle session is held at both ends");
         }
@@ -99,8 +117,12 @@ impl Conn {
     pub fn run(&mut self, connections: u64, limit_seconds: f64) -> Work {
         let before = (self.progress.finished.value(), self.progress.served.value());
         let meter = Meter::start();
-        self.go(Go { connections, in_flight: self.in_flight as u64, hold: false }, limit_seconds);
+        self.go(connections, self.in_flight as u64, false, limit_seconds);
         self.host.pass_idle(TIME_WAIT_SECONDS);
+        if self.via != Via::Tcp {
+            let (progress, finished) = (&self.progress, self.progress.finished.value());
+            self.host.finish(|| progress.served.value() - before.1 >= finished - before.0);
+        }
         let finished = self.progress.finished.value() - before.0;
         let work = meter.work(finished, 0);
         assert_eq!(self.progress.failed.value(), 0, "every connection opened and closed in order");
@@ -110,7 +132,8 @@ impl Conn {
         work
     }
 
-    fn go(&mut self, go: Go, limit_seconds: f64) {
+    fn go(&mut self, connections: u64, in_flight: u64, hold: bool, limit_seconds: f64) {
+        let go = Go { at: self.at.clone(), connections, in_flight, hold };
         self.progress.begin();
         self.host.tell_client(Box::new(go));
         self.host.drive(&self.progress, limit_seconds);
@@ -125,6 +148,7 @@ impl Application for Client {
     fn app_worker(&mut self, _unit: u32, _worker: WorkerId) -> Box<dyn AppWorker> {
         Box::new(ClientWorker {
             progress: self.progress.clone(),
+            at: None,
             to_open: 0,
             in_flight: 0,
             hold: false,
@@ -133,8 +157,28 @@ impl Application for Client {
     }
 }
 
+/// No tuple comes again within a TIME-WAIT.
+fn to(at: &Address, number: u32) -> ConnectOptions {
+    match at {
+        Address::Tcp(_) => {
+            // Cannot truncate because both remainders are below a u16's range.
+            let address = client_address((number % u32::from(ADDRESSES)) as u16);
+            let port = (number / u32::from(ADDRESSES) % u32::from(PORTS)) as u16;
+            ConnectOptions {
+                domain: CLIENT,
+                local_addr: Some(address),
+                ..ConnectOptions::to(server_address(port))
+            }
+        }
+        Address::KernelTcp(at) => ConnectOptions::to(Address::KernelTcp(loopback(number, at.port).into())),
+        name => ConnectOptions::to(name.clone()),
+    }
+}
+
 struct ClientWorker {
     progress: Arc<Progress>,
+    /// Where to; not before it is told to go.
+    at: Option<Address>,
     to_open: u64,
     in_flight: u64,
     hold: bool,
@@ -152,19 +196,12 @@ impl ClientWorker {
             }
             return;
         }
+        let Some(at) = &self.at else { return };
         self.to_open -= 1;
         self.in_flight += 1;
         let number = self.next;
         self.next = self.next.wrapping_add(1);
-        // Cannot truncate because both remainders are below a u16's range.
-        let address = client_address((number % u32::from(ADDRESSES)) as u16);
-        let port = (number / u32::from(ADDRESSES) % u32::from(PORTS)) as u16;
-        let options = ConnectOptions {
-            domain: CLIENT,
-            local_addr: Some(address),
-            socket: SocketOptions::NODELAY,
-            ..ConnectOptions::to(server_address(port))
-        };
+        let options = ConnectOptions { socket: SocketOptions::NODELAY, ..to(at, number) };
         let asked = ctx.connect(options);
         asked.expect("cannot fail because the options are valid and fewer than 2^20 are pending");
     }
@@ -178,7 +215,7 @@ impl ClientWorker {
 impl AppWorker for ClientWorker {
     fn notified(&mut self, ctx: &mut Context<'_>, message: Box<dyn Any + Send>) {
         let go = message.downcast::<Go>().expect("cannot fail because the driver sends nothing else");
-        (self.to_open, self.hold) = (go.connections, go.hold);
+        (self.to_open, self.hold, self.at) = (go.connections, go.hold, Some(go.at));
         for _ in 0..go.in_flight.min(go.connections).max(1) {
             self.open(ctx);
         }
@@ -213,11 +250,23 @@ impl AppWorker for ClientWorker {
 
 struct Server {
     progress: Arc<Progress>,
+    at: Arc<OnceLock<Address>>,
 }
 
 impl Application for Server {
     fn app_worker(&mut self, _unit: u32, _worker: WorkerId) -> Box<dyn AppWorker> {
         Box::new(ServerWorker { progress: self.progress.clone() })
+    }
+
+    fn listening(
+        &mut self,
+        _ctx: &mut MainContext<'_>,
+        _opaque: u64,
+        result: Result<(ListenerId, Address), ListenError>,
+    ) {
+        let (_, at) = result.expect("cannot fail because nobody else has that address");
+        // The first port is as good as the others.
+        let _ = self.at.set(at);
     }
 }
 
@@ -248,6 +297,19 @@ mod tests {
                 Conn::new(&ConnOptions { threads, in_flight: 7, room: 1 << 12, ..ConnOptions::default() });
             assert_eq!(ours.run(100, 60.0).operations, 100);
             assert_eq!(ours.run(3, 60.0).operations, 3);
+        }
+    }
+
+    #[test]
+    fn every_transport_opens_and_closes_what_it_is_asked_for() {
+        for via in [Via::KernelTcp, Via::KernelUnix, Via::Local] {
+            for threads in [Threads::None, Threads::Own] {
+                let options =
+                    ConnOptions { via, threads, in_flight: 7, room: 1 << 12, ..ConnOptions::default() };
+                let mut ours = Conn::new(&options);
+                assert_eq!(ours.run(100, 60.0).operations, 100, "{via:?} {threads:?}");
+                assert_eq!(ours.run(3, 60.0).operations, 3, "{via:?} {threads:?}");
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use hoststack_app::{
     SessionOptions, WorkerId,
 };
 
-use super::host::{CLIENT, Host, HostOptions, Threads, server_address};
+use super::host::{CLIENT, Host, HostOptions, Threads, Via, server_address};
 use super::progress::Progress;
 use crate::histogram::LatencyHistogram;
 use crate::measure::Clock;
@@ -26,6 +26,7 @@ pub fn connect_latency(connects: u32) -> LatencyHistogram {
     let latency = Arc::new(Mutex::new(LatencyHistogram::new()));
     let clock = Clock::start();
     let host_options = HostOptions {
+        via: Via::Tcp,
         threads: Threads::Own,
         client_addresses: 1,
         server_ports: 1,

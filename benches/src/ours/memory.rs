@@ -10,7 +10,7 @@ use hoststack_app::{
     SessionHandle, SessionOptions, WorkerId,
 };
 
-use super::host::{BLACK_HOLE, CLIENT, Host, HostOptions, Threads, client_address, server_address};
+use super::host::{BLACK_HOLE, CLIENT, Host, HostOptions, Threads, Via, client_address, server_address};
 use super::progress::Progress;
 use crate::measure::{MemoryMeter, Meter};
 use crate::work::Work;
@@ -38,6 +38,7 @@ pub enum Held {
 pub fn memory(held: Held, count: usize) -> io::Result<Work> {
     let progress = Arc::new(Progress::default());
     let host_options = HostOptions {
+        via: Via::Tcp,
         threads: Threads::None,
         client_addresses: ADDRESSES,
         server_ports: 4,

@@ -8,7 +8,7 @@ use hoststack_app::{
     SessionOptions, SocketOptions, WorkerId,
 };
 
-use super::host::{CLIENT, Host, HostOptions, Threads, client_address, server_address};
+use super::host::{CLIENT, Host, HostOptions, Threads, Via, client_address, server_address};
 use super::progress::Progress;
 use crate::histogram::LatencyHistogram;
 use crate::measure::{Clock, Meter};
@@ -64,6 +64,7 @@ impl Rr {
         let connections = connections.max(1);
         let (progress, latency) = (Arc::new(Progress::default()), Arc::default());
         let host_options = HostOptions {
+            via: Via::Tcp,
             threads,
             client_addresses: ADDRESSES,
             server_ports: 1,

@@ -91,6 +91,7 @@ fn values_are_written_with_three_digits_and_a_prefix() {
         (Unit::Nanoseconds, 131.0, "131 ns"),
         (Unit::Nanoseconds, 2_500.0, "2.50 us"),
         (Unit::Nanoseconds, 7_000_000.0, "7.00 ms"),
+        (Unit::CpuNanoseconds, 23_456.0, "23.5 us cpu"),
         (Unit::Bytes, 384.0, "384 B"),
         (Unit::Share, 0.0035, "0.350 %"),
         (Unit::Share, 0.9996, "100 %"),

@@ -124,6 +124,27 @@ fn a_connect_that_is_up_later_is_handed_over_then_and_no_longer_watched() {
     w.is_settled(id);
 }
 
+#[test]
+fn a_connect_over_loopback_that_is_up_when_the_call_returns_needs_no_poller() {
+    let loopback: core::net::SocketAddr = "127.0.0.1:80".parse().unwrap();
+    // To the address, up already: watched?
+    for (to, is_up, is_watched) in [
+        (Address::KernelTcp(loopback.into()), true, false),
+        (Address::KernelTcp(loopback.into()), false, true),
+        // Elsewhere it is not asked, for it cannot be up.
+        (World::tcp(), true, true),
+    ] {
+        let mut w = World::new();
+        let wire = w.host.next_socket();
+        wire.script().is_connected = is_up;
+        w.open_on(&to, None);
+        assert_eq!(w.host.watch_of(&wire).is_some(), is_watched, "{to} {is_up}");
+        assert_eq!(w.actions.is_empty(), is_watched, "{to} {is_up}");
+        assert_eq!(w.half_opens.counters().immediate, u64::from(!is_watched), "{to} {is_up}");
+        assert_eq!(wire.script().connect_calls, 1, "{to} {is_up}");
+    }
+}
+
 const FAILURES: &[(Errno, ConnectFailure)] = &[
     (Errno::CONNREFUSED, ConnectFailure::Refused),
     (Errno::NOENT, ConnectFailure::Refused),
@@ -447,6 +468,14 @@ fn over_the_host_a_connect_is_up_refused_or_without_a_local_address() {
     let fd = seed.socket.as_fd().unwrap();
     assert_eq!(rustix::net::sockopt::ip_ttl(fd), Ok(7), "options take effect");
     assert_eq!(rustix::net::sockopt::tcp_nodelay(fd), Ok(true));
+
+    // As a mapped address it looks like any other, so that the host's poller tells that it is up.
+    let port = seed.flow.remote.port;
+    let mapped: core::net::SocketAddr = format!("[::ffff:127.0.0.1]:{port}").parse().unwrap();
+    let up = open(&mut half_opens, &Address::KernelTcp(mapped.into()), None);
+    assert!(matches!(up, HalfOpenAction::Establish { .. }), "{up:?}");
+    assert_eq!(half_opens.counters().immediate, 1, "only the first was up at once");
+    assert_eq!(half_opens.watched, 0, "and the poller has let it go");
 
     drop(listening.sockets);
     let failed = open(&mut half_opens, &listening.address, None);

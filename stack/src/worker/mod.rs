@@ -225,6 +225,7 @@ impl Worker {
         worked |= self.run_detaches();
         worked |= self.end_due_connections();
         worked |= self.transmit();
+        self.transports.kernel.flush();
         worked |= self.answer_inspections();
         // Before main hears of sessions it sees their number.
         self.stats.sessions.store(self.sessions.counts().sessions, Ordering::Relaxed);

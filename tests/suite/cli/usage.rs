@@ -105,3 +105,12 @@ fn help_and_version_go_to_standard_output() {
     }
     assert!(run(&["--version"]).success().stdout.starts_with("hoststack "));
 }
+
+#[test]
+fn bad_options_of_bench_are_named() {
+    refuses(&[
+        ("bench rr --transport kernel", &["--transport", "bench conn"]),
+        ("bench --transport local", &["--transport", "bench conn"]),
+        ("bench conn --transport carrier-pigeon", &["--transport", "kernel+unix"]),
+    ]);
+}
