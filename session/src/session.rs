@@ -417,6 +417,14 @@ impl Sessions {
         if establishing.outcome.is_some() {
             return None;
         }
+        if canary::has(Bug::DeadlineIsSuccess)
+            && failure == ConnectFailure::TimedOut
+            && session.transport.is_open()
+        {
+            establishing.stages = Stages::default();
+            self.settle(id);
+            return None;
+        }
         establishing.verdict = Some(match (failure, establishing.stages.current()) {
             (ConnectFailure::TimedOut, Some(stage)) if session.transport.is_open() => {
                 ConnectFailure::Stage(StageFailure { stage, cause: StageCause::TimedOut })
@@ -485,6 +493,11 @@ impl Sessions {
             TransportEvent::Connected { session } => {
                 if let Some(s) = self.pool.get_mut(session.0) {
                     s.transport.advance(TransportSide::Open);
+                    if canary::has(Bug::ReadinessStored)
+                        && let Some(establishing) = self.establishing.get_mut(s.establishing as usize)
+                    {
+                        establishing.stages.freeze();
+                    }
                 }
                 session
             }
@@ -542,6 +555,13 @@ impl Sessions {
             }
             TransportEvent::FlowGone { .. } => return,
         };
+        if canary::has(Bug::AnnouncedOnChange)
+            && matches!(event, TransportEvent::Received { .. } | TransportEvent::Acknowledged { .. })
+            && self.pool.get(id.0).is_some_and(|session| session.app == AppSide::Unannounced)
+        {
+            self.run_stages(id);
+            return;
+        }
         self.settle(id);
     }
 
@@ -550,7 +570,8 @@ impl Sessions {
     fn settle(&mut self, id: SessionId) {
         let Some(session) = self.pool.get_mut(id.0) else { return };
         let is_told = session.app != AppSide::Unannounced || session.pending.has(Pending::ANNOUNCE);
-        if !is_told && session.establishing != NOT_ESTABLISHING {
+        let has_stages = !is_told && session.establishing != NOT_ESTABLISHING;
+        if has_stages && !canary::has(Bug::SettledBeforeStages) {
             self.run_stages(id);
         }
         let Some(session) = self.pool.get_mut(id.0) else { return };
@@ -578,6 +599,9 @@ impl Sessions {
         if visible && !session.pending.is_empty() && !session.queued {
             session.queued = true;
             self.ready.push_back(id);
+        }
+        if has_stages && canary::has(Bug::SettledBeforeStages) {
+            self.run_stages(id);
         }
     }
 

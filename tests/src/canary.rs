@@ -1,4 +1,4 @@
-//! The hunt for known bugs: proof that the simulator's oracle can fail.
+//! The hunt for known bugs: proof that the simulator's oracle can fail, and the words for cells of real sockets.
 //!
 //! A bug is planted for the whole process (`hoststack_transport::canary`), so hunts do not run beside each other. Only
 //! in builds with the feature `canary`.
@@ -9,6 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use hoststack_transport::canary::{Bug, plant};
 use parking_lot::Mutex;
 
+use crate::announced::{self, Slice, Totals};
+use crate::injection;
 use crate::sim::{Options, run};
 
 /// What a hunt came to.
@@ -69,6 +71,26 @@ pub fn hunt(bug: Option<Bug>, worlds: u64, goes_on: bool) -> Hunt {
         }
     });
     hunt
+}
+
+/// Plants `bug`, or none, and runs the cells over the host's sockets that `wanted` picks; stops when `broken_max` of a
+/// transport broke.
+pub fn inject(
+    bug: Option<Bug>,
+    broken_max: usize,
+    wanted: impl Fn(&injection::Cell) -> bool + Sync,
+) -> injection::Table {
+    /// Most of what is broken shows when the time moves on only.
+    const QUIET: std::time::Duration = std::time::Duration::from_millis(20);
+    with(bug, || injection::Table::of(QUIET, broken_max, wanted))
+}
+
+/// Plants `bug`, or none, and runs a slice of silent clients.
+///
+/// # Errors
+/// What it violates.
+pub fn announce(bug: Option<Bug>, slice: Slice) -> Result<Totals, announced::Failure> {
+    with(bug, || announced::run_slice(slice))
 }
 
 /// Plants `bug`, or none, and runs the world of one seed, which prints everything it does.

@@ -59,6 +59,52 @@ bugs! {
     ParkedEventsForgotten = "parked-events-forgotten",
     /// The slot of a detached app worker is freed while stack handles' requests for it are under way.
     RequestsOrphaned = "requests-orphaned",
+    /// An outcome is announced only by an event that changes the transport's side, not whenever it is ready.
+    AnnouncedOnChange = "announced-on-change",
+    /// A session looks whether it is ready before its stages go on.
+    SettledBeforeStages = "settled-before-stages",
+    /// Whether a session is ready is noted when its transport opens, and not looked at again.
+    ReadinessStored = "readiness-stored",
+    /// A connect whose transport is open at its deadline is told to be up.
+    DeadlineIsSuccess = "deadline-is-success",
+    /// The stages of a connect are left out of its second attempt.
+    StagesDroppedOnRetry = "stages-dropped-on-retry",
+    /// A connect over the host's sockets that is up at once is waited for, and nothing tells of it.
+    ConnectNowForgotten = "connect-now-forgotten",
+    /// A connect that is found under way after an event is not watched again.
+    ConnectNotWatchedAgain = "connect-not-watched-again",
+    /// A hang-up told of a connect over the host's sockets ends it, whatever the socket says.
+    HangUpIsFailure = "hang-up-is-failure",
+    /// Room to write in the host's socket is told to nobody.
+    RoomForgotten = "room-forgotten",
+    /// A write that the host's socket took in part counts as whole.
+    ShortWriteIsWhole = "short-write-is-whole",
+}
+
+impl Bug {
+    /// Whether it is one of establishment, which the enumeration of that finds, not the simulator.
+    pub const fn is_of_establishment(self) -> bool {
+        matches!(
+            self,
+            Bug::AnnouncedOnChange
+                | Bug::SettledBeforeStages
+                | Bug::ReadinessStored
+                | Bug::DeadlineIsSuccess
+                | Bug::StagesDroppedOnRetry
+        )
+    }
+
+    /// Whether it is one of the transport over the host's sockets, which the simulator has not.
+    pub const fn is_of_host_sockets(self) -> bool {
+        matches!(
+            self,
+            Bug::ConnectNowForgotten
+                | Bug::ConnectNotWatchedAgain
+                | Bug::HangUpIsFailure
+                | Bug::RoomForgotten
+                | Bug::ShortWriteIsWhole
+        )
+    }
 }
 
 #[cfg(feature = "canary")]

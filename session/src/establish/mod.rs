@@ -174,6 +174,13 @@ impl Stages {
         self.0.is_empty()
     }
 
+    /// A planted bug: if there is one left now, there always will be.
+    pub(crate) fn freeze(&mut self) {
+        if !self.0.is_empty() {
+            self.0.insert(0, Box::new(Frozen));
+        }
+    }
+
     /// The one whose turn it is.
     pub(crate) fn current(&self) -> Option<&'static str> {
         self.0.last().map(|stage| stage.name())
@@ -209,5 +216,19 @@ impl Stage for QueueEarly {
 
     fn step(&mut self, io: &mut StageIo<'_>) -> Answer {
         if io.write_all(self.0.as_slice()) { Answer::Done } else { Answer::Wants(Want::Write) }
+    }
+}
+
+/// See [`Stages::freeze`].
+#[derive(Debug)]
+struct Frozen;
+
+impl Stage for Frozen {
+    fn name(&self) -> &'static str {
+        "frozen"
+    }
+
+    fn step(&mut self, _io: &mut StageIo<'_>) -> Answer {
+        Answer::Wants(Want::Write)
     }
 }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use hoststack_app::ConnectOptions;
 use hoststack_net::{InterfaceId, NeighborState};
-use hoststack_session::{HalfOpenSession, HalfOpenState, Remotes};
+use hoststack_session::{HalfOpenSession, HalfOpenState, Remotes, StagePlans};
+use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
     Address, AppWorkerId, ConnectFailure, ConnectTicket, EarlyData, Endpoint, FlowKey, HalfOpenId,
     HalfOpenUser, Instant, Key, ListenerId, Protocol, WorkerId,
@@ -215,6 +216,11 @@ impl Main {
             (session.early_data.clone(), session.stages.clone())
         } else {
             (std::mem::take(&mut session.early_data), std::mem::take(&mut session.stages))
+        };
+        let stages = if canary::has(Bug::StagesDroppedOnRetry) && session.attempts > 1 {
+            StagePlans::NONE
+        } else {
+            stages
         };
         let command = Command::Establish {
             ticket,

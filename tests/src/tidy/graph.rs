@@ -38,6 +38,7 @@ pub const GRAPH: &[(&str, &[&str])] = &[
             "hoststack-wire",
             "hoststack-transport",
             "hoststack-tcp",
+            "hoststack-kernel",
             "hoststack-session",
             "hoststack-net",
             "hoststack-app",

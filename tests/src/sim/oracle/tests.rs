@@ -173,8 +173,8 @@ fn a_session_that_is_not_what_was_asked_for_is_found() {
     let mut oracle = connecting();
     let options = options();
     let flow = FlowKey {
-        local: options.remote,
-        remote: hoststack::app::Endpoint::new(options.remote.addr, 81),
+        local: options.remote.endpoint().unwrap(),
+        remote: hoststack::app::Endpoint::new(options.remote.endpoint().unwrap().addr, 81),
         domain: options.domain,
         protocol: hoststack_transport::Protocol::Tcp,
     };
