@@ -5,6 +5,7 @@
 
 use core::fmt::Write as _;
 
+use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
     Address, CloseReason, Duration, Endpoint, FlowKey, Instant, RxStored, SessionId, SessionLayer,
     SocketOption, TransportEvent,
@@ -111,7 +112,7 @@ impl Connection {
         self.readable |= readable || peer_closed || hang_up || error;
         self.writable |= writable || hang_up || error;
         self.has_error |= error;
-        if self.writable && self.has_to_send(layer) {
+        if self.writable && self.has_to_send(layer) && !canary::has(Bug::RoomForgotten) {
             layer.program_tx(self.session);
         }
     }
@@ -279,7 +280,7 @@ impl Connection {
             match self.socket.write(&scratch[..count]) {
                 Ok(0) | Err(Errno::AGAIN) => self.writable = false,
                 Ok(taken) => {
-                    let taken = taken.min(count);
+                    let taken = if canary::has(Bug::ShortWriteIsWhole) { count } else { taken.min(count) };
                     left -= taken;
                     sent += taken as u32; // cannot cut: at most `TURN_MAX`
                     layer.tx_acknowledge(self.session, taken as u32);

@@ -298,6 +298,10 @@ impl HalfOpens {
         self.counters.opened += 1;
         let progress = self.start(key);
         self.counters.immediate += u64::from(matches!(progress, Progress::Up));
+        if canary::has(Bug::ConnectNowForgotten) && matches!(progress, Progress::Up) {
+            self.arm(now, key);
+            return Ok(HalfOpenId(key));
+        }
         self.go_on(now, key, progress, actions);
         Ok(HalfOpenId(key))
     }
@@ -445,9 +449,16 @@ impl HalfOpens {
             self.counters.stale += 1;
             return;
         };
-        let progress = half_open.look(readiness.error || readiness.hang_up);
+        let progress = if canary::has(Bug::HangUpIsFailure) && readiness.hang_up {
+            Progress::Failed(ConnectFailure::Refused)
+        } else {
+            half_open.look(readiness.error || readiness.hang_up)
+        };
         if matches!(progress, Progress::UnderWay) {
             self.counters.odd += 1;
+            if canary::has(Bug::ConnectNotWatchedAgain) {
+                return;
+            }
             if half_open.waits > 0 {
                 // It would be told at once again, and again.
                 half_open.state = HalfOpenState::Waiting;

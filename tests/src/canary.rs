@@ -1,4 +1,5 @@
-//! The hunt for known bugs: proof that the simulator's oracle can fail, and that of the enumeration of establishment.
+//! The hunt for known bugs: proof that the simulator's oracle can fail, that of the enumeration of establishment, and the words
+//! for cells of real sockets.
 //!
 //! A bug is planted for the whole process (`hoststack_transport::canary`), so hunts do not run beside each other. Only
 //! in builds with the feature `canary`.
@@ -9,7 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use hoststack_transport::canary::{Bug, plant};
 use parking_lot::Mutex;
 
+use crate::announced::{self, Slice, Totals};
 use crate::establishment::{Choice, Table};
+use crate::injection;
 use crate::sim::{Options, run};
 
 /// What a hunt came to.
@@ -78,6 +81,26 @@ pub fn enumerate(bug: Option<Bug>, threads: usize, choice: Choice) -> (Table, Op
     with(bug, || table = Table::of(threads, choice));
     let first = table.broken.first().map(|(run, words)| format!("{run}: {words}"));
     (table, first)
+}
+
+/// Plants `bug`, or none, and runs the cells over the host's sockets that `wanted` picks; stops when `broken_max` of a
+/// transport broke.
+pub fn inject(
+    bug: Option<Bug>,
+    broken_max: usize,
+    wanted: impl Fn(&injection::Cell) -> bool + Sync,
+) -> injection::Table {
+    /// Most of what is broken shows when the time moves on only.
+    const QUIET: std::time::Duration = std::time::Duration::from_millis(20);
+    with(bug, || injection::Table::of(QUIET, broken_max, wanted))
+}
+
+/// Plants `bug`, or none, and runs a slice of silent clients.
+///
+/// # Errors
+/// What it violates.
+pub fn announce(bug: Option<Bug>, slice: Slice) -> Result<Totals, announced::Failure> {
+    with(bug, || announced::run_slice(slice))
 }
 
 /// Plants `bug`, or none, and runs the world of one seed, which prints everything it does.

@@ -9,6 +9,7 @@
 //! clock. A test that needs privileges begins with [`skip_unless_net_admin!`].
 #![forbid(unsafe_code)]
 
+pub mod announced;
 pub mod binary;
 #[cfg(feature = "canary")]
 pub mod canary;
@@ -18,6 +19,7 @@ pub mod content;
 pub mod differential;
 pub mod establishment;
 pub mod goodput;
+pub mod injection;
 pub mod matrix;
 pub mod netns;
 pub mod peers;

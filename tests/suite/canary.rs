@@ -2,8 +2,10 @@
 //!
 //! Run by a step of its own in `.ci/run`, in a build of its own. docs/TESTING.md ("The canary") says what finds each.
 
-use hoststack_tests::canary::{enumerate, hunt, name};
+use hoststack_tests::announced::{Route, Slice};
+use hoststack_tests::canary::{announce, enumerate, hunt, inject, name};
 use hoststack_tests::establishment::Choice;
+use hoststack_tests::injection::Cell;
 use hoststack_transport::canary::Bug;
 
 /// Seeds within which a bug must be found. Some seven times what it takes in the mean (measured over 1000 seeds), so
@@ -29,6 +31,12 @@ const fn seeds_max(bug: Bug) -> u64 {
         | Bug::ReadinessStored
         | Bug::DeadlineIsSuccess
         | Bug::StagesDroppedOnRetry => 0,
+        // The cells over the host's sockets find these.
+        Bug::ConnectNowForgotten
+        | Bug::ConnectNotWatchedAgain
+        | Bug::HangUpIsFailure
+        | Bug::RoomForgotten
+        | Bug::ShortWriteIsWhole => 0,
     }
 }
 
@@ -36,7 +44,7 @@ const fn seeds_max(bug: Bug) -> u64 {
 fn every_planted_bug_is_found() {
     let missed: Vec<String> = Bug::ALL
         .iter()
-        .filter(|bug| !bug.is_of_establishment())
+        .filter(|bug| !bug.is_of_establishment() && !bug.is_of_host_sockets())
         .map(|bug| hunt(Some(*bug), seeds_max(*bug), false))
         .filter(|hunt| hunt.first.is_none())
         .map(|hunt| format!("{} in {} seeds", name(hunt.bug), hunt.worlds))
@@ -63,4 +71,32 @@ fn every_planted_bug_of_establishment_is_found_by_its_enumeration() {
     }
     let (table, first) = enumerate(None, threads, choice);
     assert_eq!((first, table.cells > 10_000), (None, true));
+}
+
+#[test]
+fn every_planted_bug_of_host_sockets_and_of_establishment_is_found_by_a_cell_over_real_sockets() {
+    let wanted = |cell: &Cell| cell.is_meddled_with_once();
+    // Without a stage of a connect that can stand still no deadline passes in it: that is left to the enumeration.
+    let is_ours =
+        |bug: &Bug| bug.is_of_host_sockets() || bug.is_of_establishment() && *bug != Bug::DeadlineIsSuccess;
+    for bug in Bug::ALL.iter().copied().filter(is_ours) {
+        let table = inject(Some(bug), 1, wanted);
+        assert!(!table.broken.is_empty(), "{} is not found in {} cells", bug.name(), table.cells);
+    }
+    let table = inject(None, 1, wanted);
+    assert_eq!((table.broken, table.cells > 2_000), (Vec::new(), true));
+}
+
+#[test]
+fn announcing_on_change_strikes_the_first_silent_clients() {
+    let stage_timeout = hoststack::app::Duration::from_millis(300);
+    for route in [Route::KernelTcp, Route::KernelUnix] {
+        let slice = Slice { stage_timeout, ..Slice::new(route, 0, 100) };
+        let failure = announce(Some(Bug::AnnouncedOnChange), slice).expect_err("none may be told");
+        assert!(failure.violations.iter().any(|words| words.contains("never [Accepted, ")), "{failure}");
+        assert_eq!(
+            announce(None, slice).map(|totals| totals.greeted).map_err(|failure| failure.to_string()),
+            Ok(100)
+        );
+    }
 }

@@ -69,6 +69,16 @@ bugs! {
     DeadlineIsSuccess = "deadline-is-success",
     /// The stages of a connect are left out of its second attempt.
     StagesDroppedOnRetry = "stages-dropped-on-retry",
+    /// A connect over the host's sockets that is up at once is waited for, and nothing tells of it.
+    ConnectNowForgotten = "connect-now-forgotten",
+    /// A connect that is found under way after an event is not watched again.
+    ConnectNotWatchedAgain = "connect-not-watched-again",
+    /// A hang-up told of a connect over the host's sockets ends it, whatever the socket says.
+    HangUpIsFailure = "hang-up-is-failure",
+    /// Room to write in the host's socket is told to nobody.
+    RoomForgotten = "room-forgotten",
+    /// A write that the host's socket took in part counts as whole.
+    ShortWriteIsWhole = "short-write-is-whole",
 }
 
 impl Bug {
@@ -81,6 +91,18 @@ impl Bug {
                 | Bug::ReadinessStored
                 | Bug::DeadlineIsSuccess
                 | Bug::StagesDroppedOnRetry
+        )
+    }
+
+    /// Whether it is one of the transport over the host's sockets, which the simulator has not.
+    pub const fn is_of_host_sockets(self) -> bool {
+        matches!(
+            self,
+            Bug::ConnectNowForgotten
+                | Bug::ConnectNotWatchedAgain
+                | Bug::HangUpIsFailure
+                | Bug::RoomForgotten
+                | Bug::ShortWriteIsWhole
         )
     }
 }

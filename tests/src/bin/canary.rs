@@ -1,10 +1,12 @@
 //! Known bugs, planted one by one: `cargo run --release -p hoststack-tests --features canary --bin canary -- --help`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Parser;
-use hoststack_tests::canary::{enumerate, hunt, name, trace};
+use hoststack_tests::canary::{enumerate, hunt, inject, name, trace};
 use hoststack_tests::establishment::Choice;
+use hoststack_tests::injection::Cell;
 use hoststack_tests::wait::Stopwatch;
 use hoststack_transport::canary::Bug;
 
@@ -26,6 +28,9 @@ struct Args {
     /// Those of establishment only, each with how many cells break, of all as they are, and the first.
     #[arg(long)]
     establishment: bool,
+    /// Those that cells over real sockets find only, each with how many cells break, by word, and the first.
+    #[arg(long)]
+    sockets: bool,
     /// Prints one JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -63,6 +68,27 @@ fn establishment() -> ExitCode {
     if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Plants what cells over real sockets find, one by one, and none.
+fn sockets() -> ExitCode {
+    let bugs = Bug::ALL.iter().copied().filter(|bug| bug.is_of_establishment() || bug.is_of_host_sockets());
+    let mut is_right = true;
+    for bug in std::iter::once(None).chain(bugs.map(Some)) {
+        let table = inject(bug, usize::MAX, Cell::is_meddled_with_once);
+        let mut words: BTreeMap<&str, usize> = BTreeMap::new();
+        for (_, verdict) in &table.broken {
+            *words.entry(verdict.name()).or_default() += 1;
+        }
+        // No stage of these cells' connects can stand still at a deadline.
+        let is_due = bug.is_some_and(|bug| bug != Bug::DeadlineIsSuccess);
+        is_right &= table.broken.is_empty() != is_due;
+        println!("{}: {} of {} cells break: {words:?}", name(bug), table.broken.len(), table.cells);
+        if let Some((cell, verdict)) = table.broken.first() {
+            println!("    {cell}: {verdict:?}");
+        }
+    }
+    if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(seed) = args.trace {
@@ -80,8 +106,12 @@ fn main() -> ExitCode {
     if args.establishment {
         return establishment();
     }
+    if args.sockets {
+        return sockets();
+    }
     let plantings = if args.bugs.is_empty() {
-        let bugs = Bug::ALL.iter().copied().filter(|bug| !bug.is_of_establishment());
+        let is_simulated = |bug: &Bug| !bug.is_of_establishment() && !bug.is_of_host_sockets();
+        let bugs = Bug::ALL.iter().copied().filter(is_simulated);
         std::iter::once(None).chain(bugs.map(Some)).map(Planting).collect()
     } else {
         args.bugs
