@@ -449,11 +449,7 @@ fn a_half_close_lets_the_other_half_finish(via: &Via) {
                 ctx.close(session);
             }
         }
-        Event::Writable(session) => {
-            if theirs.send(ctx, session, TOTAL) {
-                ctx.close(session);
-            }
-        }
+        Event::Writable(session) if theirs.send(ctx, session, TOTAL) => ctx.close(session),
         _ => {}
     });
     let mut w = via.world(server, client);

@@ -23,7 +23,6 @@ const fn seeds_max(bug: Bug) -> u64 {
             30
         }
         Bug::CloseOvertakesData | Bug::DeadlineIgnored => 70,
-        Bug::ParkedEventsForgotten => 200,
         Bug::RequestsOrphaned => 500,
         // The enumeration finds these.
         Bug::AnnouncedOnChange

@@ -55,8 +55,6 @@ bugs! {
     ChunksKept = "chunks-kept",
     /// A listener that is given up stays on the workers.
     ListenerLeft = "listener-left",
-    /// What a parked segment caused is handled in some later step.
-    ParkedEventsForgotten = "parked-events-forgotten",
     /// The slot of a detached app worker is freed while stack handles' requests for it are under way.
     RequestsOrphaned = "requests-orphaned",
     /// An outcome is announced only by an event that changes the transport's side, not whenever it is ready.

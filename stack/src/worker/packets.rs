@@ -226,9 +226,7 @@ impl Worker {
         // A segment may have been parked again for another half-open of the same flow: keep it behind.
         kept.append(&mut self.parked);
         self.parked = kept;
-        if !canary::has(Bug::ParkedEventsForgotten) {
-            self.after_transport();
-        }
+        self.after_transport();
     }
 
     /// What transports recorded -> session layer and main.
