@@ -3,7 +3,7 @@
 //!
 //! A *slice* is a stack on threads with a server and a client application. The client keeps a number of connects under
 //! way and says nothing. Each connect sends a header, of version 1 and 2 in turn, that carries its number; the server
-//! requires one, checks it, and greets with the number; the client checks that and resets. [`ledger`] has a mark for
+//! requires one, checks it, and greets with the number; the client checks that and resets. `ledger` has a mark for
 //! everything that must happen once. One attempt is made: an announcement that is lost can only end as a failure.
 //!
 //! [`run_slice`] runs one and watches that it moves; `--bin announced` runs as many as asked for.

@@ -22,7 +22,7 @@ pub type SocketNumber = usize;
 pub enum Connects {
     /// It is up when the call returns.
     AtOnce,
-    /// Later: [`State::opens`], [`State::refuses`], or never.
+    /// Later: `opens`, `refuses`, or never.
     Later,
     /// The call says that nobody listens.
     RefusedAtOnce,

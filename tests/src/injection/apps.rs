@@ -1,6 +1,6 @@
 //! Who takes part in a cell: a server; whoever asks, an app or a health check; a proxy between a client and the server.
 //!
-//! They write what they are told into one book, [`Told`], from which the verdict is made.
+//! They write what they are told into one book, `Told`, from which the verdict is made.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

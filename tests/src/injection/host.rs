@@ -1,7 +1,7 @@
 //! The machine's own sockets and pollers, with a meddler in between.
 //!
 //! Every call reaches the host's socket, or is answered as the host might have answered it. A poller is a real one: its
-//! events are edited on their way, and those that are made up lie in a [`Tray`] whose bell the poller watches, so that
+//! events are edited on their way, and those that are made up lie in a `Tray` whose bell the poller watches, so that
 //! whoever sleeps on the poller is woken. Where a call is answered `EAGAIN` though the host would not, the event that would
 //! follow is made up as well: readiness is told by edges, and the host owes none.
 

@@ -1,7 +1,7 @@
 //! A stack over the machine's sockets on a time that the test moves, and what runs one cell in it.
 //!
 //! As long as anybody has anything to do the time stands still. When nobody has, it may be moved a little, for whoever
-//! waits on purpose; to the connect's deadline it is moved only after the machine has been silent for [`World::quiet`] of
+//! waits on purpose; to the connect's deadline it is moved only after the machine has been silent for `World::quiet` of
 //! real time. What comes after that comes by the deadline alone.
 
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! Each rule returns what breaks it, one sentence each, so that a failing test lists all of it at once. `suite/tidy.rs`
 //! applies them to the workspace; the tables that a change of design must touch are here: [`graph::GRAPH`],
-//! [`rust::UNSAFE`], [`rust::LIFTED`], [`races::IDS`], and `rfc9293/requirements.txt` with `reasons.txt`.
+//! [`rust::UNSAFE`], [`rust::LIFTED`], [`races::RACES`], [`races::ESTABLISHMENT`], and `rfc9293/requirements.txt` with `reasons.txt`.
 
 pub mod canary;
 pub mod documents;
