@@ -74,7 +74,7 @@ fn every_planted_bug_of_establishment_is_found_by_its_enumeration() {
 
 #[test]
 fn every_planted_bug_of_host_sockets_and_of_establishment_is_found_by_a_cell_over_real_sockets() {
-    let wanted = |cell: &Cell| cell.is_meddled_with_once();
+    let wanted = |cell: &Cell| cell.is_for_planted_bugs();
     // Without a stage of a connect that can stand still no deadline passes in it: that is left to the enumeration.
     let is_ours =
         |bug: &Bug| bug.is_of_host_sockets() || bug.is_of_establishment() && *bug != Bug::DeadlineIsSuccess;

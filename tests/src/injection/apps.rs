@@ -322,7 +322,7 @@ impl AppWorker for Object {
         match self.part {
             Part::Server => {
                 let said = ctx.declared(session).and_then(|declared| declared.endpoints());
-                let is_right = said == (!cell.stack.receiving().is_empty()).then(origin);
+                let is_right = said == cell.stack.has_header().then(origin);
                 self.told(ctx, format!("accepted, declared {said:?}"), |told| {
                     told.open += 1;
                     told.accepted.push(is_right);

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::LazyLock;
 
 use hoststack::app::proxy::{Origin, ReceiveProxy, SendProxy, Version};
 use hoststack::app::{Duration, StagePlans};
+use hoststack_tls::{Client, ClientOptions, Identity, Roots, Server, ServerOptions};
 
 use super::script::{ConnectMode, Script, StreamMode, modes};
 
@@ -21,8 +23,8 @@ modes! {
 }
 
 modes! {
-    /// What lies between the transport and the announcement, on both ends. A new stage (TLS, say) is a line here and two
-    /// in [`Stack::sending`] and [`Stack::receiving`].
+    /// What lies between the transport and the announcement, on both ends. A new stage is a line here and two in
+    /// [`Stack::sending`] and [`Stack::receiving`].
     Stack {
         /// Nothing.
         None = "none",
@@ -30,6 +32,10 @@ modes! {
         ProxyV1 = "proxy-v1",
         /// The same, version 2.
         ProxyV2 = "proxy-v2",
+        /// TLS.
+        Tls = "tls",
+        /// A PROXY header of version 2 in clear, then TLS.
+        ProxyTls = "proxy+tls",
     }
 }
 
@@ -67,7 +73,41 @@ pub(super) fn origin() -> (SocketAddr, SocketAddr) {
     (at(7, 1234), at(1, 443))
 }
 
+/// Plans of TLS for both ends that go together, with a certificate of this run's.
+static TLS: LazyLock<(Client, Server)> = LazyLock::new(|| {
+    const NAME: &str = "server.example.org";
+    let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).expect("chance is to be had");
+    let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let identity = Identity::from_pem(chain.as_bytes(), key.as_bytes()).expect("it was just made");
+    let client = ClientOptions { roots: Roots::Given(chain.into_bytes()), ..ClientOptions::default() };
+    let server = ServerOptions { identities: vec![identity], ..ServerOptions::default() };
+    (Client::new(NAME, &client).expect("a name"), Server::new(&server).expect("an identity"))
+});
+
 impl Stack {
+    /// What listeners there are: a header of either version finds the same one.
+    pub(super) const LISTENERS: [Stack; 4] = [Stack::None, Stack::ProxyV2, Stack::Tls, Stack::ProxyTls];
+
+    /// The place of its listener in [`Stack::LISTENERS`].
+    pub(super) const fn listener(self) -> usize {
+        match self {
+            Stack::None => 0,
+            Stack::ProxyV1 | Stack::ProxyV2 => 1,
+            Stack::Tls => 2,
+            Stack::ProxyTls => 3,
+        }
+    }
+
+    /// Whether there is TLS.
+    const fn has_tls(self) -> bool {
+        matches!(self, Stack::Tls | Stack::ProxyTls)
+    }
+
+    /// Whether a PROXY header is sent.
+    pub(super) const fn has_header(self) -> bool {
+        matches!(self, Stack::ProxyV1 | Stack::ProxyV2 | Stack::ProxyTls)
+    }
+
     /// What a connect does first.
     #[must_use]
     pub fn sending(self) -> StagePlans {
@@ -79,6 +119,8 @@ impl Stack {
             Stack::None => StagePlans::NONE,
             Stack::ProxyV1 => header(Version::V1),
             Stack::ProxyV2 => header(Version::V2),
+            Stack::Tls => StagePlans::one(TLS.0.clone()),
+            Stack::ProxyTls => header(Version::V2).then(TLS.0.clone()),
         }
     }
 
@@ -88,6 +130,8 @@ impl Stack {
         match self {
             Stack::None => StagePlans::NONE,
             Stack::ProxyV1 | Stack::ProxyV2 => StagePlans::one(ReceiveProxy::default()),
+            Stack::Tls => StagePlans::one(TLS.1.clone()),
+            Stack::ProxyTls => StagePlans::one(ReceiveProxy::default()).then(TLS.1.clone()),
         }
     }
 }
@@ -175,6 +219,18 @@ impl Cell {
     #[must_use]
     pub fn is_meddled_with_once(&self) -> bool {
         self.script.connect == ConnectMode::Plain || self.script.stream == StreamMode::Plain
+    }
+
+    /// Whether it is run every time: of those with TLS, which take as long as all others, a part.
+    #[must_use]
+    pub fn is_run_always(&self) -> bool {
+        !self.stack.has_tls() || self.is_meddled_with_once()
+    }
+
+    /// Whether planted bugs are looked for in it.
+    #[must_use]
+    pub fn is_for_planted_bugs(&self) -> bool {
+        !self.stack.has_tls() && self.is_meddled_with_once()
     }
 
     /// The cell of this name.

@@ -65,13 +65,16 @@ pub struct World {
     asker: Attached,
     proxy: Attached,
     /// Where the server listens: without stages, with the ones that receive a header.
-    backs: [Address; 2],
+    backs: [Address; Stack::LISTENERS.len()],
     front: Address,
     /// Sockets that listen.
     sockets: usize,
     quiet: std::time::Duration,
     _dir: tempfile::TempDir,
 }
+
+/// The opaque value of the proxy's listener.
+const FRONT: u64 = 100;
 
 impl World {
     /// One for cells over `via`. `quiet` is how long the machine must have nothing to say before a deadline is let pass.
@@ -97,7 +100,7 @@ impl World {
             Via::Unix => format!("kernel+unix://{}", dir.path().join(name).display()),
         };
         let address = |text: String| text.parse::<Address>().map_err(|error| Unmade(error.to_string()));
-        for (opaque, stages) in [Stack::None, Stack::ProxyV2].into_iter().enumerate() {
+        for (opaque, stages) in Stack::LISTENERS.into_iter().enumerate() {
             let options = ListenOptions {
                 stages: stages.receiving(),
                 stage_timeout: STAGE,
@@ -107,8 +110,10 @@ impl World {
             stack.listen(server.app_workers[0], options)?;
         }
         let front = address("local://front".to_owned())?;
-        stack
-            .listen(proxy.app_workers[0], ListenOptions { opaque: 2, ..ListenOptions::on(front.clone()) })?;
+        stack.listen(
+            proxy.app_workers[0],
+            ListenOptions { opaque: FRONT, ..ListenOptions::on(front.clone()) },
+        )?;
         let place = |opaque| {
             places
                 .lock()
@@ -116,7 +121,7 @@ impl World {
                 .cloned()
                 .ok_or_else(|| Unmade("nobody said where it listens".to_owned()))
         };
-        let backs = [place(0)?, place(1)?];
+        let backs = [place(0)?, place(1)?, place(2)?, place(3)?];
         let sockets = host.open_sockets();
         Ok(World { stack, host, book, asker, proxy, backs, front, sockets, quiet, _dir: dir })
     }
@@ -124,7 +129,7 @@ impl World {
     /// Runs a cell. After anything but [`Verdict::Ok`] the world is of no more use.
     pub fn run(&mut self, cell: Cell) -> Run {
         self.host.set(cell.script);
-        let back = self.backs[usize::from(cell.stack != Stack::None)].clone();
+        let back = self.backs[cell.stack.listener()].clone();
         *self.book.lock() = Some(Told::new(cell, back, self.front.clone()));
         let start = self.stack.now();
         for app_worker in [self.proxy.app_workers[0], self.asker.app_workers[0]] {

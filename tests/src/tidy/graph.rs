@@ -47,6 +47,7 @@ pub const GRAPH: &[(&str, &[&str])] = &[
             "hoststack-net",
             "hoststack-app",
             "hoststack-builtin",
+            "hoststack-tls",
             "hoststack",
             "hoststack-benches",
         ],
