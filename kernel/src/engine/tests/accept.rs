@@ -40,12 +40,23 @@ fn an_accepted_connection_has_a_session_and_talks() {
     let told = w.told(&listener, READABLE);
     let session = accepted(&told)[0];
     let (by, flow) = w.layer.accepted[0];
-    assert_eq!((by, flow.local, flow.remote), (L, endpoint(wire.script().port), endpoint(9)));
+    // The socket need not be asked what the listener's address says.
+    assert_eq!((by, Some(flow.local), flow.remote), (L, tcp().endpoint(), endpoint(9)));
     assert_eq!(flow.protocol, Protocol::KernelTcp);
     wire.sends("hello");
     assert_eq!(w.told(&wire, READABLE), [received(session)]);
     assert_eq!(w.closes(session), [closed(session, CloseReason::LocalReset)], "unread");
     w.is_over(session, &wire);
+}
+
+#[test]
+fn where_a_listener_has_any_address_the_socket_says_which_one_was_called() {
+    let mut w = World::new();
+    let any = Address::KernelTcp(Endpoint { port: 80, ..Endpoint::UNSPECIFIED });
+    let listener = listening(&mut w, &any);
+    let wire = knocks(&listener);
+    accepted(&w.told(&listener, READABLE));
+    assert_eq!(w.layer.accepted[0].1.local, endpoint(wire.script().port));
 }
 
 #[test]
