@@ -233,7 +233,7 @@ impl Main {
         let (flow, owns_tuple, again) = (
             session.flow,
             session.owns_tuple,
-            session.ticket.is_some() && session.local_port == 0 && session.collisions < COLLISIONS_MAX,
+            session.ticket.is_some() && session.local_port == 0 && session.collisions + 1 < COLLISIONS_MAX,
         );
         // This attempt never had a flow on the worker: it ends here, its tuple comes back here.
         session.transport = None;
