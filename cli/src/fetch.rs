@@ -1,5 +1,7 @@
 //! `hoststack fetch`: downloads over a TAP with the stack's own TCP, or over sockets of this host.
 
+mod tls;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -57,6 +59,15 @@ pub(crate) struct FetchArgs {
     /// Whom the header names as the one that the client called [default: the URL's address and port].
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse::endpoint, requires = "proxy_source")]
     proxy_destination: Option<SocketAddr>,
+    /// For https: trust only the certificates in this file (PEM) [default: what browsers trust, as compiled in].
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["platform_roots", "insecure"])]
+    cacert: Option<PathBuf>,
+    /// For https: trust what this system trusts.
+    #[arg(long, conflicts_with = "insecure")]
+    platform_roots: bool,
+    /// For https, DANGER: take any certificate of anyone. Who sits on the path reads and changes everything.
+    #[arg(long)]
+    insecure: bool,
     /// The file to write (for one URL).
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["output_dir", "discard"])]
     output: Option<PathBuf>,
@@ -84,7 +95,7 @@ pub(crate) struct FetchArgs {
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
-    /// What to download: `http://ADDRESS/PATH` or `http://ADDRESS:PORT/PATH`, IPv6 addresses in brackets.
+    /// What to download: `http://ADDRESS/PATH` or `http://ADDRESS:PORT/PATH`, or with https, IPv6 addresses in brackets.
     #[arg(required = true, value_name = "URL")]
     urls: Vec<String>,
 }
@@ -146,7 +157,12 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<(), CliError> {
         .map(|text| parse_url(text).map_err(|error| CliError::usage(format!("{text}: {error}"))))
         .collect::<Result<Vec<Url>, CliError>>()?;
     let sinks = sinks(args, &urls)?;
-    let targets = urls.iter().map(|url| target(args, url)).collect::<Result<Vec<_>, CliError>>()?;
+    let mut targets = urls.iter().map(|url| target(args, url)).collect::<Result<Vec<_>, CliError>>()?;
+    if tls::add(args, &urls, &mut targets)? == tls::Verification::Off {
+        eprintln!(
+            "hoststack: WARNING: --insecure: no certificate is verified, anyone on the path can read and change everything"
+        );
+    }
     let interrupt = Interrupt::catch()?;
     let capture = args.pcap.as_deref().map(devices::start_capture).transpose()?;
     let builder = builder(args, capture.as_ref())?;
@@ -413,6 +429,41 @@ mod tests {
         assert!(matches!(sinks(&args, &urls), Err(CliError::Usage(_))));
         for text in ["-o f --output-dir d http://10.0.0.2/a", "--concurrency 0 http://10.0.0.2/a", "--json"] {
             assert!(super::tests::args(text).is_err(), "{text}");
+        }
+    }
+
+    /// The stages of each URL of some arguments.
+    fn stages(text: &str) -> Result<Vec<Vec<&'static str>>, String> {
+        let args = Cli::try_parse_from(["fetch"].into_iter().chain(text.split(' ')))
+            .map_err(|error| error.to_string())?
+            .fetch;
+        let urls: Vec<Url> = args.urls.iter().map(|url| parse_url(url).unwrap()).collect();
+        let mut targets: Vec<_> = urls.iter().map(|url| target(&args, url).unwrap()).collect();
+        let verification = tls::add(&args, &urls, &mut targets).map_err(|error| format!("{error:?}"))?;
+        let is_off = args.insecure && urls.iter().any(|url| url.scheme == hoststack_builtin::Scheme::Https);
+        assert_eq!(verification == tls::Verification::Off, is_off);
+        Ok(targets.iter().map(|(_, stages)| stages.names()).collect())
+    }
+
+    #[test]
+    fn https_adds_tls_behind_a_header_and_http_does_not() {
+        let (http, https) = ("http://10.0.0.2/a", "https://10.0.0.2/a");
+        let both = format!("{http} {https} https://[::2]/");
+        assert_eq!(stages(&both), Ok(vec![vec![], vec!["TLS"], vec!["TLS"]]));
+        assert_eq!(stages(&format!("--insecure {http} {https}")), Ok(vec![vec![], vec!["TLS"]]));
+        assert_eq!(stages(&format!("--insecure {http}")), Ok(vec![vec![]]));
+        let header = stages(&format!("--send-proxy v2 {http} {https}")).unwrap();
+        assert_eq!((header[0].len(), header[1].len(), header[1][1]), (1, 2, "TLS"));
+        assert_eq!(header[0][0], header[1][0]);
+        for (text, part) in [
+            ("--cacert /nonexistent/ca.pem", "/nonexistent/ca.pem"),
+            ("--cacert Cargo.toml", "Cargo.toml: there is no certificate"),
+            ("--cacert f --insecure", "cannot be used with"),
+            ("--platform-roots --insecure", "cannot be used with"),
+            ("--platform-roots --cacert f", "cannot be used with"),
+        ] {
+            let error = stages(&format!("{text} {https}")).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use hoststack::app::{Address, Uri};
+use hoststack::app::Uri;
 use hoststack::net::{Cidr, CidrError};
 
 /// What carries an interface's packets, by name.
@@ -93,8 +93,8 @@ pub(crate) fn endpoint(text: &str) -> Result<SocketAddr, String> {
 /// Where to listen: a URI that names the transport, or an address and a port, whose transport is chosen by what there is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PlaceText {
-    /// An address with its transport.
-    Address(Address),
+    /// An address with its transport, and whether TLS runs over it.
+    Uri(Uri),
     /// An endpoint.
     Endpoint(SocketAddr),
 }
@@ -104,11 +104,7 @@ pub(crate) fn place(text: &str) -> Result<PlaceText, String> {
     if !text.contains("://") {
         return endpoint(text).map(PlaceText::Endpoint).map_err(|error| format!("{error}, or a URI"));
     }
-    let uri: Uri = text.parse().map_err(|error: hoststack::app::AddressError| error.to_string())?;
-    if uri.tls {
-        return Err("nothing here speaks TLS: expected the URI without `tls+`".to_owned());
-    }
-    Ok(PlaceText::Address(uri.address))
+    text.parse().map(PlaceText::Uri).map_err(|error: hoststack::app::AddressError| error.to_string())
 }
 
 /// A span of time with its unit: `250us`, `20ms`, `5s`, `1.5s`, `2m`.

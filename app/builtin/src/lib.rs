@@ -23,6 +23,6 @@ pub use echo::server::EchoServer;
 pub use echo::stream::Pattern;
 pub use fetch::app::{Fetch, FetchHandle, FetchOptions, FetchRequest, FetchSink};
 pub use fetch::outcome::{FetchError, FetchOutcome, FetchState, FetchStats, FetchTotals, Fetched, HeadError};
-pub use fetch::url::{Url, UrlError, parse_url};
+pub use fetch::url::{Scheme, Url, UrlError, parse_url};
 pub use histogram::{Histogram, HistogramSummary};
 pub use server::{Listening, ServerStats, ServerTotals};

@@ -3,6 +3,8 @@
 //! Each mistake is told in one line: file, line, key, what was expected. What concerns one value is checked while it is
 //! read ([`Text`]); what concerns several (an address nobody has, two apps of one name) afterwards, by [`Config::check`].
 
+mod tls;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -14,9 +16,10 @@ use std::time::Duration;
 use hoststack::app::proxy::{ParseOptions, ReceiveProxy, Version, Versions};
 use hoststack::app::{
     Address as Place, Algorithm, DomainId, EcnMode, Keepalive, ListenOptions, SessionOptions, SocketOptions,
-    StagePlans,
+    StagePlans, Uri,
 };
 use hoststack::net::{Cidr, CidrError};
+use hoststack_tls::Server;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use toml::Spanned;
 
@@ -110,7 +113,7 @@ pub(crate) struct AppConfig {
     pub(crate) kind: Kind,
     /// Where it listens: `tcp://0.0.0.0:7` (every IPv4 address of its domain), `kernel+tcp://127.0.0.1:7`,
     /// `kernel+unix:///run/app.sock`, `local://name`. `0.0.0.0:7` is this stack's TCP, or a socket of the host in a file
-    /// without devices.
+    /// without devices. `tls+` before a URI is TLS, with the `tls_` keys below.
     pub(crate) listen: Vec<Spanned<String>>,
     /// Its routing domain. Default 0.
     #[serde(default)]
@@ -123,7 +126,17 @@ pub(crate) struct AppConfig {
     /// Require a PROXY header at the front of each connection, and believe it: `v1`, `v2` or `any`. Only where nobody but
     /// a proxy can connect. Default: none, and a header is the app's bytes like any other.
     pub(crate) accept_proxy: Option<Spanned<AcceptProxy>>,
-    /// How long a connection may take until it is accepted (its header must be there). Default 10s.
+    /// The certificate of its `tls+` URIs: a file with the chain in PEM, its own first.
+    tls_certificate: Option<Spanned<PathBuf>>,
+    /// The certificate's private key, in PEM.
+    tls_key: Option<Spanned<PathBuf>>,
+    /// Ask clients for a certificate, which one of those in this file (PEM) must have issued.
+    tls_client_ca: Option<Spanned<PathBuf>>,
+    /// Whether a client may do without one: `optional` or `required`. Default required.
+    tls_client_auth: Option<Spanned<tls::ClientAuthWord>>,
+    /// Application protocols, most wanted first. Default: none is agreed on.
+    tls_alpn: Option<Spanned<Vec<String>>>,
+    /// How long a connection may take until it is accepted (header and handshake must be done). Default 10s.
     pub(crate) stage_timeout: Option<Spanned<Text<StageTimeout>>>,
     /// Send small segments at once. Default false.
     #[serde(default)]
@@ -245,11 +258,11 @@ impl AppConfig {
     ///
     /// # Errors
     /// The first that is no place to listen on.
-    pub(crate) fn places(&self, default: fn(SocketAddr) -> Place) -> Result<Vec<Place>, Mistake> {
+    pub(crate) fn places(&self, default: fn(SocketAddr) -> Place) -> Result<Vec<Uri>, Mistake> {
         let place = |text: &str| {
             parse::place(text).map(|place| match place {
-                parse::PlaceText::Address(address) => address,
-                parse::PlaceText::Endpoint(endpoint) => default(endpoint),
+                parse::PlaceText::Uri(uri) => uri,
+                parse::PlaceText::Endpoint(endpoint) => Uri { tls: false, address: default(endpoint) },
             })
         };
         self.listen.iter().map(|text| read(text, place)).collect()
@@ -292,22 +305,26 @@ impl AppConfig {
         fifos
     }
 
-    /// What must happen before it accepts.
-    fn stages(&self) -> StagePlans {
-        self.accept_proxy.as_ref().map_or(StagePlans::NONE, |accept| {
+    /// What must happen before it accepts. A proxy's header is outside of what the proxy forwards, so TLS comes after it.
+    fn stages(&self, tls: Option<&Server>) -> StagePlans {
+        let header = self.accept_proxy.as_ref().map_or(StagePlans::NONE, |accept| {
             let options = ParseOptions::DEFAULT.with_versions((*accept.get_ref()).into());
             StagePlans::one(ReceiveProxy { options })
-        })
+        });
+        match tls {
+            Some(server) => header.then(server.clone()),
+            None => header,
+        }
     }
 
-    /// How it listens on `local`.
-    pub(crate) fn listens_on(&self, local: Place) -> ListenOptions {
+    /// How it listens on `local`; with `tls` if the URI has `tls+`.
+    pub(crate) fn listens_on(&self, local: Uri, tls: Option<&Server>) -> ListenOptions {
         let mut options = ListenOptions {
             domain: DomainId(self.domain()),
             fifos: self.fifos(),
             socket: self.socket(),
-            stages: self.stages(),
-            ..ListenOptions::on(local)
+            stages: self.stages(tls.filter(|_| local.tls)),
+            ..ListenOptions::on(local.address)
         };
         if let Some(timeout) = &self.stage_timeout {
             options.stage_timeout = timeout.get_ref().0.0;
@@ -518,10 +535,15 @@ impl Config {
     }
 
     fn check_app(&self, app: &AppConfig, places: &mut BTreeMap<(u16, Place), ()>) -> Result<(), Mistake> {
-        if let (Some(timeout), None) = (&app.stage_timeout, &app.accept_proxy) {
+        let uris = app.places(self.default_transport())?;
+        app.check_tls(&uris)?;
+        if let Some(timeout) = &app.stage_timeout
+            && app.accept_proxy.is_none()
+            && !uris.iter().any(|uri| uri.tls)
+        {
             return mistake(
                 timeout,
-                "nothing has to happen before it accepts: expected `accept_proxy` besides",
+                "nothing has to happen before it accepts: expected `accept_proxy` or a tls+ URI besides",
             );
         }
         if let Some(dscp) = app.dscp.as_ref().filter(|dscp| *dscp.get_ref() > 63) {
@@ -533,7 +555,7 @@ impl Config {
                 "expected seconds of silence, 1 or more, or nothing for no keep-alive",
             );
         }
-        for (text, at) in app.listen.iter().zip(app.places(self.default_transport())?) {
+        for (text, Uri { tls: _, address: at }) in app.listen.iter().zip(uris) {
             self.check_place(app, text, &at)?;
             // Port 0 is another one each time; sockets of the host know no domain.
             let is_any = at.endpoint().is_some_and(|at| at.port == 0);

@@ -236,8 +236,9 @@ fn attach(handle: &StackHandle, app: &AppConfig, config: &Config) -> Result<(), 
         Kind::Discard => handle.attach(Discard::new(Vec::new()), options)?,
     };
     let places = app.places(config.default_transport()).map_err(|mistake| mistake.to_string())?;
+    let tls = app.tls().map_err(|mistake| mistake.to_string())?;
     for (local, &app_worker) in places.into_iter().zip(attached.app_workers.iter().cycle()) {
-        let options = app.listens_on(local.clone());
+        let options = app.listens_on(local.clone(), tls.as_ref());
         handle.listen(app_worker, options).map_err(|error| format!("{local}: {error}"))?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 mod bench;
 mod echo;
 mod run;
+mod tls;
 mod usage;
 
 use std::process::{Command, Stdio};

@@ -72,7 +72,9 @@ fn bad_options_of_fetch_are_named() {
             &format!("fetch --device tap:a-name-of-sixteen --address 10.0.0.2/8 {url}"),
             &["--device", "15 bytes"],
         ),
-        ("fetch --device tap:x --address 10.0.0.2/8 https://10.0.0.1/", &["https", "use http"]),
+        ("fetch --device tap:x --address 10.0.0.2/8 ftp://10.0.0.1/", &["ftp", "use http or https"]),
+        ("fetch --cacert /nonexistent/ca.pem https://10.0.0.1/", &["--cacert /nonexistent/ca.pem", "in PEM"]),
+        ("fetch --cacert f --insecure https://10.0.0.1/", &["--cacert", "--insecure"]),
         ("fetch --device tap:x --address 10.0.0.2/8 http://example.com/", &["example.com", "IP address"]),
         ("fetch --device tap:x --address 10.0.0.2/8 ftp:", &["ftp:"]),
         (

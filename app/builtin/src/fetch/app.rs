@@ -46,7 +46,8 @@ pub enum FetchSink {
 }
 
 impl FetchRequest {
-    /// What `url` says, with default connect options.
+    /// What `url` says, with default connect options: for `https` the caller must add a stage that speaks
+    /// TLS to `remote.stages`, this app knows none.
     pub fn new(url: &Url, sink: FetchSink) -> FetchRequest {
         FetchRequest {
             remote: ConnectOptions::to(url.endpoint),

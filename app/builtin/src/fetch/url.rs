@@ -1,16 +1,37 @@
-//! URLs of the form `http://address[:port]/path` (RFC 3986, RFC 9110 §4.2.1).
+//! URLs of the form `http://address[:port]/path` and `https://...` (RFC 3986, RFC 9110 §4.2).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use hoststack_app::Endpoint;
 
+/// What HTTP is spoken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// The transport itself (RFC 9110 §4.2.1).
+    Http,
+    /// TLS (RFC 9110 §4.2.2).
+    Https,
+}
+
+impl Scheme {
+    /// The port of a URL that names none.
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
 /// What a URL says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
+    /// Whether TLS is wanted.
+    pub scheme: Scheme,
     /// Where to connect to.
     pub endpoint: Endpoint,
-    /// The `Host` header: the address, in brackets if IPv6, and the port unless it is 80.
+    /// The `Host` header: the address, in brackets if IPv6, and the port unless it is the scheme's.
     pub host: String,
     /// The request target: path and query, at least `/`.
     pub path: String,
@@ -49,7 +70,9 @@ impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UrlError::NoScheme => f.write_str("the URL has no scheme: write http://ADDRESS[:PORT]/PATH"),
-            UrlError::NotHttp(scheme) => write!(f, "the scheme `{scheme}` is not spoken here: use http"),
+            UrlError::NotHttp(scheme) => {
+                write!(f, "the scheme `{scheme}` is not spoken here: use http or https")
+            }
             UrlError::UserInfo => {
                 f.write_str("the URL has a user name: leave it out, no credentials are sent")
             }
@@ -68,7 +91,7 @@ impl fmt::Display for UrlError {
 
 impl std::error::Error for UrlError {}
 
-/// Reads `http://address[:port][/path][?query][#fragment]`; the fragment is dropped.
+/// Reads `http://address[:port][/path][?query][#fragment]`, or the same with `https`; the fragment is dropped.
 ///
 /// # Errors
 /// [`UrlError`]; in particular a host must be an address, since there is no resolver.
@@ -77,9 +100,11 @@ pub fn parse_url(text: &str) -> Result<Url, UrlError> {
         return Err(UrlError::BadCharacter(bad));
     }
     let (scheme, rest) = text.split_once("://").ok_or(UrlError::NoScheme)?;
-    if !scheme.eq_ignore_ascii_case("http") {
-        return Err(UrlError::NotHttp(scheme.to_owned()));
-    }
+    let scheme = match scheme {
+        _ if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
+        _ if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
+        _ => return Err(UrlError::NotHttp(scheme.to_owned())),
+    };
     let rest = rest.split('#').next().unwrap_or_default();
     let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     if authority.contains('@') {
@@ -103,21 +128,21 @@ pub fn parse_url(text: &str) -> Result<Url, UrlError> {
     };
     // RFC 3986 §3.2.3: an empty port is the scheme's.
     let port = match port {
-        "" => 80,
+        "" => scheme.default_port(),
         port => match port.parse() {
             Ok(number) if number != 0 && port.bytes().all(|byte| byte.is_ascii_digit()) => number,
             _ => return Err(UrlError::BadPort(port.to_owned())),
         },
     };
     let endpoint = Endpoint::new(addr, port);
-    let host = match (port, addr) {
-        (80, IpAddr::V4(addr)) => addr.to_string(),
-        (80, IpAddr::V6(addr)) => format!("[{addr}]"),
+    let host = match addr {
+        IpAddr::V4(addr) if port == scheme.default_port() => addr.to_string(),
+        IpAddr::V6(addr) if port == scheme.default_port() => format!("[{addr}]"),
         _ => endpoint.to_string(),
     };
     // RFC 9112 §3.2.1: an empty path is sent as "/".
     let path = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-    Ok(Url { endpoint, host, path })
+    Ok(Url { scheme, endpoint, host, path })
 }
 
 fn parse_ipv4_host(host: &str) -> Result<IpAddr, UrlError> {
@@ -158,10 +183,23 @@ mod tests {
     }
 
     #[test]
+    fn https_has_a_port_of_its_own() {
+        let scheme = |text| parse_url(text).unwrap().scheme;
+        assert_eq!(
+            (scheme("http://192.0.2.1/"), scheme("HTTPS://192.0.2.1/")),
+            (Scheme::Http, Scheme::Https)
+        );
+        assert_eq!(parts("https://192.0.2.1/a"), three("192.0.2.1:443", "192.0.2.1", "/a"));
+        assert_eq!(parts("https://[::1]:443/"), three("[::1]:443", "[::1]", "/"));
+        assert_eq!(parts("https://192.0.2.1:80/"), three("192.0.2.1:80", "192.0.2.1:80", "/"));
+        assert_eq!(parts("http://192.0.2.1:443/"), three("192.0.2.1:443", "192.0.2.1:443", "/"));
+    }
+
+    #[test]
     fn what_is_wrong_with_a_url() {
         let error = |text| parse_url(text).unwrap_err();
         assert_eq!(error("192.0.2.1/a"), UrlError::NoScheme);
-        assert_eq!(error("https://192.0.2.1/"), UrlError::NotHttp("https".into()));
+        assert_eq!(error("ftp://192.0.2.1/"), UrlError::NotHttp("ftp".into()));
         assert_eq!(error("http://me:pw@192.0.2.1/"), UrlError::UserInfo);
         assert_eq!(error("http:///a"), UrlError::NoHost);
         assert_eq!(error("http://:80/a"), UrlError::NoHost);

@@ -82,7 +82,7 @@ fn an_app_says_how_its_connections_behave() {
     let fifos = SessionOptions { rx_capacity: 1_000_000, tx_capacity: 1_000_000, tx_capacity_max: 4_000_000 };
     assert_eq!(config.app[1].fifos(), fifos);
     assert_eq!(parse(GOOD).unwrap().app[1].fifos(), SessionOptions::default());
-    let options = config.app[0].listens_on("tcp://10.9.0.2:7".parse().unwrap());
+    let options = config.app[0].listens_on("tcp://10.9.0.2:7".parse().unwrap(), None);
     assert_eq!((options.backlog, options.fifos.rx_capacity, options.domain), (100, 131_072, DomainId(0)));
     for (word, ecn) in [("off", EcnMode::Off), ("accept", EcnMode::Accept)] {
         let config = parse(&GOOD.replace("nodelay = true", &format!("ecn = \"{word}\""))).unwrap();
@@ -200,7 +200,7 @@ fn every_mistake_is_told_with_its_line_its_key_and_what_was_expected() {
         (
             "backlog = 100",
             "backlogg = 100",
-            "f.toml:31: app[0].backlogg: unknown field `backlogg`, expected one of `name`, `kind`, `listen`, `domain`, `app_workers`, `backlog`, `accept_proxy`, `stage_timeout`, `nodelay`, `congestion`, `fast_open`, `keepalive`, `dscp`, `ecn`, `mtu_probing`, `fifo`, `rx_window_initial`, `tx_capacity_max`",
+            "f.toml:31: app[0].backlogg: unknown field `backlogg`, expected one of `name`, `kind`, `listen`, `domain`, `app_workers`, `backlog`, `accept_proxy`, `tls_certificate`, `tls_key`, `tls_client_ca`, `tls_client_auth`, `tls_alpn`, `stage_timeout`, `nodelay`, `congestion`, `fast_open`, `keepalive`, `dscp`, `ecn`, `mtu_probing`, `fifo`, `rx_window_initial`, `tx_capacity_max`",
         ),
         ("kind = \"discard\"\n", "", "f.toml:34: app[1]: missing field `kind`"),
         (
@@ -284,7 +284,7 @@ fn an_app_listens_on_uris_of_every_transport() {
         ),
         (
             "\"tls+tcp://10.1.0.1:9\"",
-            "nothing here speaks TLS: expected the URI without `tls+`, found \"tls+tcp://10.1.0.1:9\"",
+            "TLS needs a certificate: expected `tls_certificate` and `tls_key` besides, files in PEM",
         ),
         (
             "\"kernel+unix://run/a\"",
@@ -305,7 +305,7 @@ fn an_app_listens_on_uris_of_every_transport() {
 fn a_header_is_required_where_the_file_says_so() {
     let listens = |more: &str| {
         let config = parse(&GOOD.replace("nodelay = true", more)).unwrap();
-        let options = config.app[1].listens_on("local://a".parse().unwrap());
+        let options = config.app[1].listens_on("local://a".parse().unwrap(), None);
         (options.stages.names(), options.stage_timeout)
     };
     assert_eq!(listens("nodelay = true"), (vec![], ListenOptions::on(place()).stage_timeout));
@@ -317,7 +317,7 @@ fn a_header_is_required_where_the_file_says_so() {
         ("accept_proxy = \"v3\"", "accept_proxy: unknown variant `v3`, expected one of `v1`, `v2`, `any`"),
         (
             "stage_timeout = \"1s\"",
-            "stage_timeout: nothing has to happen before it accepts: expected `accept_proxy` besides",
+            "stage_timeout: nothing has to happen before it accepts: expected `accept_proxy` or a tls+ URI besides",
         ),
         (
             "stage_timeout = \"0s\"",
@@ -325,6 +325,112 @@ fn a_header_is_required_where_the_file_says_so() {
         ),
     ] {
         assert_eq!(bad("nodelay = true", more), format!("f.toml:39: app[1].{message}"));
+    }
+}
+
+/// Files of a certificate and its key, made for one test.
+fn certificate(dir: &Path, name: &str) {
+    let made = rcgen::generate_simple_self_signed(["a.invalid".to_owned()]).unwrap();
+    std::fs::write(dir.join(format!("{name}.pem")), made.cert.pem()).unwrap();
+    std::fs::write(dir.join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+}
+
+#[test]
+fn tls_has_its_files_and_comes_after_the_header() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let at = dir.path().display().to_string();
+    certificate(dir.path(), "a");
+    certificate(dir.path(), "b");
+    let file = |listen: &str, keys: &str| {
+        let keys = keys.replace("DIR", &at);
+        format!("[[app]]\nname = \"a\"\nkind = \"echo\"\nlisten = [{listen}]\n{keys}\n")
+    };
+    let both = "\"tls+kernel+tcp://127.0.0.1:0\", \"kernel+tcp://127.0.0.1:8\", \"local://a\"";
+    let good = "tls_certificate = \"DIR/a.pem\"\ntls_key = \"DIR/a.key\"";
+    let stages = |keys: &str| {
+        let config = parse(&file(both, keys)).map_err(|error| error.message(Path::new("f.toml")))?;
+        let app = &config.app[0];
+        let tls = app.tls().unwrap().unwrap();
+        let uris = app.places(config.default_transport()).unwrap();
+        Ok::<_, String>(
+            uris.into_iter().map(|uri| app.listens_on(uri, Some(&tls)).stages.names()).collect::<Vec<_>>(),
+        )
+    };
+    let (header, none) = ("PROXY header to receive", Vec::new());
+    assert_eq!(stages(good), Ok(vec![vec!["TLS"], none.clone(), none]));
+    let proxied = stages(&format!("{good}\naccept_proxy = \"any\"\nstage_timeout = \"1s\""));
+    assert_eq!(proxied, Ok(vec![vec![header, "TLS"], vec![header], vec![header]]));
+    for more in [
+        "stage_timeout = \"1s\"",
+        "tls_client_ca = \"DIR/b.pem\"",
+        "tls_client_ca = \"DIR/b.pem\"\ntls_client_auth = \"optional\"",
+        "tls_client_ca = \"DIR/b.pem\"\ntls_client_auth = \"required\"",
+        "tls_alpn = [\"h2\", \"http/1.1\"]",
+    ] {
+        assert!(stages(&format!("{good}\n{more}")).is_ok(), "{more}");
+    }
+    let plain = "\"kernel+tcp://127.0.0.1:0\"";
+    for (listen, keys, line, parts) in [
+        (
+            both,
+            "",
+            4,
+            &["app[0].listen[0]", "TLS needs a certificate", "`tls_certificate` and `tls_key`"][..],
+        ),
+        (plain, good, 5, &["app[0].tls_certificate", "expected `tls+` before a URI of `listen`"]),
+        (
+            both,
+            "tls_certificate = \"DIR/a.pem\"",
+            5,
+            &["app[0].tls_certificate", "expected `tls_key` besides"],
+        ),
+        (both, "tls_key = \"DIR/a.key\"", 5, &["app[0].tls_key", "expected `tls_certificate` besides"]),
+        (both, "tls_alpn = [\"h2\"]", 5, &["app[0].tls_alpn", "expected `tls_certificate` besides"]),
+        (
+            both,
+            &good.replace("a.pem", "c.pem"),
+            5,
+            &["app[0].tls_certificate", "cannot read", "/c.pem", "in PEM"],
+        ),
+        (
+            both,
+            &good.replace("a.key", "c.key"),
+            6,
+            &["app[0].tls_key", "cannot read", "/c.key", "private key"],
+        ),
+        (
+            both,
+            &good.replace("a.key", "b.key"),
+            6,
+            &["app[0].tls_key", "/b.key: the key is not", "/a.pem was made for"],
+        ),
+        (
+            both,
+            &good.replace("a.pem", "a.key"),
+            5,
+            &["app[0].tls_certificate", "/a.key: there is no certificate"],
+        ),
+        (both, &good.replace("a.key", "a.pem"), 6, &["app[0].tls_key", "/a.pem", "private key"]),
+        (
+            both,
+            &format!("{good}\ntls_client_auth = \"optional\""),
+            7,
+            &["app[0].tls_client_auth", "expected `tls_client_ca` besides"],
+        ),
+        (
+            both,
+            &format!("{good}\ntls_client_ca = \"DIR/a.key\""),
+            7,
+            &["app[0].tls_client_ca", "/a.key: there is no certificate"],
+        ),
+        (both, &format!("{good}\ntls_client_auth = \"on\""), 7, &["`optional` or `required`"]),
+        (both, &format!("{good}\ntls_alpn = [\"\"]"), 7, &["app[0].tls_alpn", "1 to 255 bytes"]),
+    ] {
+        let told = parse(&file(listen, keys)).unwrap_err().message(Path::new("f.toml"));
+        assert!(told.starts_with(&format!("f.toml:{line}: ")) && !told.contains('\n'), "{keys}: {told}");
+        for part in parts {
+            assert!(told.contains(part), "no {part:?} for {keys}: {told}");
+        }
     }
 }
 
