@@ -62,8 +62,6 @@ pub const TESTS: &[(&str, &[&str])] = &[
     ("hoststack-builtin", &["hoststack"]),
     // It runs under its apps.
     ("hoststack", &["hoststack-tls"]),
-    // Its suites run it beside other programs' TLS.
-    ("hoststack-tests", &["hoststack-tls"]),
 ];
 
 /// Crates that must work without `std`.
