@@ -156,7 +156,14 @@ impl Pair {
 
         let mut active = sessions(chunks);
         let ledger = TicketLedger::new();
-        let ticket = ConnectTicket::mint(ConnectId::new(0, 1), KEY, AppWorkerId(KEY), 0, ledger.clone());
+        let ticket = ConnectTicket::mint(
+            ConnectId::new(0, 1),
+            KEY,
+            AppWorkerId(KEY),
+            0,
+            Instant::ZERO,
+            ledger.clone(),
+        );
         let (flow, deadline) = (flow(1000, 443), Instant::from_millis(1000));
         let early = EarlyData::new(early);
         let opened = active.open_outbound(flow, ticket, deadline, options, client, &early);

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::handle::{AppWorkerId, ConnectId};
 use crate::pool::Key;
+use crate::time::Instant;
 
 /// Counts tickets that were dropped without an outcome: always 0 unless the stack has a bug.
 #[derive(Debug, Default)]
@@ -35,6 +36,7 @@ pub struct ConnectTicket {
     half_open: Key,
     app_worker: AppWorkerId,
     opaque: u64,
+    made: Instant,
     ledger: Option<Arc<TicketLedger>>,
 }
 
@@ -52,15 +54,16 @@ pub struct SpentTicket {
 }
 
 impl ConnectTicket {
-    /// The ticket of a request. Called by main only, once per request.
+    /// The ticket of a request that was made at `made`. Called by main only, once per request.
     pub fn mint(
         connect: ConnectId,
         half_open: Key,
         app_worker: AppWorkerId,
         opaque: u64,
+        made: Instant,
         ledger: Arc<TicketLedger>,
     ) -> ConnectTicket {
-        ConnectTicket { connect, half_open, app_worker, opaque, ledger: Some(ledger) }
+        ConnectTicket { connect, half_open, app_worker, opaque, made, ledger: Some(ledger) }
     }
 
     /// The request.
@@ -76,6 +79,11 @@ impl ConnectTicket {
     /// The caller's value.
     pub fn opaque(&self) -> u64 {
         self.opaque
+    }
+
+    /// When the request was made.
+    pub fn made(&self) -> Instant {
+        self.made
     }
 
     /// The half-open session, in the app worker's pool on main.
@@ -111,7 +119,9 @@ mod tests {
     fn a_ticket_dropped_unspent_is_counted_and_a_spent_one_is_not() {
         let ledger = TicketLedger::new();
         let key = Key { slot: 1, generation: 2 };
-        let mint = |n| ConnectTicket::mint(ConnectId::new(0, n), key, AppWorkerId(key), n, ledger.clone());
+        let mint = |n| {
+            ConnectTicket::mint(ConnectId::new(0, n), key, AppWorkerId(key), n, Instant::ZERO, ledger.clone())
+        };
         assert_eq!(mint(1).spend().opaque, 1);
         assert_eq!(ledger.dropped(), 0);
         drop(mint(2));

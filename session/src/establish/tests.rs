@@ -168,7 +168,14 @@ fn world(is_inbound: bool, stages: &[Does], early: &[u8]) -> World {
         sessions.on_event(&TransportEvent::Accepted { session: id });
         id
     } else {
-        let ticket = ConnectTicket::mint(ConnectId::new(0, 1), KEY, AppWorkerId(KEY), 0, ledger.clone());
+        let ticket = ConnectTicket::mint(
+            ConnectId::new(0, 1),
+            KEY,
+            AppWorkerId(KEY),
+            0,
+            Instant::ZERO,
+            ledger.clone(),
+        );
         let deadline = Instant::from_millis(1000);
         let early = EarlyData::new(early);
         let id = sessions.open_outbound(flow, ticket, deadline, options, &plans, &early).unwrap();

@@ -74,7 +74,7 @@ impl Main {
         };
         let inserted = record.half_opens.insert_with(|key| HalfOpenSession {
             connect,
-            ticket: Some(ConnectTicket::mint(connect, key, app_worker, options.opaque, ledger.clone())),
+            ticket: Some(ConnectTicket::mint(connect, key, app_worker, options.opaque, made, ledger.clone())),
             state: HalfOpenState::Connecting,
             transport: None,
             flow,
@@ -95,7 +95,7 @@ impl Main {
             early_data,
         });
         let Ok(key) = inserted else {
-            let ticket = ConnectTicket::mint(connect, NO_HALF_OPEN, app_worker, options.opaque, ledger);
+            let ticket = ConnectTicket::mint(connect, NO_HALF_OPEN, app_worker, options.opaque, made, ledger);
             self.in_flight[worker.index()] += 1;
             self.send(worker, Command::Outcome { ticket, failure: ConnectFailure::NoRoom, attempt: None });
             return;
@@ -190,9 +190,10 @@ impl Main {
             return None;
         };
         let (connect, half_open, app_worker) = (ticket.connect(), ticket.half_open(), ticket.app_worker());
+        let (opaque, made) = (ticket.opaque(), ticket.made());
         let Seed::Tcp(seed) = seed else { return None };
         Some(Command::Establish {
-            ticket: ConnectTicket::mint(connect, half_open, app_worker, ticket.opaque(), self.ledger.clone()),
+            ticket: ConnectTicket::mint(connect, half_open, app_worker, opaque, made, self.ledger.clone()),
             seed: Seed::Tcp(seed.clone()),
             deadline: *deadline,
             options: *options,
