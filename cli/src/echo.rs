@@ -520,8 +520,7 @@ fn finish(bar: &ProgressBar, interrupt: &Interrupt) {
 /// Asks for what `show session` shows, and how long that takes with all sessions open.
 fn look_at_held(host: &mut Host, handle: &EchoClientHandle) -> Result<Held, CliError> {
     let watch = Stopwatch::start();
-    let Answer { session_summary, .. } =
-        host.inspect(Query::Sessions { limit: 0, verbose: false }).map_err(CliError::failed)?;
+    let Answer { session_summary, .. } = host.inspect(Query::sessions(0, false)).map_err(CliError::failed)?;
     let show_session_seconds = watch.seconds();
     Ok(Held { sessions: handle.stats().totals().held, show_session_seconds, session_summary })
 }

@@ -401,16 +401,23 @@ impl Connection {
         text
     }
 
+    /// What is wrong with it that it cannot go on by itself.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        if self.wheel_at > self.timer() {
+            return Some("it has a timer that no wheel entry will fire");
+        }
+        if !self.refused.is_empty() && self.retry_at == Instant::FAR && !self.is_listed {
+            return Some("it keeps bytes that nobody will offer again");
+        }
+        (self.is_fin_sent && !self.is_fin_wanted).then_some("it sent a FIN that nobody wanted")
+    }
+
     /// # Panics
     /// When something does not hold that must between any two calls.
     pub(crate) fn check_consistency(&self) {
-        assert!(self.wheel_at <= self.timer(), "{} has a timer that no wheel entry will fire", self.session);
-        assert!(
-            self.refused.is_empty() || self.retry_at != Instant::FAR || self.is_listed,
-            "{} keeps bytes that nobody will offer again",
-            self.session
-        );
-        assert!(!self.is_fin_sent || self.is_fin_wanted, "{} sent a FIN that nobody wanted", self.session);
+        if let Some(fault) = self.fault() {
+            panic!("{}: {fault}", self.session);
+        }
     }
 }
 

@@ -505,6 +505,11 @@ impl Engine {
         &self.counters
     }
 
+    /// What is wrong with a connection that it cannot go on by itself; `None` if nothing is, or if it is gone.
+    pub fn fault(&self, connection: ConnectionId) -> Option<&'static str> {
+        self.connections.get(connection.0)?.fault()
+    }
+
     /// Checks what must hold between any two calls.
     ///
     /// # Panics

@@ -52,6 +52,16 @@ impl Pending {
         self.0 < other.0 || (canary::has(Bug::CloseOvertakesData) && self == Pending::PEER_CLOSED)
     }
 
+    /// What is pending, by name, in the order of delivery.
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
+        const NAMES: [&str; 8] =
+            ["announce", "urgent", "readable", "writable", "peer-closed", "reset", "closed", "silent"];
+        NAMES
+            .into_iter()
+            .enumerate()
+            .filter_map(move |(bit, name)| (self.0 & (1 << bit) != 0).then_some(name))
+    }
+
     /// Adds `other`.
     pub(crate) fn add(&mut self, other: Pending) {
         self.0 |= other.0;
@@ -84,15 +94,7 @@ impl BitOr for Pending {
 
 impl fmt::Debug for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names =
-            ["announce", "urgent", "readable", "writable", "peer-closed", "reset", "closed", "silent"];
-        let mut set = f.debug_set();
-        for (bit, name) in names.iter().enumerate() {
-            if self.0 & (1 << bit) != 0 {
-                set.entry(name);
-            }
-        }
-        set.finish()
+        f.debug_set().entries(self.names()).finish()
     }
 }
 

@@ -24,6 +24,7 @@ pub use half_open::{HalfOpenCounters, HalfOpenSession, HalfOpenState, Remotes};
 pub use layer::{Ending, Layer, LayerIo, PeerStream, Standing};
 pub use lookup::ListenerRecord;
 pub use session::{
-    Announcement, CloseAction, Session, SessionCounts, SessionLimits, SessionOptions, Sessions,
+    Announcement, CloseAction, FifoView, LayerView, Session, SessionCounts, SessionLimits, SessionOptions,
+    SessionView, Sessions,
 };
-pub use state::{AppSide, TransportSide};
+pub use state::{AppSide, SessionState, SessionStates, TransportSide};

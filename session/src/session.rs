@@ -7,9 +7,11 @@
 mod app_calls;
 mod establishing;
 mod layer;
+mod liveness;
 mod pump;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,9 +28,10 @@ use crate::events::Pending;
 use crate::fifo::{ChunkPool, RxFifo, TxFifo};
 use crate::layer::{Ending, Layered, Scratch};
 use crate::lookup::{AppWorkerRecords, ListenerRecords};
-use crate::state::{AppSide, TransportSide};
+use crate::state::{AppSide, SessionState, SessionStates, TransportSide};
 
 use establishing::Establishing;
+pub use view::{FifoView, LayerView, SessionView};
 
 /// Sizes of a session's fifos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +120,24 @@ impl Session {
     /// What the transport did.
     pub fn transport_side(&self) -> TransportSide {
         self.transport
+    }
+
+    /// Both, in one word.
+    pub fn state(&self) -> SessionState {
+        SessionState::of(self.app, self.transport)
+    }
+
+    fn advance_app(&mut self, to: AppSide, states: &mut SessionStates) -> bool {
+        let from = self.state();
+        let has_moved = self.app.advance(to);
+        states.moved(from, self.state());
+        has_moved
+    }
+
+    fn advance_transport(&mut self, to: TransportSide, states: &mut SessionStates) {
+        let from = self.state();
+        self.transport.advance(to);
+        states.moved(from, self.state());
     }
 
     /// Whose session it is.
@@ -208,6 +229,7 @@ pub struct SessionCounts {
 pub struct Sessions {
     worker: WorkerId,
     pool: Pool<Session>,
+    states: SessionStates,
     chunks: ChunkPool,
     establishing: Slab<Establishing>,
     /// Whom connections are said to be between, where a stage was told.
@@ -238,6 +260,7 @@ impl Sessions {
         Sessions {
             worker,
             pool: Pool::new(limits.sessions),
+            states: SessionStates::default(),
             chunks: ChunkPool::new(limits.chunk_bytes, limits.chunks),
             establishing: Slab::new(),
             declared: BTreeMap::new(),
@@ -315,6 +338,11 @@ impl Sessions {
         self.pool.at_slot(slot).map(|(key, session)| (SessionId(key), session))
     }
 
+    /// Sessions by their state.
+    pub fn states(&self) -> SessionStates {
+        self.states
+    }
+
     /// What the layer holds.
     pub fn counts(&self) -> SessionCounts {
         SessionCounts {
@@ -356,6 +384,7 @@ impl Sessions {
             flow,
             born: self.now,
         })?;
+        self.states.born(SessionState::of(AppSide::Unannounced, transport));
         self.app_workers.session_born(app_worker);
         Ok(SessionId(key))
     }
@@ -367,7 +396,7 @@ impl Sessions {
         let id = match *event {
             TransportEvent::Connected { session } => {
                 if let Some(s) = self.pool.get_mut(session.0) {
-                    s.transport.advance(TransportSide::Open);
+                    s.advance_transport(TransportSide::Open, &mut self.states);
                     if canary::has(Bug::ReadinessStored)
                         && let Some(establishing) = self.establishing.get_mut(s.establishing as usize)
                     {
@@ -407,7 +436,7 @@ impl Sessions {
             }
             TransportEvent::PeerClosed { session } => {
                 if let Some(s) = self.pool.get_mut(session.0) {
-                    s.transport.advance(TransportSide::PeerClosed);
+                    s.advance_transport(TransportSide::PeerClosed, &mut self.states);
                     // "a TCP receiver should be robust to invalid urgent pointer values": nothing comes any more.
                     s.rx_urgent = s.rx_urgent.min(s.rx.len() as u32); // fits: a fifo is 2^30 at most
                     if s.layered.is_none() && s.app != AppSide::Closed {
@@ -419,7 +448,7 @@ impl Sessions {
             TransportEvent::Closed { session, reason } => {
                 let reason = self.reason_with_layer(session, reason);
                 if let Some(s) = self.pool.get_mut(session.0) {
-                    s.transport.advance(TransportSide::Closed(reason));
+                    s.advance_transport(TransportSide::Closed(reason), &mut self.states);
                     s.connection = None;
                     // Nothing can be sent any more; what was received stays readable.
                     s.tx.release(&mut self.chunks);
@@ -568,12 +597,12 @@ impl Sessions {
         let session = self.pool.get_mut(id.0)?;
         let slot = std::mem::replace(&mut session.establishing, NOT_ESTABLISHING);
         let Some(establishing) = self.establishing.try_remove(slot as usize) else {
-            session.app.advance(AppSide::Open);
+            session.advance_app(AppSide::Open, &mut self.states);
             return Some(Announcement::Accepted);
         };
         match establishing.outcome {
             Some(Ok(())) => {
-                session.app.advance(AppSide::Open);
+                session.advance_app(AppSide::Open, &mut self.states);
                 Some(establishing.ticket.map_or(Announcement::Accepted, Announcement::Connected))
             }
             Some(Err(failure)) => {
@@ -602,7 +631,7 @@ impl Sessions {
     /// A failed session: freed if its transport is done, else closed so that it is freed when the transport is.
     fn free_or_orphan(&mut self, id: SessionId) {
         let Some(session) = self.pool.get_mut(id.0) else { return };
-        session.app.advance(AppSide::Closed);
+        session.advance_app(AppSide::Closed, &mut self.states);
         session.pending.remove(Pending::ALL_BUT_THE_END);
         if session.connection.is_none() {
             self.free(id);
@@ -631,6 +660,7 @@ impl Sessions {
     /// Frees a session whose `closed` was delivered (or whose app cannot be told any more).
     pub fn free(&mut self, id: SessionId) {
         let Some(mut session) = self.pool.remove(id.0) else { return };
+        self.states.died(session.state());
         debug_assert!(
             session.connection.is_none() || session.establishing != NOT_ESTABLISHING,
             "a session is freed after its transport deleted the connection"
@@ -681,35 +711,6 @@ impl Sessions {
             }
         }
         None
-    }
-
-    /// Asserts what must hold between steps (invariant 6 of the design): no session is ready and unannounced,
-    /// and what is pending is queued.
-    ///
-    /// # Panics
-    /// If it does not hold.
-    pub fn check_consistency(&self) {
-        for (key, session) in self.pool.iter() {
-            let announced = session.app != AppSide::Unannounced || session.pending.has(Pending::ANNOUNCE);
-            let establishing = self.establishing.get(session.establishing as usize);
-            let has_stages = establishing.is_some_and(|establishing| !establishing.stages.is_empty());
-            assert!(
-                announced
-                    || session.transport == TransportSide::Opening
-                    || (has_stages && session.transport.is_open()),
-                "s{key} is ready and unannounced"
-            );
-            let waits = session.pending.first() == Some(Pending::CLOSED) && session.has_unread();
-            assert!(
-                session.queued
-                    || session.pending.first().is_none()
-                    || waits
-                    || session.app == AppSide::Unannounced,
-                "s{key} has {:?} pending and is not queued",
-                session.pending
-            );
-            self.check_layer(SessionId(key), session);
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The two sub-states of a session: what the app did and what the transport did. Neither ever moves backward.
 
 use core::fmt;
+use core::ops::Index;
 
 use hoststack_transport::CloseReason;
 
@@ -63,6 +64,85 @@ impl AppSide {
             *self = to;
         }
         forward
+    }
+}
+
+/// Both sides in one word, for lists and counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionState {
+    /// The app has not been told of it.
+    Unannounced,
+    /// Open both ways.
+    Open,
+    /// The peer has closed its direction.
+    PeerClosed,
+    /// The app has closed its direction.
+    HalfClosed,
+    /// The app has closed it; the transport is finishing.
+    Closing,
+    /// The transport is done; the app has bytes left to read, or a callback to come.
+    Ended,
+}
+
+impl SessionState {
+    /// All of them, in the order of a session's life.
+    pub const ALL: [SessionState; 6] = [
+        SessionState::Unannounced,
+        SessionState::Open,
+        SessionState::PeerClosed,
+        SessionState::HalfClosed,
+        SessionState::Closing,
+        SessionState::Ended,
+    ];
+
+    /// What the two sides amount to.
+    pub const fn of(app: AppSide, transport: TransportSide) -> SessionState {
+        match (app, transport) {
+            (_, TransportSide::Closed(_)) => SessionState::Ended,
+            (AppSide::Unannounced, _) => SessionState::Unannounced,
+            (AppSide::Closed, _) => SessionState::Closing,
+            (AppSide::HalfClosed, _) => SessionState::HalfClosed,
+            (AppSide::Open, TransportSide::PeerClosed) => SessionState::PeerClosed,
+            (AppSide::Open, _) => SessionState::Open,
+        }
+    }
+
+    /// Its name (stable, kebab case).
+    pub const fn name(self) -> &'static str {
+        match self {
+            SessionState::Unannounced => "unannounced",
+            SessionState::Open => "open",
+            SessionState::PeerClosed => "peer-closed",
+            SessionState::HalfClosed => "half-closed",
+            SessionState::Closing => "closing",
+            SessionState::Ended => "ended",
+        }
+    }
+}
+
+/// How many sessions are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionStates([u32; SessionState::ALL.len()]);
+
+impl SessionStates {
+    pub(crate) fn born(&mut self, state: SessionState) {
+        self.0[state as usize] += 1;
+    }
+
+    pub(crate) fn died(&mut self, state: SessionState) {
+        self.0[state as usize] -= 1;
+    }
+
+    pub(crate) fn moved(&mut self, from: SessionState, to: SessionState) {
+        self.died(from);
+        self.born(to);
+    }
+}
+
+impl Index<SessionState> for SessionStates {
+    type Output = u32;
+    fn index(&self, state: SessionState) -> &u32 {
+        &self.0[state as usize]
     }
 }
 

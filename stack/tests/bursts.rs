@@ -84,8 +84,7 @@ fn an_answer_looks_at_a_bounded_number_of_slots_in_a_step() {
         stack.connect(client.app_workers[0], ConnectOptions::to(Family::V4.server(80))).unwrap();
         until(&mut stack, Duration::from_secs(1), || log.up() == 1);
         let before = summary(&mut stack).workers[0].steps;
-        let answer = stack.inspect(Query::Sessions { limit: 10, verbose: false }).unwrap();
-        assert_eq!(answer.sessions.len(), 2);
+        let answer = summary(&mut stack);
         answer.workers[0].steps - before
     };
     assert!(steps(512) < 20);

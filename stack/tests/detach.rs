@@ -438,7 +438,7 @@ fn ten_thousand_sessions_are_detached_in_slices() {
         let reached = stack.run_until(LONG, |_| log.cleaned() == 10_000 && server_log.accepted() == 10_000);
         assert!(reached, "{} up", log.up());
         assert_eq!(log.up(), 10_000);
-        let answer = stack.inspect(Query::Sessions { limit: 5, verbose: false }).unwrap();
+        let answer = stack.inspect(Query::sessions(5, false)).unwrap();
         assert_eq!((answer.session_summary.open, answer.sessions.len()), (20_000, 5));
         let report = stack.detach(client.app, policy).unwrap();
         assert_eq!(report.app_workers.iter().map(|unit| unit.sessions).sum::<usize>(), 10_000);

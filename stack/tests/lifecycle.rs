@@ -772,7 +772,7 @@ fn every_session_and_half_open_can_be_looked_at() {
         pair.connect(ConnectOptions { opaque, ..to_server() });
     }
     pass(&mut pair.stack, Duration::from_secs(2));
-    let answer = pair.stack.inspect(Query::Sessions { limit: 7, verbose: false }).unwrap();
+    let answer = pair.stack.inspect(Query::sessions(7, false)).unwrap();
     assert_eq!(
         (answer.session_summary.total, answer.session_summary.open, answer.sessions.len()),
         (20, 20, 7)
@@ -780,7 +780,7 @@ fn every_session_and_half_open_can_be_looked_at() {
     assert!(
         answer.sessions.iter().all(|session| ["client/0", "server/0"].contains(&session.app_worker.as_str()))
     );
-    let answer = pair.stack.inspect(Query::HalfOpens { limit: 3 }).unwrap();
+    let answer = pair.stack.inspect(Query::half_opens(3)).unwrap();
     assert_eq!((answer.main.half_open_sessions, answer.half_opens.len()), (5, 3));
     for half_open in &answer.half_opens {
         assert_eq!((half_open.state.as_str(), half_open.app_worker.as_str()), ("connecting", "client/0"));

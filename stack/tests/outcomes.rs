@@ -344,8 +344,7 @@ fn a_local_address_of_ours_is_used() {
             .unwrap();
         until(&mut stack, LONG, || log.cleaned() == 1 && server_log.accepted() == 1);
         assert_eq!(log.outcomes(), [(1, Ok(()))]);
-        let sessions =
-            stack.inspect(hoststack::Query::Sessions { limit: 10, verbose: true }).unwrap().sessions;
+        let sessions = stack.inspect(hoststack::Query::sessions(10, true)).unwrap().sessions;
         let local = std::net::SocketAddr::new(family.client_addr(), 999).to_string();
         assert!(sessions.iter().any(|session| session.domain == 0 && session.local == local), "{sessions:?}");
         assert!(sessions.iter().all(|session| !session.transport.is_empty()));

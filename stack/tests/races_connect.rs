@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use common::*;
 use hoststack::app::*;
+use hoststack::inspect::HalfOpenQuery;
 use hoststack::net::{Impairments, LinkState, MemoryWireConfig};
 use hoststack::tcp::TcpConfig;
 use hoststack::{EndHow, Query, StackConfig};
@@ -61,15 +62,16 @@ fn half_opens_and_sessions_are_looked_at_in_every_step_of_their_life() {
             if round == 50 {
                 stack.detach_worker(client.app_workers[1], DetachPolicy::Reset).unwrap();
             }
-            let answer = stack.inspect(Query::HalfOpens { limit: 100 }).unwrap();
-            assert_eq!(answer.half_opens.len(), answer.main.half_open_sessions);
+            let query = HalfOpenQuery { limit: 100, count: true, ..HalfOpenQuery::default() };
+            let answer = stack.inspect(Query::HalfOpens(Box::new(query))).unwrap();
+            assert_eq!(answer.half_opens.len() as u64, answer.matched.unwrap());
             for info in &answer.half_opens {
                 assert!(info.app_worker.starts_with("client/") && info.worker < workers as u8, "{info:?}");
                 assert!(!info.remote.is_empty() && info.deadline_in_us <= 30_000_000, "{info:?}");
                 states.insert(info.state.clone());
             }
-            let answer = stack.inspect(Query::Sessions { limit: 100, verbose: true }).unwrap();
-            assert_eq!(answer.sessions.len(), answer.session_summary.total);
+            let answer = stack.inspect(Query::sessions(100, true)).unwrap();
+            assert!(answer.sessions_next.is_none(), "there are never more than a hundred");
             if round % 5 == 4 {
                 pass(&mut stack, Duration::from_millis(400));
             }
@@ -120,7 +122,7 @@ fn a_session_that_is_not_announced_cannot_be_used() {
     pass(&mut stack, Duration::from_millis(1));
     links.iter().for_each(|link| link.set_link(LinkState::Cut));
     pass(&mut stack, Duration::from_millis(100));
-    let answer = stack.inspect(Query::Sessions { limit: 9, verbose: true }).unwrap();
+    let answer = stack.inspect(Query::sessions(9, true)).unwrap();
     assert_eq!((answer.session_summary.unannounced, answer.sessions.len()), (2, 2));
     for info in &answer.sessions {
         let session = SessionHandle::from_u64(info.handle);

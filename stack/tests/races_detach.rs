@@ -580,7 +580,7 @@ fn requests_behind_a_detach_have_their_end_too() {
                 "{outcomes:?}"
             );
             assert_eq!(log.count(|event| matches!(event, Event::Listening(_, Err(_)))), 1);
-            let half_opens = stack.inspect(Query::HalfOpens { limit: 9 }).unwrap();
+            let half_opens = stack.inspect(Query::half_opens(9)).unwrap();
             assert_eq!((half_opens.half_opens.len(), half_opens.main.tickets_dropped), (0, 0));
             finish(stack, &[&app], &[&log]);
         }

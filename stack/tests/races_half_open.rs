@@ -687,7 +687,7 @@ fn a_port_is_used_again_the_moment_its_half_open_is_cleaned() {
         links[0].set_link(LinkState::Cut);
         let chosen = stack.connect(client.app_workers[0], to(80, 5000)).unwrap();
         pass(&mut stack, Duration::from_millis(10));
-        let half_opens = stack.inspect(Query::HalfOpens { limit: 9 }).unwrap().half_opens;
+        let half_opens = stack.inspect(Query::half_opens(9)).unwrap().half_opens;
         let local = half_opens.iter().find(|info| info.connect == chosen.to_string()).expect("it is listed");
         let port = local.local.rsplit_once(':').unwrap().1.parse().unwrap();
         stack.cancel(chosen).unwrap();

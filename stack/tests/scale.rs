@@ -93,7 +93,7 @@ fn a_hundred_thousand_sessions_are_held_listed_and_detached() {
     assert!(stack.run_until(Duration::from_secs(60), |_| theirs.up.value() == SESSIONS as u64));
     stack.check_consistency();
 
-    let answer = stack.inspect(Query::Sessions { limit: 10, verbose: true }).unwrap();
+    let answer = stack.inspect(Query::sessions(10, true)).unwrap();
     assert_eq!((answer.session_summary.total, answer.session_summary.open), (2 * SESSIONS, 2 * SESSIONS));
     assert_eq!(answer.sessions.len(), 10);
     assert!(answer.sessions.iter().all(|session| session.transport.contains("state=ESTABLISHED")));

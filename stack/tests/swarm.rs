@@ -314,11 +314,11 @@ impl World {
                 });
             }
             10 => {
-                let query = dice.pick(&[
-                    hoststack::Query::Sessions { limit: 5, verbose: true },
-                    hoststack::Query::HalfOpens { limit: 5 },
-                    hoststack::Query::Summary,
-                ]);
+                let query = match dice.pick(&[0, 1, 2]) {
+                    0 => hoststack::Query::sessions(5, true),
+                    1 => hoststack::Query::half_opens(5),
+                    _ => hoststack::Query::Summary,
+                };
                 assert_eq!(self.stack.inspect(query).unwrap().main.tickets_dropped, 0);
             }
             _ if dice.one_of(20) => {

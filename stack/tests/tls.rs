@@ -222,7 +222,8 @@ fn the_command_line_sees_what_was_agreed() {
     let client = attach(&mut stack, "client", Probe::idle(&log));
     stack.connect(client.app_workers[0], connect_with(&client_stages, Family::V4)).unwrap();
     until(&mut stack, Duration::from_secs(5), || log.up() == 1 && server_log.accepted() == 1);
-    let answer = stack.inspect(Query::Sessions { limit: 10, verbose: true }).unwrap();
+    pass(&mut stack, Duration::from_millis(100));
+    let answer = stack.inspect(Query::sessions(10, true)).unwrap();
     assert_eq!(answer.sessions.len(), 2);
     for session in &answer.sessions {
         assert!(session.transport.contains(" tls=1.3 cipher=TLS13_"), "{}", session.transport);

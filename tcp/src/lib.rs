@@ -32,6 +32,7 @@ pub mod half_opens;
 mod input;
 pub mod isn;
 mod listener;
+mod liveness;
 mod output;
 mod pacing;
 mod pmtud;

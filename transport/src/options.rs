@@ -307,3 +307,45 @@ pub struct ConnectionStats {
     /// The congestion control.
     pub congestion: Algorithm,
 }
+
+impl ConnectionStats {
+    /// The figures by name, in the units of their fields; flags are 0 or 1, and the largest `u64` or `u32` means that there is
+    /// none.
+    pub fn named(&self) -> [(&'static str, u64); 33] {
+        [
+            ("srtt_us", u64::from(self.srtt_us)),
+            ("rtt_var_us", u64::from(self.rtt_var_us)),
+            ("rtt_min_us", u64::from(self.rtt_min_us)),
+            ("rto_us", u64::from(self.rto_us)),
+            ("cwnd", u64::from(self.cwnd)),
+            ("ssthresh", u64::from(self.ssthresh)),
+            ("mss", u64::from(self.mss)),
+            ("peer_mss", u64::from(self.peer_mss)),
+            ("path_mtu", u64::from(self.path_mtu)),
+            ("snd_wnd", u64::from(self.snd_wnd)),
+            ("rcv_wnd", u64::from(self.rcv_wnd)),
+            ("flight", u64::from(self.flight)),
+            ("sacked", u64::from(self.sacked)),
+            ("lost", u64::from(self.lost)),
+            ("retransmitted", u64::from(self.retransmitted)),
+            ("retransmits", u64::from(self.retransmits)),
+            ("in_trouble", u64::from(self.in_trouble)),
+            ("probes", u64::from(self.probes)),
+            ("bytes_acked", u64::from(self.bytes_acked)),
+            ("bytes_received", u64::from(self.bytes_received)),
+            ("retransmitted_segments", u64::from(self.retransmitted_segments)),
+            ("dsack_duplicates", u64::from(self.dsack_duplicates)),
+            ("undone", u64::from(self.undone)),
+            ("delivered", u64::from(self.delivered)),
+            ("delivered_ce", u64::from(self.delivered_ce)),
+            ("delivery_rate", u64::from(self.delivery_rate)),
+            ("pacing_rate", u64::from(self.pacing_rate)),
+            ("reordering", u64::from(self.reordering)),
+            ("timestamps", u64::from(self.timestamps)),
+            ("sack", u64::from(self.sack)),
+            ("window_scaling", u64::from(self.window_scaling)),
+            ("ecn", u64::from(self.ecn)),
+            ("syn_data", u64::from(self.syn_data)),
+        ]
+    }
+}

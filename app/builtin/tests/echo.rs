@@ -137,7 +137,7 @@ fn held_sessions_stay_until_they_are_released() {
         assert_eq!(handle.events().try_recv(), Ok(EchoClientEvent::Held));
         let totals = handle.stats().totals();
         assert_eq!((totals.held, totals.ended(), totals.bytes_echoed), (1500, 0, 15_000));
-        assert_eq!(stack.inspect(Query::Sessions { limit: 0, verbose: false }).unwrap().leaks.sessions, 3000);
+        assert_eq!(stack.inspect(Query::Status).unwrap().session_summary.total, 3000);
 
         if by_message {
             for worker in 0..2 {

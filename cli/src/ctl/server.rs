@@ -211,8 +211,8 @@ fn execute(stack: &StackHandle, format: Format, command: &str) -> Result<String,
         }
         command => {
             let query = match command {
-                Command::ShowSession { verbose, limit } => Query::Sessions { limit, verbose },
-                Command::ShowHalfOpen { limit } => Query::HalfOpens { limit },
+                Command::ShowSession { verbose, limit } => Query::sessions(limit, verbose),
+                Command::ShowHalfOpen { limit } => Query::half_opens(limit),
                 Command::ShowListener { limit } => Query::Listeners { limit },
                 _ => Query::Summary,
             };

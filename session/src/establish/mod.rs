@@ -225,6 +225,11 @@ impl Stages {
         self.0.last().map(|stage| stage.name())
     }
 
+    /// All that are left, the one whose turn it is first.
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        self.0.iter().rev().map(|stage| stage.name()).collect()
+    }
+
     /// Runs stages until one waits, one fails, one leaves a layer, or none is left.
     pub(crate) fn run(&mut self, io: &mut StageIo<'_>) -> Ran {
         while let Some(mut stage) = self.0.pop() {

@@ -189,9 +189,9 @@ impl Sessions {
 
     /// Asks for `writable` once there is room again, as a short write does.
     pub fn want_room(&mut self, id: SessionId) {
-        if let Some(session) = self.pool.get_mut(id.0) {
+        if let Some(session) = self.pool.get_mut(id.0).filter(|session| session.is_writable()) {
             session.wants_room = true;
-            if session.is_writable() && has_worthwhile_room(session) {
+            if has_worthwhile_room(session) {
                 session.pending.add(Pending::WRITABLE);
                 self.settle(id);
             }
@@ -229,7 +229,7 @@ impl Sessions {
     /// The app closes or resets the session: it gets `closed` and nothing else from now on.
     pub fn app_closes(&mut self, id: SessionId) -> CloseAction {
         let Some(session) = self.pool.get_mut(id.0) else { return CloseAction::Nothing };
-        if session.app == AppSide::Unannounced || !session.app.advance(AppSide::Closed) {
+        if session.app == AppSide::Unannounced || !session.advance_app(AppSide::Closed, &mut self.states) {
             return CloseAction::Nothing;
         }
         session.pending.remove(Pending::ALL_BUT_THE_END);
@@ -261,7 +261,8 @@ impl Sessions {
     /// The app has sent all it will.
     pub fn app_half_closes(&mut self, id: SessionId) -> CloseAction {
         let Some(session) = self.pool.get_mut(id.0) else { return CloseAction::Nothing };
-        if session.app == AppSide::Unannounced || !session.app.advance(AppSide::HalfClosed) {
+        if session.app == AppSide::Unannounced || !session.advance_app(AppSide::HalfClosed, &mut self.states)
+        {
             return CloseAction::Nothing;
         }
         session.pending.remove(Pending::WRITABLE);

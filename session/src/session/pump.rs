@@ -210,39 +210,4 @@ impl Sessions {
         }
         reason
     }
-
-    /// Asserts that no layer could move bytes that no one will come back for.
-    pub(super) fn check_layer(&self, id: SessionId, session: &Session) {
-        let Some(layered) = session.layered.as_deref() else { return };
-        let is_over = layered.reason.is_some()
-            || layered.is_broken()
-            || session.pending.has(Pending::SILENT)
-            || matches!(session.transport, TransportSide::Closed(reason) if !reason.is_graceful());
-        if is_over || layered.waits_for_chunks {
-            return;
-        }
-        assert!(
-            layered.wire_rx.is_empty() || session.rx.room(session.rx_capacity as usize) == 0,
-            "{id:?} has {} bytes on the wire that its layer could take",
-            layered.wire_rx.len()
-        );
-        let capacity = Layered::wire_tx_capacity(session.tx_capacity as usize);
-        assert!(
-            session.tx.is_empty()
-                || session.tx_programmed
-                || !session.transport.is_open()
-                || layered.wire_tx.room(capacity) < (capacity / 4).max(session.tx.len()),
-            "{id:?} has {} bytes of the app that its layer could take",
-            session.tx.len()
-        );
-        assert!(
-            session.app < AppSide::HalfClosed
-                || layered.standing.has_ended
-                || session.tx_programmed
-                || !session.transport.is_open()
-                || !session.tx.is_empty()
-                || !layered.wire_tx.is_empty(),
-            "{id:?} has an end to say that its layer could say"
-        );
-    }
 }

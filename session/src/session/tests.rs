@@ -238,3 +238,58 @@ fn a_send_queue_grows_with_what_the_transport_wants_up_to_its_limit() {
     sessions.tx_wanted(id, u32::MAX);
     assert_eq!((sessions.tx_room(id), sessions.get(id).map(Session::tx_capacity)), (1000, Some(3000)));
 }
+
+// ---- What must hold between steps ----
+
+#[test]
+fn a_session_that_cannot_go_on_is_named_and_others_are_not() {
+    let broken: [(&str, &dyn Fn(&mut Session)); 5] = [
+        ("it is ready, or has failed, and its app is not told", &|s| s.app = AppSide::Unannounced),
+        ("its app must be told something, and nobody will", &|s| s.pending.add(Pending::READABLE)),
+        ("its transport is done, and its app is not told", &|s| {
+            s.transport = TransportSide::Closed(CloseReason::Finished);
+        }),
+        ("its transport is open, and has no connection for it", &|s| s.connection = None),
+        ("its app was told, and it still counts as being established", &|s| s.establishing = 3),
+    ];
+    for (fault, break_it) in broken {
+        let mut sessions = sessions(8);
+        let (one, other) = (accepted(&mut sessions, 1), accepted(&mut sessions, 2));
+        assert_eq!((sessions.fault(one), sessions.fault(other)), (None, None));
+        break_it(sessions.pool.get_mut(one.0).unwrap());
+        assert_eq!((sessions.fault(one), sessions.fault(other)), (Some(fault), None));
+    }
+}
+
+#[test]
+fn a_session_with_stages_is_late_when_its_deadline_has_passed() {
+    let mut sessions = sessions(8);
+    let stages = StagePlans::one(crate::establish::proxy::ReceiveProxy::default());
+    let record = sessions.listeners().get(ListenerId(KEY)).unwrap().clone();
+    sessions.listeners().remove(ListenerId(KEY));
+    sessions.listeners().add(ListenerRecord { stages, ..record });
+    let end = |port| Endpoint::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let flow = FlowKey { local: end(1), remote: end(2), domain: DomainId(0), protocol: Protocol::Tcp };
+    let id = sessions.accept(ListenerId(KEY), ConnectionId(KEY), &flow).unwrap();
+    sessions.on_event(&TransportEvent::Accepted { session: id });
+    assert_eq!(sessions.fault(id), None, "it has a second");
+    sessions.set_now(Instant::from_millis(1900));
+    assert_eq!(sessions.fault(id), None, "a worker may be late by a step");
+    sessions.set_now(Instant::from_millis(2100));
+    assert_eq!(sessions.fault(id), Some("it is being established beyond its deadline"));
+}
+
+#[test]
+fn a_view_names_every_part() {
+    let mut sessions = sessions(8);
+    let id = accepted(&mut sessions, 1);
+    assert_eq!(sessions.write(id, &[1; 70]), 70);
+    sessions.rx_store(id, 0, &[2; 10]);
+    sessions.rx_store(id, 20, &[3; 5]);
+    sessions.on_event(&TransportEvent::Received { session: id });
+    let view = sessions.view(id).unwrap();
+    assert_eq!((view.tx.bytes, view.tx.chunks, view.tx.capacity, view.tx.capacity_max), (70, 2, 1000, 3000));
+    assert_eq!((view.rx.bytes, view.rx.ooo_ranges, view.rx.ooo_bytes), (10, 1, 5));
+    assert_eq!((view.pending, view.queues), (vec!["readable"], vec!["ready", "transmit"]));
+    assert!(view.stages.is_empty() && view.connect.is_none() && view.layer.is_none());
+}

@@ -2,32 +2,52 @@
 //!
 //! Workers answer in bounded slices, a slice a step, so that a walk over a million sessions stalls nobody.
 
+mod filter;
+mod half_opens;
+mod sessions;
+
 use hoststack_app::HalfOpenCounters;
-use hoststack_transport::{AppId, AppWorkerId};
+use hoststack_transport::{AppId, AppWorkerId, SessionHandle};
 use serde::Serialize;
 
+pub use filter::{AppName, Filter};
+pub use half_opens::{HalfOpenCursor, HalfOpenInfo, HalfOpenQuery};
+pub use hoststack_session::SessionState;
+pub use sessions::{
+    Detail, FifoInfo, LayerInfo, SessionDetail, SessionInfo, SessionQuery, SessionSummary, Variables,
+};
+
 /// A question. Every answer carries the workers' figures; the lists are filled for the question that asks for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
-    /// Workers' and main's figures, applications, leaks.
+    /// Workers' and main's figures, applications, leaks. Timers are counted one by one, in slices.
     Summary,
-    /// Sessions, at most `limit` of them listed; all are counted by state.
-    Sessions {
-        /// The most that are listed.
-        limit: usize,
-        /// With the transport's variables.
-        verbose: bool,
-    },
-    /// Half-opens, at most `limit` of them listed.
-    HalfOpens {
-        /// The most that are listed.
-        limit: usize,
-    },
+    /// The same, leaks aside: nothing is walked, so it costs the same whatever the stack holds.
+    Status,
+    /// A page of the list of sessions.
+    Sessions(Box<SessionQuery>),
+    /// One session with all its layers; none, if the handle is stale.
+    Session(SessionHandle),
+    /// A page of the list of half-opens.
+    HalfOpens(Box<HalfOpenQuery>),
     /// Listeners, at most `limit` of them listed.
     Listeners {
         /// The most that are listed.
         limit: usize,
     },
+}
+
+impl Query {
+    /// The first `limit` sessions; with the transport's variables if `verbose`.
+    pub fn sessions(limit: usize, verbose: bool) -> Query {
+        let detail = if verbose { Detail::Transport } else { Detail::Row };
+        Query::Sessions(Box::new(SessionQuery { limit, detail, ..SessionQuery::default() }))
+    }
+
+    /// The first `limit` half-opens.
+    pub fn half_opens(limit: usize) -> Query {
+        Query::HalfOpens(Box::new(HalfOpenQuery { limit, ..HalfOpenQuery::default() }))
+    }
 }
 
 /// An answer.
@@ -43,11 +63,20 @@ pub struct Answer {
     pub session_summary: SessionSummary,
     /// Sessions listed.
     pub sessions: Vec<SessionInfo>,
+    /// There are more sessions after those listed: ask for what comes after this one.
+    #[serde(skip)]
+    pub sessions_next: Option<SessionHandle>,
     /// Half-opens listed.
     pub half_opens: Vec<HalfOpenInfo>,
+    /// There are more half-opens after those listed.
+    #[serde(skip)]
+    pub half_opens_next: Option<HalfOpenCursor>,
+    /// How many fit, when a query asked for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matched: Option<u64>,
     /// Listeners listed.
     pub listeners: Vec<ListenerInfo>,
-    /// What is held; see [`Leaks`].
+    /// What is held; see [`Leaks`]. Only with [`Query::Summary`].
     pub leaks: Leaks,
     /// TIME-WAIT records, all workers'.
     pub time_wait: usize,
@@ -244,106 +273,6 @@ impl From<&HalfOpenCounters> for Outcomes {
     }
 }
 
-/// Sessions by state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SessionSummary {
-    /// All.
-    pub total: usize,
-    /// Not announced yet.
-    pub unannounced: usize,
-    /// Open both ways.
-    pub open: usize,
-    /// The peer has closed its direction.
-    pub peer_closed: usize,
-    /// The app has closed its direction.
-    pub half_closed: usize,
-    /// The app has closed it; the transport is finishing.
-    pub closing: usize,
-    /// The transport is done; the app has bytes left to read, or a callback to come.
-    pub ended: usize,
-}
-
-impl SessionSummary {
-    /// Adds another worker's.
-    pub fn merge(&mut self, other: &SessionSummary) {
-        let SessionSummary { total, unannounced, open, peer_closed, half_closed, closing, ended } = *other;
-        self.total += total;
-        self.unannounced += unannounced;
-        self.open += open;
-        self.peer_closed += peer_closed;
-        self.half_closed += half_closed;
-        self.closing += closing;
-        self.ended += ended;
-    }
-}
-
-/// A session.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct SessionInfo {
-    /// Its handle, `worker:slot.generation`.
-    pub session: String,
-    /// The handle as a number.
-    pub handle: u64,
-    /// Its app worker, `application/unit`.
-    pub app_worker: String,
-    /// The transport, by its scheme: `tcp`, `kernel+tcp`, `kernel+unix`, `local`.
-    pub protocol: &'static str,
-    /// Routing domain.
-    pub domain: u16,
-    /// Our end; `-` where the transport's ends have no address.
-    pub local: String,
-    /// The peer's end; `-` where it has no address.
-    pub remote: String,
-    /// Whom a proxy said that the connection is between, `source->destination`, when one said so; `local` when it speaks
-    /// for itself, `unknown` when it does not say.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub declared: String,
-    /// The establishment stage whose turn it is, before the app is told of the session.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stage: Option<&'static str>,
-    /// What the app did and what the transport did.
-    pub state: String,
-    /// Bytes the app may read.
-    pub rx_bytes: usize,
-    /// Bytes not acknowledged or not sent.
-    pub tx_bytes: usize,
-    /// Since it was allocated.
-    pub age_us: u64,
-    /// The transport's variables, when asked for.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub transport: String,
-    /// For main, which knows the names.
-    #[serde(skip)]
-    pub(crate) app_worker_id: Option<AppWorkerId>,
-}
-
-/// A half-open session.
-#[derive(Clone, Debug, Serialize)]
-pub struct HalfOpenInfo {
-    /// The connect request, `origin#count`.
-    pub connect: String,
-    /// Its app worker, `application/unit`.
-    pub app_worker: String,
-    /// The transport of the attempt under way, by its scheme.
-    pub protocol: &'static str,
-    /// Routing domain.
-    pub domain: u16,
-    /// Our end.
-    pub local: String,
-    /// The peer's end, or name.
-    pub remote: String,
-    /// `connecting`, `handed-over`, `failed`, `settled`.
-    pub state: String,
-    /// The worker that owns the flow.
-    pub worker: u8,
-    /// SYNs sent; with another transport, times that the host was asked to connect.
-    pub attempts: u32,
-    /// Since the request.
-    pub age_us: u64,
-    /// Until its deadline.
-    pub deadline_in_us: u64,
-}
-
 /// A listener.
 #[derive(Clone, Debug, Serialize)]
 pub struct ListenerInfo {
@@ -369,4 +298,6 @@ pub(crate) struct WorkerAnswer {
     pub(crate) info: WorkerInfo,
     pub(crate) summary: SessionSummary,
     pub(crate) sessions: Vec<SessionInfo>,
+    /// Sessions that fit so far, where they are counted.
+    pub(crate) matched: u64,
 }

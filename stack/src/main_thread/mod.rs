@@ -168,6 +168,7 @@ impl Main {
         worked |= self.poll_timers();
         worked |= self.handle_main_requests();
         worked |= self.run_detaches();
+        worked |= self.continue_inspections();
         self.tape.stamp();
         self.flush();
         self.tape.end(worked);
@@ -427,6 +428,7 @@ impl Main {
             || self.report_batches.iter().any(|batch| !batch.is_empty())
             || self.commands.iter().any(Outbox::can_flush)
             || !self.main_requests.is_empty()
+            || self.has_walks()
             || self.commands.iter().any(Outbox::can_flush)
     }
 

@@ -330,6 +330,7 @@ impl Worker {
     /// Asserts what must hold between steps.
     pub(crate) fn check_consistency(&self) {
         self.sessions.check_consistency();
+        self.check_sessions();
         self.transports.check_consistency();
         assert!(self.events.is_empty(), "what TCP recorded is handled in the same step: {:?}", self.events);
         let Figures { parked, unparked, .. } = self.figures;

@@ -80,6 +80,21 @@ impl Transports {
         }
     }
 
+    /// What is wrong with a connection that it cannot go on by itself; see [`hoststack_tcp::Engine::fault`].
+    pub(super) fn fault(
+        &self,
+        now: Instant,
+        (protocol, connection): (Protocol, ConnectionId),
+        unprogrammed: u32,
+    ) -> Option<&'static str> {
+        match protocol {
+            Protocol::Tcp => self.tcp.fault(now, connection, unprogrammed),
+            Protocol::KernelTcp | Protocol::KernelUnix => self.kernel.fault(connection),
+            // What one end cannot send, the other's reading lets it.
+            Protocol::Local => None,
+        }
+    }
+
     /// When a transport has something to do by itself.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         Instant::earliest([self.tcp.next_deadline(), self.kernel.next_deadline(), self.local.next_deadline()])

@@ -102,6 +102,12 @@ impl Engine {
         self.find_flow(self.table_hash(flow), flow).map(|(_, target)| target)
     }
 
+    /// What is wrong with a connection that it cannot go on by itself; `None` if nothing is, or if it is gone. `unprogrammed`
+    /// are the bytes of its session that are to be sent while that is not on the transmit schedule. To be asked between steps.
+    pub fn fault(&self, now: Instant, connection: ConnectionId, unprogrammed: u32) -> Option<&'static str> {
+        self.connections.get(connection.0)?.fault(now, unprogrammed)
+    }
+
     /// Checks what must hold between any two calls. For tests and the simulator: it walks everything.
     ///
     /// # Panics
@@ -158,5 +164,48 @@ impl Engine {
             with_listener.count(),
             "the listeners' counts of SYN-RECEIVED do not add up"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hoststack_transport::Duration;
+
+    use crate::testing::Exchange;
+    use crate::timers::Purpose;
+
+    fn key_of(x: &Exchange) -> Key {
+        x.engine.connections.iter().map(|(key, _)| key).next().expect("one connection")
+    }
+
+    // covers: I5
+    #[test]
+    fn a_connection_that_nothing_will_wake_is_named() {
+        let mut x = Exchange::established();
+        let key = key_of(&x);
+        let fault = |x: &Exchange, unprogrammed| x.engine.fault(x.now, ConnectionId(key), unprogrammed);
+        assert_eq!(fault(&x, 0), None);
+        assert_eq!(fault(&x, 10), Some("bytes wait to be sent, and nothing will send them"));
+        x.app_writes(100).sends(["P. 1:101(100) ack 1"]);
+        assert_eq!(fault(&x, 100), None, "in flight, and a timer runs");
+        let connection = x.engine.connections.get_mut(key).expect("it lives");
+        let (purpose, at) = (connection.purpose, connection.retransmit_at);
+        (connection.purpose, connection.retransmit_at) = (Purpose::None, Instant::FAR);
+        assert_eq!(fault(&x, 100), Some("bytes are in flight, and no timer looks after them"));
+        let connection = x.engine.connections.get_mut(key).expect("it lives");
+        (connection.purpose, connection.retransmit_at) = (purpose, at);
+        let overdue = at + Duration::from_millis(1_001);
+        assert_eq!(x.engine.fault(overdue, ConnectionId(key), 100), Some("its timer is overdue"));
+        assert_eq!(x.engine.fault(at + Duration::from_secs(1), ConnectionId(key), 100), None);
+    }
+
+    #[test]
+    fn a_closed_window_is_no_fault_while_it_is_probed() {
+        let mut x = Exchange::established();
+        x.gets([". ack 1 win 0"]);
+        x.app_writes(100);
+        let key = key_of(&x);
+        assert_eq!(x.engine.fault(x.now, ConnectionId(key), 100), None);
     }
 }

@@ -321,7 +321,7 @@ impl<'p> World<'p> {
                 end.closed
             );
         }
-        if let Ok(answer) = self.stack.inspect(Query::Sessions { limit: 64, verbose: true }) {
+        if let Ok(answer) = self.stack.inspect(Query::sessions(64, true)) {
             for session in answer.sessions {
                 let (local, remote, state) = (&session.local, &session.remote, &session.state);
                 text += &format!("\n    {local} {remote} {state}: {}", session.transport);

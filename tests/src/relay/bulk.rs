@@ -226,7 +226,7 @@ fn send_by_us(path: &Path, algorithm: Algorithm, length: Duration) -> Result<(St
         Err(_) => end.get().is_some(),
     };
     let says = last_words(length, done, || {
-        let answer = handle.inspect(Query::Sessions { limit: 1, verbose: true });
+        let answer = handle.inspect(Query::sessions(1, true));
         answer
             .ok()
             .and_then(|answer| answer.sessions.into_iter().next())

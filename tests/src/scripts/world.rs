@@ -346,7 +346,7 @@ impl World {
 
     /// Asks the stack.
     pub fn ask(&mut self) -> Answer {
-        let answer = self.stack.inspect(Query::Sessions { limit: 64, verbose: true });
+        let answer = self.stack.inspect(Query::sessions(64, true));
         self.collect();
         answer.expect("cannot fail because nothing stops the stack")
     }

@@ -1,6 +1,7 @@
 //! What happens to a world from outside: requests through stack handles, faults that begin and end. And the answers.
 
 use hoststack::app::*;
+use hoststack::inspect::{Detail, Filter, SessionQuery};
 use hoststack::net::LinkState;
 use hoststack::{Answer, Attached as AttachedIds, EndHow, Query, Stopped, Waiting};
 use hoststack_transport::AllocationPoint;
@@ -156,6 +157,12 @@ impl World {
                                 answer.main.tickets_dropped, answer.main.connects_orphaned
                             ));
                         }
+                        let faults = answer.sessions.iter().filter_map(|session| session.fault);
+                        if let Some(fault) =
+                            faults.chain(answer.half_opens.iter().filter_map(|it| it.fault)).next()
+                        {
+                            complaint = Some(format!("a connection cannot go on by itself: {fault}"));
+                        }
                         *figures = Some(answer);
                     }
                     Err(Stopped) => complaint = Some("inspect is told that the stack has stopped".to_owned()),
@@ -223,11 +230,20 @@ impl World {
                 }
             }
             15 => {
-                let query = hub.lock().dice.pick(&[
-                    Query::Summary,
-                    Query::HalfOpens { limit: 3 },
-                    Query::Sessions { limit: 3, verbose: true },
-                ]);
+                let query = match hub.lock().dice.index(6) {
+                    0 => Query::Summary,
+                    1 => Query::half_opens(3),
+                    2 => Query::Status,
+                    // None is, at any time.
+                    3 => Query::Sessions(Box::new(SessionQuery {
+                        filter: Filter { stuck: true, ..Filter::default() },
+                        limit: 3,
+                        detail: Detail::Full,
+                        count: true,
+                        ..SessionQuery::default()
+                    })),
+                    _ => Query::sessions(3, true),
+                };
                 self.inspect(host, query);
             }
             16 if self.hosts[host].apps.len() < 4 => {

@@ -162,7 +162,7 @@ pub fn run_slice(slice: Slice) -> Result<Totals, Failure> {
 fn last_words(handle: StackHandle) -> String {
     let (tell, told) = channel();
     let asking = thread::Builder::new().spawn(move || {
-        let _ = tell.send(handle.inspect(Query::HalfOpens { limit: 10 }));
+        let _ = tell.send(handle.inspect(Query::half_opens(10)));
     });
     match (asking, told.recv_timeout(LAST_WORDS)) {
         (Ok(_), Ok(answer)) => format!("{answer:#?}"),

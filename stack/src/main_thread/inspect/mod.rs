@@ -1,77 +1,182 @@
 //! Questions to the whole stack: asked of every worker, put together here, formatted elsewhere.
 
+mod half_opens;
+
 use std::collections::BTreeMap;
 
-use hoststack_session::{HalfOpenSession, HalfOpenState};
-use hoststack_transport::{Address, AppWorkerId, Protocol};
+use hoststack_transport::{Address, AppWorkerId, SessionHandle, WorkerId};
 
 use super::Main;
 use crate::handle::Stopped;
 use crate::inspect::{
-    Answer, AppInfo, AppWorkerInfo, HalfOpenInfo, Leaks, MainInfo, Outcomes, Query, WorkerAnswer,
+    Answer, AppInfo, AppWorkerInfo, Filter, HalfOpenCursor, Leaks, MainInfo, Outcomes, Query, SessionQuery,
+    WorkerAnswer,
 };
 use crate::messages::{Command, Reply};
 
-/// A question whose answer is being gathered.
+/// A question whose answer is being gathered: first every worker tells its figures, then what is listed is walked, by one worker
+/// after the other, or by main.
 pub(super) struct Inspection {
     what: Query,
     answer: Answer,
+    /// Answers that are to come.
     waiting: usize,
+    /// Whose turn the walk is; `None` before it began.
+    turn: Option<WorkerId>,
+    /// Of a walk on main: the next slot, and the last one that is in the list.
+    cursor: HalfOpenCursor,
+    last_listed: HalfOpenCursor,
+    matched: u64,
     reply: Reply<Result<Answer, Stopped>>,
 }
 
 impl Main {
-    pub(super) fn begin_inspection(&mut self, what: Query, reply: Reply<Result<Answer, Stopped>>) {
+    pub(super) fn begin_inspection(&mut self, mut what: Query, reply: Reply<Result<Answer, Stopped>>) {
         let query = self.next_query;
         self.next_query += 1;
-        self.inspections.insert(
-            query,
-            Inspection { what, answer: Answer::default(), waiting: self.config.workers, reply },
-        );
-        self.broadcast(|| Command::Inspect { query, what });
+        let mut cursor = HalfOpenCursor::default();
+        match &mut what {
+            Query::Sessions(what) => self.resolve(&mut what.filter),
+            Query::HalfOpens(what) => {
+                self.resolve(&mut what.filter);
+                if let Some(after) = what.after {
+                    cursor = HalfOpenCursor { half_open: after.half_open.saturating_add(1), ..after };
+                }
+            }
+            _ => {}
+        }
+        // What is listed in turns is asked for when all have told their figures.
+        let first = if matches!(what, Query::Sessions(_)) { Query::Status } else { what.clone() };
+        let inspection = Inspection {
+            what,
+            answer: Answer::default(),
+            waiting: self.config.workers,
+            turn: None,
+            cursor,
+            last_listed: cursor,
+            matched: 0,
+            reply,
+        };
+        self.inspections.insert(query, inspection);
+        self.broadcast(|| Command::Inspect { query, what: first.clone() });
+    }
+
+    /// Finds the app workers that a filter names.
+    fn resolve(&self, filter: &mut Filter) {
+        if let Some(app) = &mut filter.app {
+            app.resolve(&self.app_worker_names());
+        }
     }
 
     /// A slice from a worker; with the last one of the last worker the answer is complete.
     pub(super) fn answer(&mut self, query: u64, part: WorkerAnswer, last: bool) {
         let Some(inspection) = self.inspections.get_mut(&query) else { return };
-        inspection.answer.session_summary.merge(&part.summary);
         inspection.answer.sessions.extend(part.sessions);
         if !last {
             return;
         }
-        inspection.answer.workers.push(part.info);
         inspection.waiting -= 1;
-        if inspection.waiting > 0 {
-            return;
+        inspection.matched += part.matched;
+        if inspection.turn.is_none() {
+            inspection.answer.session_summary.merge(&part.summary);
+            inspection.answer.workers.push(part.info);
         }
-        if let Some(inspection) = self.inspections.remove(&query) {
-            let answer = self.complete(inspection.what, inspection.answer);
-            // The asker may have left.
-            let _ = inspection.reply.send(Ok(answer));
+        if inspection.waiting == 0 && !self.next_turn(query) && !self.walks_itself(query) {
+            self.finish_inspection(query);
         }
     }
 
-    fn complete(&self, what: Query, mut answer: Answer) -> Answer {
+    /// Asks the next worker for the sessions that are still to be listed; `false` if there is none to ask.
+    fn next_turn(&mut self, query: u64) -> bool {
+        let Some(inspection) = self.inspections.get_mut(&query) else { return false };
+        let Query::Sessions(what) = &inspection.what else { return false };
+        let begin = what.after.map_or(WorkerId(0), |after| after.worker());
+        let next = match inspection.turn {
+            None => usize::from(begin.0),
+            Some(turn) => turn.index() + 1,
+        };
+        // One more than is listed: so it is known whether there are more.
+        let wanted = (what.limit + 1).saturating_sub(inspection.answer.sessions.len());
+        if next >= self.config.workers || (wanted == 0 && !what.count) || (what.limit == 0 && !what.count) {
+            return false;
+        }
+        let turn = WorkerId(next as u8); // fits: there are 255 workers at most
+        inspection.turn = Some(turn);
+        inspection.waiting = 1;
+        let what = Query::Sessions(Box::new(SessionQuery { limit: wanted, ..SessionQuery::clone(what) }));
+        self.send(turn, Command::Inspect { query, what });
+        true
+    }
+
+    /// Whether main has a walk of its own to do before the answer is complete.
+    fn walks_itself(&self, query: u64) -> bool {
+        self.inspections.get(&query).is_some_and(|inspection| matches!(inspection.what, Query::HalfOpens(_)))
+    }
+
+    /// A slice of each walk on main.
+    pub(super) fn continue_inspections(&mut self) -> bool {
+        if !self.has_walks() {
+            return false;
+        }
+        let names = self.app_worker_names();
+        let due: Vec<u64> = self.walks().collect();
+        for query in due {
+            let Some(mut inspection) = self.inspections.remove(&query) else { continue };
+            let is_done = self.list_half_opens(&mut inspection, &names);
+            self.inspections.insert(query, inspection);
+            if is_done {
+                self.finish_inspection(query);
+            }
+        }
+        true
+    }
+
+    fn walks(&self) -> impl Iterator<Item = u64> {
+        let walks = self.inspections.iter().filter(|(_, inspection)| {
+            inspection.waiting == 0 && matches!(inspection.what, Query::HalfOpens(_))
+        });
+        walks.map(|(query, _)| *query)
+    }
+
+    /// Whether a walk on main has slices left.
+    pub(super) fn has_walks(&self) -> bool {
+        !self.inspections.is_empty() && self.walks().next().is_some()
+    }
+
+    fn finish_inspection(&mut self, query: u64) {
+        if let Some(inspection) = self.inspections.remove(&query) {
+            let reply = inspection.reply.clone();
+            let answer = self.complete(inspection);
+            // The asker may have left.
+            let _ = reply.send(Ok(answer));
+        }
+    }
+
+    fn complete(&self, inspection: Inspection) -> Answer {
+        let Inspection { what, mut answer, matched, .. } = inspection;
         answer.workers.sort_by_key(|worker| worker.worker);
         answer.time_wait = answer.workers.iter().map(|worker| worker.time_wait).sum();
         answer.main = self.info();
         answer.apps = self.app_infos();
         answer.leaks = self.leaks(&answer);
         let names = self.app_worker_names();
-        if let Query::Sessions { limit, .. } = what {
-            answer.sessions.sort_by_key(|session| session.handle);
-            answer.sessions.truncate(limit);
-            for session in &mut answer.sessions {
-                if let Some(name) = session.app_worker_id.and_then(|id| names.get(&id)) {
-                    session.app_worker.clone_from(name);
+        match what {
+            Query::Sessions(what) => {
+                answer.matched = what.count.then_some(matched);
+                if answer.sessions.len() > what.limit {
+                    answer.sessions.truncate(what.limit);
+                    let last = answer.sessions.last().map(|session| SessionHandle::from_u64(session.handle));
+                    answer.sessions_next = last;
                 }
             }
+            Query::HalfOpens(what) => answer.matched = what.count.then_some(matched),
+            Query::Listeners { limit } => answer.listeners = self.listener_infos(limit, &names),
+            _ => {}
         }
-        if let Query::HalfOpens { limit } = what {
-            answer.half_opens = self.half_open_infos(limit, &names);
-        }
-        if let Query::Listeners { limit } = what {
-            answer.listeners = self.listener_infos(limit, &names);
+        for session in &mut answer.sessions {
+            if let Some(name) = session.app_worker_id.and_then(|id| names.get(&id)) {
+                session.app_worker.clone_from(name);
+            }
         }
         answer
     }
@@ -166,45 +271,5 @@ impl Main {
             });
         }
         apps
-    }
-
-    fn half_open_infos(&self, limit: usize, names: &BTreeMap<AppWorkerId, String>) -> Vec<HalfOpenInfo> {
-        let all = self.app_workers.iter().flat_map(|(key, record)| {
-            let name = names.get(&AppWorkerId(key)).cloned().unwrap_or_default();
-            record.half_opens.iter().map(move |(_, session)| (name.clone(), session))
-        });
-        all.take(limit)
-            .map(|(app_worker, session)| HalfOpenInfo {
-                connect: session.connect.to_string(),
-                app_worker,
-                domain: session.flow.domain.0,
-                protocol: session.flow.protocol.name(),
-                local: session.flow.local.to_string(),
-                remote: session.remote_name(),
-                state: match session.state {
-                    HalfOpenState::Connecting => "connecting",
-                    HalfOpenState::HandedOver => "handed-over",
-                    HalfOpenState::Failed(_) => "failed",
-                    HalfOpenState::Settled => "settled",
-                }
-                .into(),
-                worker: session.worker.0,
-                attempts: self.attempts_of(session),
-                age_us: self.now.micros_since(session.born),
-                deadline_in_us: session.deadline.micros_since(self.now),
-            })
-            .collect()
-    }
-
-    /// SYNs sent for a half-open, or times that the host was asked.
-    fn attempts_of(&self, session: &HalfOpenSession) -> u32 {
-        let Some(half_open) = session.transport else { return 0 };
-        match session.flow.protocol {
-            Protocol::Tcp => self.half_opens.describe(half_open).map_or(0, |info| u32::from(info.attempts)),
-            Protocol::KernelTcp | Protocol::KernelUnix => {
-                self.kernel.describe(half_open).map_or(0, |info| info.attempts)
-            }
-            Protocol::Local => 0,
-        }
     }
 }

@@ -1,25 +1,27 @@
 //! Answers to main's questions, a bounded slice of the session pool a step.
 
-use hoststack_session::{AppSide, Session, TransportSide};
-use hoststack_transport::{Endpoint, Protocol, SessionId};
+mod sessions;
 
 use super::Worker;
-use crate::inspect::{DropInfo, Query, SessionInfo, SessionSummary, WorkerAnswer, WorkerInfo};
+use crate::inspect::{DropInfo, Query, SessionSummary, WorkerAnswer, WorkerInfo};
 use crate::messages::Report;
 
 /// A question that is being answered.
 pub(super) struct Run {
     query: u64,
     what: Query,
+    /// The next slot of its walk.
     cursor: u32,
     listed: usize,
+    /// Sessions that fit so far.
+    matched: u64,
     /// Armed timers of the slots so far.
     timers: usize,
 }
 
 impl Run {
     pub(super) fn new(query: u64, what: Query) -> Run {
-        Run { query, what, cursor: 0, listed: 0, timers: 0 }
+        Run { query, what, cursor: 0, listed: 0, matched: 0, timers: 0 }
     }
 }
 
@@ -28,65 +30,36 @@ impl Worker {
     pub(super) fn answer_inspections(&mut self) -> bool {
         let Some(mut run) = self.inspections.pop_front() else { return false };
         let mut part = WorkerAnswer::default();
-        let lists_sessions = matches!(run.what, Query::Sessions { .. });
-        let sessions_end = if lists_sessions { self.sessions.slot_end() } else { 0 };
-        let end = sessions_end.max(self.transports.tcp.timer_slot_end());
-        let slots = run.cursor..end.min(run.cursor.saturating_add(self.config.bursts.inspect_slots));
-        run.timers += self.transports.tcp.armed_timers_in(slots.clone());
-        if let Query::Sessions { limit, verbose } = run.what {
-            for slot in slots.clone() {
-                let Some((id, session)) = self.sessions.at_slot(slot) else { continue };
-                count(&mut part.summary, session);
-                if run.listed < limit {
-                    run.listed += 1;
-                    part.sessions.push(self.describe(id, session, verbose));
-                }
+        let last = match &run.what {
+            Query::Summary => self.count_timers(&mut run),
+            Query::Sessions(_) => self.list_sessions(&mut run, &mut part),
+            Query::Session(handle) => {
+                part.sessions.extend(self.sessions.find(*handle).map(|(id, _)| self.describe_fully(id)));
+                true
             }
-        }
-        run.cursor = slots.end;
-        let last = slots.end >= end;
+            Query::Status | Query::HalfOpens(_) | Query::Listeners { .. } => true,
+        };
         if last {
             part.info = self.info(run.timers);
+            part.summary = SessionSummary::from(self.sessions.states());
+            part.matched = run.matched;
         }
-        self.reports.push(Report::Answer { query: run.query, part: Box::new(part), last });
+        if last || !part.sessions.is_empty() {
+            self.reports.push(Report::Answer { query: run.query, part: Box::new(part), last });
+        }
         if !last {
             self.inspections.push_front(run);
         }
         true
     }
 
-    fn describe(&self, id: SessionId, session: &Session, verbose: bool) -> SessionInfo {
-        let flow = session.flow();
-        let transport = if verbose {
-            let transport = session
-                .connection()
-                .and_then(|connection| self.transports.describe(self.now, (flow.protocol, connection)))
-                .unwrap_or_default();
-            match session.layer() {
-                Some(layer) => format!("{transport} {}", layer.describe()),
-                None => transport,
-            }
-        } else {
-            String::new()
-        };
-        let handle = self.sessions.handle(id);
-        SessionInfo {
-            session: handle.to_string(),
-            handle: handle.as_u64(),
-            app_worker: String::new(),
-            protocol: flow.protocol.name(),
-            declared: self.sessions.declared(id).map_or(String::new(), ToString::to_string),
-            stage: self.sessions.stage(id),
-            domain: flow.domain.0,
-            local: end(flow.protocol, flow.local),
-            remote: end(flow.protocol, flow.remote),
-            state: format!("{}/{}", session.app_side(), session.transport_side()),
-            rx_bytes: session.rx_len(),
-            tx_bytes: session.tx_len(),
-            age_us: self.now.micros_since(session.born()),
-            transport,
-            app_worker_id: Some(session.app_worker()),
-        }
+    /// A slice of TCP's pools; says whether it was the last.
+    fn count_timers(&self, run: &mut Run) -> bool {
+        let end = self.transports.tcp.timer_slot_end();
+        let slots = run.cursor..end.min(run.cursor.saturating_add(self.config.bursts.inspect_slots));
+        run.cursor = slots.end;
+        run.timers += self.transports.tcp.armed_timers_in(slots.clone());
+        slots.end >= end
     }
 
     /// The worker's figures now.
@@ -160,24 +133,4 @@ impl Worker {
             drops,
         }
     }
-}
-
-/// One end of a session, if it has an address.
-fn end(protocol: Protocol, endpoint: Endpoint) -> String {
-    match protocol {
-        Protocol::Tcp | Protocol::KernelTcp => endpoint.to_string(),
-        Protocol::KernelUnix | Protocol::Local => "-".into(),
-    }
-}
-
-fn count(summary: &mut SessionSummary, session: &Session) {
-    summary.total += 1;
-    *match (session.app_side(), session.transport_side()) {
-        (_, TransportSide::Closed(_)) => &mut summary.ended,
-        (AppSide::Unannounced, _) => &mut summary.unannounced,
-        (AppSide::Closed, _) => &mut summary.closing,
-        (AppSide::HalfClosed, _) => &mut summary.half_closed,
-        (AppSide::Open, TransportSide::PeerClosed) => &mut summary.peer_closed,
-        (AppSide::Open, _) => &mut summary.open,
-    } += 1;
 }
