@@ -249,6 +249,16 @@ impl StackHandle {
         self.send(Request::EndSession { session, how })
     }
 
+    /// From now on TCP works by `config`, but for the limits of pools, which stay as the stack was built. Connections that
+    /// are up keep what they took from it at their start; timers that run keep their deadlines. Workers hear of it one
+    /// after the other.
+    ///
+    /// # Errors
+    /// The stack has stopped.
+    pub fn set_tcp_config(&self, config: hoststack_tcp::TcpConfig) -> Result<(), Stopped> {
+        self.send(Request::SetTcpConfig(Box::new(config)))
+    }
+
     /// Asks the whole stack a question; answered by message, in slices, stalling nobody.
     ///
     /// # Errors

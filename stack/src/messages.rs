@@ -11,7 +11,7 @@ use hoststack_app::{
 };
 use hoststack_net::{InterfaceId, NetEvent, NetUpdate};
 use hoststack_session::{ListenerRecord, SessionOptions, StagePlans};
-use hoststack_tcp::{ConnectionSeed, HalfOpenError, HalfOpenSegment, Syn};
+use hoststack_tcp::{ConnectionSeed, HalfOpenError, HalfOpenSegment, Syn, TcpConfig};
 use hoststack_transport::{
     Address, AppId, AppWorkerId, ConnectFailure, ConnectId, ConnectTicket, DomainId, EarlyData, Endpoint,
     FlowKey, HalfOpenId, Instant, ListenerId, SessionHandle, SocketOptions, WorkerId,
@@ -117,6 +117,8 @@ pub(crate) enum Command {
     Notify { app_worker: AppWorkerId, message: Box<dyn Any + Send> },
     /// End a session.
     EndSession { session: SessionHandle, how: EndHow },
+    /// From now on TCP works by this, limits of pools aside.
+    SetTcpConfig(Box<TcpConfig>),
     /// Answered by `Report::Answer`, in slices.
     Inspect { query: u64, what: Query },
     /// Leave.
@@ -241,6 +243,7 @@ pub(crate) enum Request {
         session: SessionHandle,
         how: EndHow,
     },
+    SetTcpConfig(Box<TcpConfig>),
     Inspect {
         what: Query,
         reply: Reply<Result<crate::inspect::Answer, Stopped>>,

@@ -213,8 +213,14 @@ fn half_opens_have_filters_pages_and_say_who_decides() {
         let found = ask(HalfOpenQuery { filter, limit: 100, ..HalfOpenQuery::default() });
         assert_eq!(found.half_opens.len(), count);
     }
+    let id = ConnectId::from_u64(seen[4].connect_id);
     let filter = Filter { stuck: true, ..Filter::default() };
     assert!(ask(HalfOpenQuery { filter, limit: 100, ..HalfOpenQuery::default() }).half_opens.is_empty());
+    let one = stack.inspect(Query::HalfOpen(id)).unwrap().half_opens;
+    assert_eq!((one.len(), one[0].opaque, &one[0].connect), (1, seen[4].opaque, &seen[4].connect));
+    stack.cancel(id).unwrap();
+    pass(&mut stack, Duration::from_millis(100));
+    assert!(stack.inspect(Query::HalfOpen(id)).unwrap().half_opens.is_empty());
 }
 
 #[test]
@@ -252,4 +258,24 @@ fn a_walk_is_cut_into_slices_and_its_detail_costs_more() {
     };
     let (rows, full) = (steps(Detail::Row), steps(Detail::Full));
     assert!(rows >= 200 / 2 && full >= 200, "{rows} and {full} steps");
+}
+
+#[test]
+fn tcp_is_configured_anew_while_the_stack_runs() {
+    let (mut stack, client) = world(1);
+    let tcp = hoststack::tcp::TcpConfig {
+        time_wait: Duration::from_secs(1),
+        ..hoststack::tcp::TcpConfig::default()
+    };
+    stack.handle().set_tcp_config(tcp).unwrap();
+    pass(&mut stack, Duration::from_millis(10));
+    stack.detach(client.app, DetachPolicy::default()).unwrap();
+    pass(&mut stack, Duration::from_millis(100));
+    assert_eq!(stack.inspect(Query::Status).unwrap().time_wait, 1);
+    pass(&mut stack, Duration::from_secs(2));
+    assert_eq!(
+        stack.inspect(Query::Status).unwrap().time_wait,
+        0,
+        "not the sixty seconds that it was built with"
+    );
 }

@@ -7,7 +7,7 @@ mod half_opens;
 mod sessions;
 
 use hoststack_app::HalfOpenCounters;
-use hoststack_transport::{AppId, AppWorkerId, SessionHandle};
+use hoststack_transport::{AppId, AppWorkerId, ConnectId, SessionHandle};
 use serde::Serialize;
 
 pub use filter::{AppName, Filter};
@@ -30,6 +30,8 @@ pub enum Query {
     Session(SessionHandle),
     /// A page of the list of half-opens.
     HalfOpens(Box<HalfOpenQuery>),
+    /// One half-open; none, if its transport is gone and its outcome was told.
+    HalfOpen(ConnectId),
     /// Listeners, at most `limit` of them listed.
     Listeners {
         /// The most that are listed.

@@ -310,6 +310,10 @@ impl Main {
             Request::EndSession { session, how } => {
                 self.send(session.worker(), Command::EndSession { session, how });
             }
+            Request::SetTcpConfig(config) => {
+                self.set_tcp_config(*config);
+                self.broadcast(|| Command::SetTcpConfig(config.clone()));
+            }
             Request::Inspect { what, reply } => self.begin_inspection(what, reply),
             Request::Stop => {
                 self.broadcast(|| Command::Stop);

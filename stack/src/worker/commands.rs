@@ -109,6 +109,7 @@ impl Worker {
             }
             Command::Notify { app_worker, message } => self.notices.push_back((app_worker, message)),
             Command::EndSession { session, how } => self.end_session(session, how),
+            Command::SetTcpConfig(config) => self.set_tcp_config(*config),
             Command::Inspect { query, what } => self.inspections.push_back(inspect::Run::new(query, what)),
             Command::Stop => self.stopped = true,
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hoststack_session::{HalfOpenSession, HalfOpenState};
-use hoststack_transport::{AppWorkerId, Duration, Instant, Protocol};
+use hoststack_transport::{AppWorkerId, ConnectId, Duration, Instant, Protocol};
 
 use super::Inspection;
 use crate::inspect::{HalfOpenCursor, HalfOpenInfo, Query};
@@ -73,6 +73,17 @@ impl Main {
             run.cursor = HalfOpenCursor { app_worker: key.slot + 1, half_open: 0 };
         }
         true
+    }
+
+    /// The half-open of a connect request, if it is there.
+    pub(super) fn half_open_named(
+        &self,
+        connect: ConnectId,
+        names: &BTreeMap<AppWorkerId, String>,
+    ) -> Option<HalfOpenInfo> {
+        let (app_worker, key) = *self.connects.get(&connect)?;
+        let session = self.app_workers.get(app_worker.0)?.half_opens.get(key)?;
+        Some(self.half_open_info(session, names.get(&app_worker).cloned().unwrap_or_default()))
     }
 
     fn half_open_info(&self, session: &HalfOpenSession, app_worker: String) -> HalfOpenInfo {

@@ -170,6 +170,7 @@ impl Main {
                 }
             }
             Query::HalfOpens(what) => answer.matched = what.count.then_some(matched),
+            Query::HalfOpen(connect) => answer.half_opens.extend(self.half_open_named(connect, &names)),
             Query::Listeners { limit } => answer.listeners = self.listener_infos(limit, &names),
             _ => {}
         }

@@ -37,7 +37,7 @@ impl Worker {
                 part.sessions.extend(self.sessions.find(*handle).map(|(id, _)| self.describe_fully(id)));
                 true
             }
-            Query::Status | Query::HalfOpens(_) | Query::Listeners { .. } => true,
+            Query::Status | Query::HalfOpens(_) | Query::HalfOpen(_) | Query::Listeners { .. } => true,
         };
         if last {
             part.info = self.info(run.timers);
