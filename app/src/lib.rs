@@ -24,7 +24,7 @@ pub use hoststack_session::{
 pub use hoststack_transport::{
     Address, AddressError, Algorithm, AppId, AppWorkerId, CloseReason, ConnectFailure, ConnectId,
     ConnectionStats, DomainId, Duration, EARLY_DATA_MAX, EcnMode, Endpoint, FlowKey, Instant, Keepalive,
-    ListenerId, Protocol, SessionHandle, SocketOption, SocketOptions, StageCause, StageFailure, Uri,
+    Key, ListenerId, Protocol, SessionHandle, SocketOption, SocketOptions, StageCause, StageFailure, Uri,
     WorkerId,
 };
 pub use options::{AttachOptions, ConnectOptions, DetachPolicy, ListenOptions};

@@ -8,17 +8,7 @@ use hoststack::{Answer, Leaks};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::grammar::Command;
-use super::wire::Format;
 use crate::table::{Column, Table, grouped, pairs, span_us};
-
-/// The answer to a command that shows something.
-pub(crate) fn answer(command: &Command, answer: &Answer, format: Format) -> String {
-    match format {
-        Format::Text => text(command, answer),
-        Format::Json => to_json(&value(command, answer)),
-    }
-}
 
 /// Any value as indented JSON, with a line feed at its end.
 pub(crate) fn to_json(value: &impl Serialize) -> String {
@@ -26,48 +16,18 @@ pub(crate) fn to_json(value: &impl Serialize) -> String {
     text.expect("cannot fail because every key is a string and no write can fail") + "\n"
 }
 
-fn text(command: &Command, answer: &Answer) -> String {
-    match command {
-        Command::ShowSession { verbose, limit } => sessions(answer, *verbose, *limit),
-        Command::ShowHalfOpen { .. } => half_opens(answer),
-        Command::ShowListener { .. } => listeners(answer),
-        Command::ShowApp => apps(&answer.apps),
-        Command::ShowWorker => workers(&answer.workers, &answer.main),
-        Command::ShowErrors => errors(&answer.workers),
-        Command::ShowLeaks | Command::AppDetach { .. } | Command::Help => {
-            leaks(&answer.leaks, answer.time_wait)
-        }
-    }
+/// `show errors` for programs.
+pub(crate) fn errors_json(workers: &[WorkerInfo]) -> Value {
+    let errors: Vec<Value> = drops(workers)
+        .map(|(worker, drop)| {
+            json!({ "worker": worker, "reason": drop.reason, "count": drop.count, "help": drop.help })
+        })
+        .collect();
+    json!({ "errors": errors })
 }
 
-fn value(command: &Command, answer: &Answer) -> Value {
-    match command {
-        Command::ShowSession { .. } => {
-            json!({ "summary": answer.session_summary, "sessions": answer.sessions })
-        }
-        Command::ShowHalfOpen { .. } => {
-            json!({ "total": answer.main.half_open_sessions, "half_opens": answer.half_opens })
-        }
-        Command::ShowListener { .. } => {
-            json!({ "total": answer.main.listeners, "listeners": answer.listeners })
-        }
-        Command::ShowApp => json!({ "apps": answer.apps }),
-        Command::ShowWorker => json!({ "workers": answer.workers, "main": answer.main }),
-        Command::ShowErrors => {
-            let errors: Vec<Value> = drops(&answer.workers)
-                .map(|(worker, drop)| {
-                    json!({ "worker": worker, "reason": drop.reason, "count": drop.count, "help": drop.help })
-                })
-                .collect();
-            json!({ "errors": errors })
-        }
-        Command::ShowLeaks | Command::AppDetach { .. } | Command::Help => {
-            json!({ "leaks": answer.leaks, "clean": answer.leaks.is_clean(), "time_wait": answer.time_wait })
-        }
-    }
-}
-
-fn sessions(answer: &Answer, verbose: bool, limit: usize) -> String {
+/// `show session`: their states, and a list.
+pub(crate) fn sessions(answer: &Answer, verbose: bool, limit: usize) -> String {
     let summary = answer.session_summary;
     let mut text = format!(
         "{} sessions: {} open, {} peer closed, {} half closed, {} closing, {} ended, {} not announced; {} in TIME-WAIT\n",
@@ -136,7 +96,8 @@ fn cut_short(text: &mut String, limit: usize, listed: usize, total: usize) {
     }
 }
 
-fn half_opens(answer: &Answer) -> String {
+/// `show half-open`.
+pub(crate) fn half_opens(answer: &Answer) -> String {
     let total = answer.main.half_open_sessions;
     let mut text = format!(
         "{} half-open sessions, {} half-open connections\n",
@@ -179,7 +140,8 @@ fn half_opens(answer: &Answer) -> String {
     text
 }
 
-fn listeners(answer: &Answer) -> String {
+/// `show listener`.
+pub(crate) fn listeners(answer: &Answer) -> String {
     let total = answer.main.listeners;
     let mut text = format!("{} listeners\n", grouped(total as u64));
     let mut table = Table::new(&[
@@ -211,7 +173,8 @@ fn listeners(answer: &Answer) -> String {
     text
 }
 
-fn apps(apps: &[AppInfo]) -> String {
+/// `show app`.
+pub(crate) fn apps(apps: &[AppInfo]) -> String {
     let mut table = Table::new(&[
         Column::Left("app"),
         Column::Left("name"),
@@ -258,7 +221,8 @@ fn apps(apps: &[AppInfo]) -> String {
     if table.is_empty() { "no application is attached\n".to_owned() } else { table.to_string() }
 }
 
-fn workers(workers: &[WorkerInfo], main: &MainInfo) -> String {
+/// `show worker`.
+pub(crate) fn workers(workers: &[WorkerInfo], main: &MainInfo) -> String {
     let mut columns = vec![Column::Left("")];
     // The headings are static: a worker's number stands in the first row instead.
     columns.extend(workers.iter().map(|_| Column::Right("worker")));
@@ -347,39 +311,36 @@ pub(crate) fn leaks(leaks: &Leaks, time_wait: usize) -> String {
 }
 
 /// How the detach of an application, or of some of its app workers, ended.
-pub(crate) fn detached(name: &str, reports: &[WorkerDetachReport], format: Format) -> String {
-    match format {
-        Format::Text => {
-            let mut table = Table::new(&[
-                Column::Left("detached"),
-                Column::Right("app worker"),
-                Column::Right("sessions"),
-                Column::Right("reset"),
-                Column::Right("half-opens"),
-                Column::Right("listeners"),
-                Column::Right("took"),
-                Column::Left("remark"),
-            ]);
-            for report in reports {
-                let took_us = u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX);
-                table.row([
-                    name.to_owned(),
-                    report.unit.to_string(),
-                    report.sessions.to_string(),
-                    report.sessions_reset.to_string(),
-                    report.half_opens.to_string(),
-                    report.listeners.to_string(),
-                    span_us(took_us),
-                    remark(report),
-                ]);
-            }
-            table.to_string()
-        }
-        Format::Json => {
-            let reports: Vec<Value> = reports.iter().map(detached_value).collect();
-            to_json(&json!({ "app": name, "detached": reports }))
-        }
+pub(crate) fn detached(name: &str, reports: &[WorkerDetachReport]) -> String {
+    let mut table = Table::new(&[
+        Column::Left("detached"),
+        Column::Right("app worker"),
+        Column::Right("sessions"),
+        Column::Right("reset"),
+        Column::Right("half-opens"),
+        Column::Right("listeners"),
+        Column::Right("took"),
+        Column::Left("remark"),
+    ]);
+    for report in reports {
+        let took_us = u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX);
+        table.row([
+            name.to_owned(),
+            report.unit.to_string(),
+            report.sessions.to_string(),
+            report.sessions_reset.to_string(),
+            report.half_opens.to_string(),
+            report.listeners.to_string(),
+            span_us(took_us),
+            remark(report),
+        ]);
     }
+    table.to_string()
+}
+
+/// The same for programs.
+pub(crate) fn detached_json(name: &str, reports: &[WorkerDetachReport]) -> Value {
+    json!({ "app": name, "detached": reports.iter().map(detached_value).collect::<Vec<Value>>() })
 }
 
 fn remark(report: &WorkerDetachReport) -> String {
