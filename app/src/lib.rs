@@ -23,7 +23,7 @@ pub use hoststack_session::{
 };
 pub use hoststack_transport::{
     Address, AddressError, Algorithm, AppId, AppWorkerId, CloseReason, ConnectFailure, ConnectId,
-    ConnectionStats, DomainId, Duration, EARLY_DATA_MAX, EcnMode, Endpoint, FlowKey, Instant, Keepalive,
+    ConnectionStats, DomainId, Duration, EARLY_DATA_MAX, EcnMode, Endpoint, FlowKey, Instant, Keepalive, Key,
     ListenerId, Protocol, SessionHandle, SocketOption, SocketOptions, StageCause, StageFailure, Uri,
     WorkerId,
 };

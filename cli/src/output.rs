@@ -9,11 +9,18 @@ use crate::error::CliError;
 /// # Errors
 /// Anything else that writing said.
 pub(crate) fn print(text: &str) -> Result<(), CliError> {
+    print_on(text).map(|_| ())
+}
+
+/// As [`print`]; whether somebody still reads, for what goes on and on.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn print_on(text: &str) -> Result<bool, CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::failed(format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CliError::failed(format!("cannot write to standard output: {error}"))),
     }
 }

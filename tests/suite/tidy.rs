@@ -149,6 +149,15 @@ fn every_requirement_of_rfc_9293_has_its_code_and_its_test_or_its_reason() {
 }
 
 #[test]
+fn the_page_of_the_cli_is_the_one_that_the_program_writes() {
+    let mut command = std::process::Command::new(hoststack_tests::hoststack());
+    command.args(["ctl", "--page"]);
+    let page = hoststack_tests::process::run("hoststack ctl --page", command);
+    let update = "UPDATE_SNAPSHOTS=1 cargo test -p hoststack-cli writes it anew";
+    assert!(page == project_file("docs/cli.md").text, "docs/cli.md is old: {update}");
+}
+
+#[test]
 fn licences_bans_and_sources_are_those_of_deny_toml() {
     let policy = policy::Policy::parse(&project_file("deny.toml").text).expect("a policy");
     let metadata = metadata();

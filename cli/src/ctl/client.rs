@@ -1,19 +1,21 @@
 //! `hoststack ctl`: sends commands to a running stack and prints the answers.
 
-use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 
-use super::grammar::{self, Command};
-use super::wire::{Format, read_reply, write_request};
+use super::commands::help;
+use super::console::Show;
+use super::wire::{Format, Frame, REQUEST_MAX, Reply, read_frame, write_request};
+use super::{execute, format, interactive, line, page, watch};
 use crate::error::CliError;
-use crate::output::print;
+use crate::output::{print, print_on};
 
-/// How long an answer may take: longer than a detach lingers.
-const ANSWER: Duration = Duration::from_secs(60);
+/// How long the stack may say nothing while it answers: longer than any detach lingers.
+const ANSWER: Duration = Duration::from_secs(300);
 
 /// Talk to a running `hoststack run`.
 #[derive(Args, Debug)]
@@ -24,7 +26,12 @@ pub(crate) struct CtlArgs {
     /// Answer in JSON.
     #[arg(long)]
     json: bool,
-    /// What to do, for example `show session`; without it, commands are read from standard input. `help` lists them.
+    /// Print docs/cli.md.
+    #[arg(long, hide = true)]
+    page: bool,
+    /// What to do, for example `show session`; without it, commands are read from the terminal, with history and completion,
+    /// or from standard input. `help` lists them.
+    #[arg(trailing_var_arg = true)]
     command: Vec<String>,
 }
 
@@ -42,65 +49,129 @@ pub(crate) fn default_socket() -> PathBuf {
 /// A command that is none, a stack that does not answer, an answer that is an error.
 pub(crate) fn ctl(args: &CtlArgs) -> Result<(), CliError> {
     let format = if args.json { Format::Json } else { Format::Text };
+    if args.page {
+        return print(&page::page());
+    }
     if args.command.is_empty() {
-        return converse(&args.socket, format);
+        return if io::stdin().is_terminal() && io::stdout().is_terminal() {
+            interactive::converse(&args.socket, format)
+        } else {
+            batch(&args.socket, format)
+        };
     }
-    let command = args.command.join(" ");
-    // Understood here first: a mistyped command needs no stack to be told so.
-    if grammar::parse(&command).map_err(CliError::usage)? == Command::Help && format == Format::Text {
-        return print(&grammar::help());
+    let line = joined(&args.command);
+    let mut connection = match Connection::open(&args.socket) {
+        Ok(connection) => connection,
+        Err(error) => return without_stack(&line, format, error),
+    };
+    one(&mut connection, format, &line, &interactive::Interrupt::default())
+}
+
+/// One line, and what came of it.
+///
+/// # Errors
+/// What the stack said, or that it says nothing.
+pub(crate) fn one(
+    connection: &mut Connection,
+    format: Format,
+    line: &str,
+    interrupt: &interactive::Interrupt,
+) -> Result<(), CliError> {
+    if let Some(watch) = watch::Watch::read(line).map_err(CliError::usage)? {
+        return watch.run(connection, format, interrupt);
     }
-    match Connection::open(&args.socket)?.ask(format, &command)? {
-        Ok(text) => print(&text),
-        Err(text) => Err(CliError::failed(text.trim_end())),
+    let mut is_read = true;
+    let reply = connection.ask_each(format, line, &mut |part| {
+        is_read = print_on(part)?;
+        // Whoever reads no more (`| head`) has had enough: that is no failure.
+        if is_read { Ok(()) } else { Err(CliError::Silent) }
+    });
+    if !is_read {
+        return Ok(());
+    }
+    match reply? {
+        Reply::Ok(text) => print(&text),
+        Reply::Error(text) => Err(CliError::failed(text.trim_end())),
+        Reply::Usage(text) => Err(CliError::usage(text.trim_end())),
     }
 }
 
-/// Commands from standard input, one a line, until its end.
-fn converse(socket: &Path, format: Format) -> Result<(), CliError> {
+/// The words of the shell as one line. Several with blanks in one of them: that one was quoted for the shell, and is for us.
+fn joined(words: &[String]) -> String {
+    if let [line] = words {
+        return line.clone();
+    }
+    let word = |word: &String| match word.as_str() {
+        "-h" | "--help" => String::new(),
+        ";" | "|" => word.clone(),
+        // A filter or a further command in quotes of its own, `'| include echo'`.
+        text if text.trim_start().starts_with(['|', ';']) => word.clone(),
+        text if text.is_empty() || text.contains(char::is_whitespace) => line::quoted(text),
+        _ => word.clone(),
+    };
+    let line = words.iter().map(word).collect::<Vec<_>>().join(" ");
+    let asks_help = words.last().is_some_and(|last| last == "--help" || last == "-h");
+    if asks_help { format!("help {}", line.trim_end()) } else { line }
+}
+
+/// No stack answers: what is wrong with the line is told all the same, and so is help.
+fn without_stack(line: &str, format: Format, error: CliError) -> Result<(), CliError> {
+    let matched = execute::check(line).map_err(CliError::usage)?;
+    if let [matched] = &matched[..]
+        && matched.spec.pattern.starts_with("help")
+        && let Some(help) = help::about(matched.text("COMMAND").unwrap_or_default())
+    {
+        return match format {
+            Format::Text => print(&help.text()),
+            Format::Json => print(&format::to_json(&help.json())),
+        };
+    }
+    Err(error)
+}
+
+/// Commands from standard input, a line at a time, until its end.
+fn batch(socket: &Path, format: Format) -> Result<(), CliError> {
     let mut connection = Connection::open(socket)?;
-    let prompt = io::stdin().is_terminal();
+    let interrupt = interactive::Interrupt::default();
     let mut failed = false;
-    loop {
-        if prompt {
-            print("hoststack> ")?;
-        }
-        let mut line = String::new();
-        let read = io::stdin().lock().read_line(&mut line);
-        if read.map_err(|error| CliError::failed(format!("cannot read commands: {error}")))? == 0 {
-            return if failed && !prompt { Err(CliError::Silent) } else { Ok(()) };
-        }
+    for line in io::stdin().lock().lines() {
+        let line = line.map_err(|error| CliError::failed(format!("cannot read commands: {error}")))?;
         match line.trim() {
             "" => {}
-            "quit" | "exit" if prompt => return Ok(()),
-            command => match grammar::parse(command) {
-                Err(error) => {
+            "quit" | "exit" => break,
+            command => {
+                if let Err(error) = one(&mut connection, format, command, &interrupt) {
+                    // The next command may be right.
                     failed = true;
-                    eprintln!("hoststack: {error}");
+                    let _ = error.report();
                 }
-                Ok(_) => match connection.ask(format, command)? {
-                    Ok(text) => print(&text)?,
-                    Err(text) => {
-                        failed = true;
-                        eprintln!("hoststack: {}", text.trim_end());
-                    }
-                },
-            },
+                if connection.is_broken {
+                    break;
+                }
+            }
         }
     }
+    if failed { Err(CliError::Silent) } else { Ok(()) }
 }
 
-struct Connection {
+/// A conversation with a running stack.
+pub(crate) struct Connection {
     stream: BufReader<UnixStream>,
     path: PathBuf,
+    /// Whether nothing more can be asked.
+    pub(crate) is_broken: bool,
 }
 
 impl Connection {
-    fn open(path: &Path) -> Result<Connection, CliError> {
+    /// Connects to the stack whose control socket is there.
+    ///
+    /// # Errors
+    /// None answers; says what to do.
+    pub(crate) fn open(path: &Path) -> Result<Connection, CliError> {
         let open = || {
             let stream = UnixStream::connect(path)?;
             stream.set_read_timeout(Some(ANSWER))?;
-            Ok(Connection { stream: BufReader::new(stream), path: path.to_owned() })
+            Ok(Connection { stream: BufReader::new(stream), path: path.to_owned(), is_broken: false })
         };
         open().map_err(|error: io::Error| {
             CliError::failed(format!(
@@ -110,16 +181,111 @@ impl Connection {
         })
     }
 
-    fn ask(&mut self, format: Format, command: &str) -> Result<Result<String, String>, CliError> {
-        write_request(self.stream.get_mut(), format, command)
-            .and_then(|()| read_reply(&mut self.stream))
-            .map_err(|error| {
-                let what = match error.kind() {
-                    io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => "the stack ended".to_owned(),
-                    io::ErrorKind::WouldBlock => format!("no answer within {} s", ANSWER.as_secs()),
-                    _ => error.to_string(),
-                };
-                CliError::failed(format!("{}: {what}", self.path.display()))
-            })
+    /// A second handle of the socket, to end a conversation that another thread waits in.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn handle(&self) -> io::Result<UnixStream> {
+        self.stream.get_ref().try_clone()
+    }
+
+    /// Asks, and gathers the whole answer; the stack's own complaint is the inner error.
+    ///
+    /// # Errors
+    /// The stack does not answer.
+    #[allow(dead_code, reason = "for views that ask again and again, `hoststack top` among them")]
+    pub(crate) fn ask(&mut self, format: Format, line: &str) -> Result<Result<String, String>, CliError> {
+        let mut parts = String::new();
+        let reply = self.ask_each(format, line, &mut |part| {
+            parts.push_str(part);
+            Ok(())
+        })?;
+        Ok(match reply {
+            Reply::Ok(last) => Ok(parts + &last),
+            Reply::Error(text) | Reply::Usage(text) => Err(text),
+        })
+    }
+
+    /// Asks, and hands over the answer's parts as they come; its last.
+    ///
+    /// # Errors
+    /// The stack does not answer, or `on_part` failed.
+    pub(crate) fn ask_each(
+        &mut self,
+        format: Format,
+        line: &str,
+        on_part: &mut dyn FnMut(&str) -> Result<(), CliError>,
+    ) -> Result<Reply, CliError> {
+        if line.contains(['\n', '\r', '\0']) {
+            return Err(CliError::usage("a command is one line: put `;` between commands"));
+        }
+        if line.len() + "json \n".len() > REQUEST_MAX {
+            return Err(CliError::usage(format!(
+                "the line is longer than {REQUEST_MAX} bytes: no command is"
+            )));
+        }
+        // A reply to a server that hung up may be there still: why it did.
+        let written = write_request(self.stream.get_mut(), format, line);
+        loop {
+            match read_frame(&mut self.stream) {
+                Ok(Frame::Part(text)) => {
+                    if let Err(error) = on_part(&text) {
+                        // What is left of the answer would be taken for the next one.
+                        self.is_broken = true;
+                        return Err(error);
+                    }
+                }
+                Ok(Frame::Last(reply)) => {
+                    self.is_broken = written.is_err();
+                    return Ok(reply);
+                }
+                Err(error) => {
+                    self.is_broken = true;
+                    return Err(self.failed(error));
+                }
+            }
+        }
+    }
+
+    fn failed(&self, error: io::Error) -> CliError {
+        let what = match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                "the stack ended".to_owned()
+            }
+            io::ErrorKind::WouldBlock => format!("no answer within {} s", ANSWER.as_secs()),
+            _ => error.to_string(),
+        };
+        CliError::failed(format!("{}: {what}", self.path.display()))
+    }
+}
+
+/// Clears the terminal that standard output is, if it is one.
+pub(crate) fn clear_screen() -> Result<(), CliError> {
+    let mut out = io::stdout();
+    if !out.is_terminal() {
+        return Ok(());
+    }
+    // ECMA-48: cursor home, erase all.
+    out.write_all(b"\x1b[H\x1b[2J")
+        .map_err(|error| CliError::failed(format!("cannot write to standard output: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(words: &[&str]) -> String {
+        joined(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn words_of_the_shell_become_a_line() {
+        assert_eq!(line(&["show", "app"]), "show app");
+        assert_eq!(line(&["show app; show worker"]), "show app; show worker");
+        assert_eq!(line(&["show", "app", "two words"]), "show app \"two words\"");
+        assert_eq!(line(&["show", "app", "|", "include", "a b"]), "show app | include \"a b\"");
+        assert_eq!(line(&["show", "app", "| include echo"]), "show app | include echo");
+        assert_eq!(line(&["show", "--json", "app"]), "show --json app");
+        assert_eq!(line(&["show", "session", "--help"]), "help show session");
     }
 }

@@ -1,24 +1,12 @@
 //! Answers of the stack as aligned text and as JSON.
 
 use hoststack::app::WorkerDetachReport;
-use hoststack::inspect::{
-    AppInfo, DropInfo, HalfOpenInfo, ListenerInfo, MainInfo, Outcomes, SessionInfo, WorkerInfo,
-};
+use hoststack::inspect::{AppInfo, DropInfo, ListenerInfo, MainInfo, Outcomes, WorkerInfo};
 use hoststack::{Answer, Leaks};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::grammar::Command;
-use super::wire::Format;
 use crate::table::{Column, Table, grouped, pairs, span_us};
-
-/// The answer to a command that shows something.
-pub(crate) fn answer(command: &Command, answer: &Answer, format: Format) -> String {
-    match format {
-        Format::Text => text(command, answer),
-        Format::Json => to_json(&value(command, answer)),
-    }
-}
 
 /// Any value as indented JSON, with a line feed at its end.
 pub(crate) fn to_json(value: &impl Serialize) -> String {
@@ -26,107 +14,14 @@ pub(crate) fn to_json(value: &impl Serialize) -> String {
     text.expect("cannot fail because every key is a string and no write can fail") + "\n"
 }
 
-fn text(command: &Command, answer: &Answer) -> String {
-    match command {
-        Command::ShowSession { verbose, limit } => sessions(answer, *verbose, *limit),
-        Command::ShowHalfOpen { .. } => half_opens(answer),
-        Command::ShowListener { .. } => listeners(answer),
-        Command::ShowApp => apps(&answer.apps),
-        Command::ShowWorker => workers(&answer.workers, &answer.main),
-        Command::ShowErrors => errors(&answer.workers),
-        Command::ShowLeaks | Command::AppDetach { .. } | Command::Help => {
-            leaks(&answer.leaks, answer.time_wait)
-        }
-    }
-}
-
-fn value(command: &Command, answer: &Answer) -> Value {
-    match command {
-        Command::ShowSession { .. } => {
-            json!({ "summary": answer.session_summary, "sessions": answer.sessions })
-        }
-        Command::ShowHalfOpen { .. } => {
-            json!({ "total": answer.main.half_open_sessions, "half_opens": answer.half_opens })
-        }
-        Command::ShowListener { .. } => {
-            json!({ "total": answer.main.listeners, "listeners": answer.listeners })
-        }
-        Command::ShowApp => json!({ "apps": answer.apps }),
-        Command::ShowWorker => json!({ "workers": answer.workers, "main": answer.main }),
-        Command::ShowErrors => {
-            let errors: Vec<Value> = drops(&answer.workers)
-                .map(|(worker, drop)| {
-                    json!({ "worker": worker, "reason": drop.reason, "count": drop.count, "help": drop.help })
-                })
-                .collect();
-            json!({ "errors": errors })
-        }
-        Command::ShowLeaks | Command::AppDetach { .. } | Command::Help => {
-            json!({ "leaks": answer.leaks, "clean": answer.leaks.is_clean(), "time_wait": answer.time_wait })
-        }
-    }
-}
-
-fn sessions(answer: &Answer, verbose: bool, limit: usize) -> String {
-    let summary = answer.session_summary;
-    let mut text = format!(
-        "{} sessions: {} open, {} peer closed, {} half closed, {} closing, {} ended, {} not announced; {} in TIME-WAIT\n",
-        grouped(summary.total as u64),
-        summary.open,
-        summary.peer_closed,
-        summary.half_closed,
-        summary.closing,
-        summary.ended,
-        summary.unannounced,
-        answer.time_wait,
-    );
-    let mut table = Table::new(&[
-        Column::Left("session"),
-        Column::Left("app worker"),
-        Column::Left("transport"),
-        Column::Left("dom"),
-        Column::Left("local"),
-        Column::Left("remote"),
-        Column::Left("declared"),
-        Column::Left("state"),
-        Column::Right("rx"),
-        Column::Right("tx"),
-        Column::Right("age"),
-    ]);
-    let cells = |session: &SessionInfo| {
-        [
-            session.session.clone(),
-            session.app_worker.clone(),
-            session.protocol.to_owned(),
-            session.domain.to_string(),
-            session.local.clone(),
-            session.remote.clone(),
-            if session.declared.is_empty() { "-".to_owned() } else { session.declared.clone() },
-            session.state.clone(),
-            session.rx_bytes.to_string(),
-            session.tx_bytes.to_string(),
-            span_us(session.age_us),
-        ]
-    };
-    answer.sessions.iter().for_each(|session| table.row(cells(session)));
-    if !table.is_empty() {
-        for (index, line) in table.to_string().lines().enumerate() {
-            text.push_str(line);
-            text.push('\n');
-            // What it waits for, and the transport's variables, stand under their session.
-            let Some(session) = index.checked_sub(1).and_then(|index| answer.sessions.get(index)) else {
-                continue;
-            };
-            if let Some(stage) = session.stage {
-                text.push_str(&format!("    not announced: waits in the stage \"{stage}\"\n"));
-            }
-            if verbose && !session.transport.is_empty() {
-                text.push_str(&format!("    {}\n", session.transport));
-            }
-        }
-    }
-    cut_short(&mut text, limit, answer.sessions.len(), summary.total);
-    text
+/// `show errors` for programs.
+pub(crate) fn errors_json(workers: &[WorkerInfo]) -> Value {
+    let errors: Vec<Value> = drops(workers)
+        .map(|(worker, drop)| {
+            json!({ "worker": worker, "reason": drop.reason, "count": drop.count, "help": drop.help })
+        })
+        .collect();
+    json!({ "errors": errors })
 }
 
 /// Says so when a list was asked for and is shorter than what there is.
@@ -136,50 +31,8 @@ fn cut_short(text: &mut String, limit: usize, listed: usize, total: usize) {
     }
 }
 
-fn half_opens(answer: &Answer) -> String {
-    let total = answer.main.half_open_sessions;
-    let mut text = format!(
-        "{} half-open sessions, {} half-open connections\n",
-        grouped(total as u64),
-        grouped(answer.main.half_open_connections as u64)
-    );
-    let mut table = Table::new(&[
-        Column::Left("connect"),
-        Column::Left("app worker"),
-        Column::Left("transport"),
-        Column::Left("dom"),
-        Column::Left("local"),
-        Column::Left("remote"),
-        Column::Left("state"),
-        Column::Left("worker"),
-        Column::Right("tries"),
-        Column::Right("age"),
-        Column::Right("deadline in"),
-    ]);
-    let cells = |half_open: &HalfOpenInfo| {
-        [
-            half_open.connect.clone(),
-            half_open.app_worker.clone(),
-            half_open.protocol.to_owned(),
-            half_open.domain.to_string(),
-            half_open.local.clone(),
-            half_open.remote.clone(),
-            half_open.state.clone(),
-            half_open.worker.to_string(),
-            half_open.attempts.to_string(),
-            span_us(half_open.age_us),
-            span_us(half_open.deadline_in_us),
-        ]
-    };
-    answer.half_opens.iter().for_each(|half_open| table.row(cells(half_open)));
-    if !table.is_empty() {
-        text.push_str(&table.to_string());
-    }
-    cut_short(&mut text, 1, answer.half_opens.len(), total);
-    text
-}
-
-fn listeners(answer: &Answer) -> String {
+/// `show listener`.
+pub(crate) fn listeners(answer: &Answer) -> String {
     let total = answer.main.listeners;
     let mut text = format!("{} listeners\n", grouped(total as u64));
     let mut table = Table::new(&[
@@ -211,7 +64,8 @@ fn listeners(answer: &Answer) -> String {
     text
 }
 
-fn apps(apps: &[AppInfo]) -> String {
+/// `show app`.
+pub(crate) fn apps(apps: &[AppInfo]) -> String {
     let mut table = Table::new(&[
         Column::Left("app"),
         Column::Left("name"),
@@ -258,7 +112,8 @@ fn apps(apps: &[AppInfo]) -> String {
     if table.is_empty() { "no application is attached\n".to_owned() } else { table.to_string() }
 }
 
-fn workers(workers: &[WorkerInfo], main: &MainInfo) -> String {
+/// `show worker`.
+pub(crate) fn workers(workers: &[WorkerInfo], main: &MainInfo) -> String {
     let mut columns = vec![Column::Left("")];
     // The headings are static: a worker's number stands in the first row instead.
     columns.extend(workers.iter().map(|_| Column::Right("worker")));
@@ -347,39 +202,36 @@ pub(crate) fn leaks(leaks: &Leaks, time_wait: usize) -> String {
 }
 
 /// How the detach of an application, or of some of its app workers, ended.
-pub(crate) fn detached(name: &str, reports: &[WorkerDetachReport], format: Format) -> String {
-    match format {
-        Format::Text => {
-            let mut table = Table::new(&[
-                Column::Left("detached"),
-                Column::Right("app worker"),
-                Column::Right("sessions"),
-                Column::Right("reset"),
-                Column::Right("half-opens"),
-                Column::Right("listeners"),
-                Column::Right("took"),
-                Column::Left("remark"),
-            ]);
-            for report in reports {
-                let took_us = u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX);
-                table.row([
-                    name.to_owned(),
-                    report.unit.to_string(),
-                    report.sessions.to_string(),
-                    report.sessions_reset.to_string(),
-                    report.half_opens.to_string(),
-                    report.listeners.to_string(),
-                    span_us(took_us),
-                    remark(report),
-                ]);
-            }
-            table.to_string()
-        }
-        Format::Json => {
-            let reports: Vec<Value> = reports.iter().map(detached_value).collect();
-            to_json(&json!({ "app": name, "detached": reports }))
-        }
+pub(crate) fn detached(name: &str, reports: &[WorkerDetachReport]) -> String {
+    let mut table = Table::new(&[
+        Column::Left("detached"),
+        Column::Right("app worker"),
+        Column::Right("sessions"),
+        Column::Right("reset"),
+        Column::Right("half-opens"),
+        Column::Right("listeners"),
+        Column::Right("took"),
+        Column::Left("remark"),
+    ]);
+    for report in reports {
+        let took_us = u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX);
+        table.row([
+            name.to_owned(),
+            report.unit.to_string(),
+            report.sessions.to_string(),
+            report.sessions_reset.to_string(),
+            report.half_opens.to_string(),
+            report.listeners.to_string(),
+            span_us(took_us),
+            remark(report),
+        ]);
     }
+    table.to_string()
+}
+
+/// The same for programs.
+pub(crate) fn detached_json(name: &str, reports: &[WorkerDetachReport]) -> Value {
+    json!({ "app": name, "detached": reports.iter().map(detached_value).collect::<Vec<Value>>() })
 }
 
 fn remark(report: &WorkerDetachReport) -> String {

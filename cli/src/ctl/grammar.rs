@@ -1,119 +1,118 @@
-//! The commands of `hoststack ctl`: one table that the parser, the help and the near matches are made from.
+//! What may be typed: the table of commands, read as a grammar.
+//!
+//! [`parse`] finds the command that a line means, and its arguments; [`next`] what could be typed at a line's end, for
+//! completion. Both walk the same patterns ([`super::pattern`]).
 
 use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
 
-/// A command that was understood.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    /// Sessions by state; listed, when asked for.
-    ShowSession {
-        /// With the transport's variables.
-        verbose: bool,
-        /// The most that are listed; 0: the summary alone.
-        limit: usize,
-    },
-    /// Connects without an outcome.
-    ShowHalfOpen {
-        /// The most that are listed.
-        limit: usize,
-    },
-    /// Listeners.
-    ShowListener {
-        /// The most that are listed.
-        limit: usize,
-    },
-    /// Applications and their app workers.
-    ShowApp,
-    /// Workers and main.
-    ShowWorker,
-    /// Drop reasons.
-    ShowErrors,
-    /// What is held.
-    ShowLeaks,
-    /// Detach an application, or one of its app workers.
-    AppDetach {
-        /// The application's name.
-        name: String,
-        /// The app worker's number; `None`: the whole application.
-        app_worker: Option<u32>,
-        /// Reset sessions at once, instead of closing them.
-        reset: bool,
-    },
-    /// What there is.
-    Help,
+use hoststack::app::{ConnectId, SessionHandle, Uri};
+use hoststack::net::Cidr;
+
+use super::commands::{Spec, commands};
+use super::kinds::Value;
+use super::line::Word;
+use super::pattern::{Alternative, Argument, Part, parts, resolve};
+
+/// A command that was understood, with what stood in the places of its pattern.
+#[derive(Debug)]
+pub(crate) struct Matched {
+    /// The command.
+    pub(crate) spec: &'static Spec,
+    words: Vec<&'static str>,
+    flags: Vec<&'static str>,
+    values: Vec<(&'static str, Value)>,
 }
 
-/// Sessions or half-opens listed when no limit is given.
-pub(crate) const LIMIT: usize = 100;
-/// Most that a command may ask to be listed.
-pub(crate) const LIMIT_MAX: usize = 1_000_000;
+/// What a caller of the accessors names: an option by its word, another argument by its kind, as the pattern has it.
+#[allow(
+    dead_code,
+    reason = "one for each type of argument: commands that come later use those that today's do not"
+)]
+impl Matched {
+    fn of(spec: &'static Spec) -> Matched {
+        Matched { spec, words: Vec::new(), flags: Vec::new(), values: Vec::new() }
+    }
 
-/// A command of the table.
-struct Spec {
-    /// What is typed: words, NAMES of arguments, and `[options]` in any order after them.
-    pattern: &'static str,
-    help: &'static str,
-    build: fn(&Matched<'_>) -> Result<Command, GrammarError>,
+    /// Whether the word was given: an option, or one of the words of an `a|b`.
+    pub(crate) fn has(&self, word: &str) -> bool {
+        self.flags.contains(&word) || self.words.contains(&word)
+    }
+
+    fn value(&self, name: &str) -> Option<&Value> {
+        self.values.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
+    }
+
+    /// A number: `N`, `WORKER`, `PORT`, `BYTES`.
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        match self.value(name)? {
+            Value::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// A number, as a count of things.
+    pub(crate) fn count(&self, name: &str) -> Option<usize> {
+        self.number(name).and_then(|number| usize::try_from(number).ok())
+    }
+
+    /// Text: `NAME`, `FILE`, `WORD`, one of several words.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        match self.value(name)? {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// `PREFIX`.
+    pub(crate) fn prefix(&self, name: &str) -> Option<Cidr> {
+        match self.value(name)? {
+            Value::Prefix(prefix) => Some(*prefix),
+            _ => None,
+        }
+    }
+
+    /// `SPAN`.
+    pub(crate) fn span(&self, name: &str) -> Option<Duration> {
+        match self.value(name)? {
+            Value::Span(span) => Some(*span),
+            _ => None,
+        }
+    }
+
+    /// `HANDLE`.
+    pub(crate) fn session(&self, name: &str) -> Option<SessionHandle> {
+        match self.value(name)? {
+            Value::Session(session) => Some(*session),
+            _ => None,
+        }
+    }
+
+    /// `CONNECT`.
+    pub(crate) fn connect(&self, name: &str) -> Option<ConnectId> {
+        match self.value(name)? {
+            Value::Connect(connect) => Some(*connect),
+            _ => None,
+        }
+    }
+
+    /// `ADDRESS`.
+    pub(crate) fn address(&self, name: &str) -> Option<IpAddr> {
+        match self.value(name)? {
+            Value::Address(address) => Some(*address),
+            _ => None,
+        }
+    }
+
+    /// `URI`.
+    pub(crate) fn uri(&self, name: &str) -> Option<&Uri> {
+        match self.value(name)? {
+            Value::Uri(uri) => Some(uri),
+            _ => None,
+        }
+    }
 }
-
-const COMMANDS: &[Spec] = &[
-    Spec {
-        pattern: "show session [verbose] [limit N]",
-        help: "sessions by state; listed with `limit N`, with the transport's variables with `verbose`",
-        build: |matched| {
-            let verbose = matched.has("verbose");
-            let limit = matched.number("limit")?;
-            Ok(Command::ShowSession { verbose, limit: limit.unwrap_or(if verbose { LIMIT } else { 0 }) })
-        },
-    },
-    Spec {
-        pattern: "show half-open [limit N]",
-        help: "connects without an outcome, 100 of them unless said otherwise",
-        build: |matched| Ok(Command::ShowHalfOpen { limit: matched.number("limit")?.unwrap_or(LIMIT) }),
-    },
-    Spec {
-        pattern: "show listener [limit N]",
-        help: "where apps listen, as URIs, and what must happen before they accept; 100 unless said otherwise",
-        build: |matched| Ok(Command::ShowListener { limit: matched.number("limit")?.unwrap_or(LIMIT) }),
-    },
-    Spec {
-        pattern: "show app",
-        help: "applications, their app workers, listeners and how their connects ended",
-        build: |_| Ok(Command::ShowApp),
-    },
-    Spec {
-        pattern: "show worker",
-        help: "what each worker and main holds and did, TCP's counters",
-        build: |_| Ok(Command::ShowWorker),
-    },
-    Spec {
-        pattern: "show errors",
-        help: "why packets and segments were dropped, by reason",
-        build: |_| Ok(Command::ShowErrors),
-    },
-    Spec {
-        pattern: "show leaks",
-        help: "what is held now: all zero when no app is attached; TIME-WAIT apart",
-        build: |_| Ok(Command::ShowLeaks),
-    },
-    Spec {
-        pattern: "app detach NAME [app-worker N] [reset]",
-        help: "detach an application, or one app worker of it; its sessions are closed, or reset",
-        build: |matched| {
-            let app_worker = matched.number("app-worker")?;
-            let app_worker = app_worker.map(|number| {
-                u32::try_from(number)
-                    .map_err(|_| GrammarError::BadNumber { option: "app-worker", found: number.to_string() })
-            });
-            Ok(Command::AppDetach {
-                name: matched.arguments.first().copied().unwrap_or_default().to_owned(),
-                app_worker: app_worker.transpose()?,
-                reset: matched.has("reset"),
-            })
-        },
-    },
-    Spec { pattern: "help", help: "this list", build: |_| Ok(Command::Help) },
-];
 
 /// Why a command was not understood. Each says what to type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,11 +126,11 @@ pub(crate) enum GrammarError {
         /// The commands most like it, best first.
         near: Vec<&'static str>,
     },
-    /// The command's beginning, and then nothing.
+    /// The command's beginning, and then nothing; or a word that several begin with.
     Incomplete {
         /// What was typed.
         found: String,
-        /// What could follow.
+        /// What could be meant, as patterns or as words.
         expected: Vec<&'static str>,
     },
     /// A word that the command does not take.
@@ -148,20 +147,22 @@ pub(crate) enum GrammarError {
         /// The option.
         option: &'static str,
     },
-    /// No number where one belongs, or one above the limit.
-    BadNumber {
-        /// The option.
-        option: &'static str,
-        /// What stands there; empty: nothing.
-        found: String,
+    /// An argument that is none of its kind, or is not there.
+    BadArgument {
+        /// The option, or the kind.
+        name: &'static str,
+        /// What it wants.
+        wants: String,
+        /// What stands there; `None`: nothing.
+        found: Option<String>,
     },
 }
 
 impl fmt::Display for GrammarError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |patterns: &[&str]| {
+        let list = |patterns: &[&str], between: &str| {
             let quoted: Vec<String> = patterns.iter().map(|pattern| format!("`{pattern}`")).collect();
-            quoted.join(" or ")
+            quoted.join(between)
         };
         match self {
             GrammarError::Empty => f.write_str("no command: `help` lists what there is"),
@@ -169,10 +170,14 @@ impl fmt::Display for GrammarError {
                 write!(f, "unknown command `{found}`: `help` lists what there is")
             }
             GrammarError::Unknown { found, near } => {
-                write!(f, "unknown command `{found}`: did you mean {}?", list(near))
+                write!(f, "unknown command `{found}`: did you mean {}?", list(near, " or "))
             }
             GrammarError::Incomplete { found, expected } => {
-                write!(f, "`{found}` wants more: {}", list(expected))
+                write!(
+                    f,
+                    "`{found}` wants more: {}",
+                    list(expected, if expected.len() > 3 { ", " } else { " or " })
+                )
             }
             GrammarError::BadOption { pattern, found, near: None } => {
                 write!(f, "`{found}` does not belong there: `{pattern}`")
@@ -181,11 +186,11 @@ impl fmt::Display for GrammarError {
                 write!(f, "`{found}` does not belong there, did you mean `{near}`? `{pattern}`")
             }
             GrammarError::Twice { option } => write!(f, "`{option}` is given twice: once is enough"),
-            GrammarError::BadNumber { option, found } if found.is_empty() => {
-                write!(f, "`{option}` wants a number after it")
+            GrammarError::BadArgument { name, wants, found: None } => {
+                write!(f, "`{name}` is missing: it wants to be {wants}")
             }
-            GrammarError::BadNumber { option, found } => {
-                write!(f, "`{option}` wants a number up to {LIMIT_MAX}, found `{found}`")
+            GrammarError::BadArgument { name, wants, found: Some(found) } => {
+                write!(f, "`{name}` wants to be {wants}, found `{found}`")
             }
         }
     }
@@ -193,173 +198,356 @@ impl fmt::Display for GrammarError {
 
 impl std::error::Error for GrammarError {}
 
-/// A part of a pattern.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    /// A word, typed as it is or as the beginning of it.
+/// What could be typed next.
+#[derive(Clone, Debug)]
+pub(crate) enum Next {
+    /// This word.
     Word(&'static str),
     /// An argument.
-    Argument,
-    /// `[word]`.
-    Flag(&'static str),
-    /// `[word N]`.
-    Number(&'static str),
+    Argument(Argument),
 }
 
-/// The parts of a pattern, in order.
-fn parts(pattern: &'static str) -> Vec<Part> {
-    let mut words = pattern.split(' ');
-    let mut parts = Vec::new();
-    while let Some(word) = words.next() {
-        parts.push(match word.strip_prefix('[') {
-            Some(option) => match option.strip_suffix(']') {
-                Some(flag) => Part::Flag(flag),
-                None => {
-                    words.next();
-                    Part::Number(option)
+/// How far a command's pattern and a line agree.
+struct Walk {
+    matched: Matched,
+    /// Words of the line that were understood.
+    depth: usize,
+    end: End,
+}
+
+enum End {
+    /// All of it; what could follow.
+    Done(Vec<Next>),
+    /// The line ends where the pattern goes on; the option whose argument is missing, if it is that.
+    Wants(Vec<Next>, Option<GrammarError>),
+    Fails(GrammarError),
+}
+
+/// The words of a line, one by one.
+struct Typed<'w> {
+    words: &'w [Word],
+    at: usize,
+}
+
+impl<'w> Typed<'w> {
+    fn peek(&self) -> Option<&'w Word> {
+        self.words.get(self.at)
+    }
+}
+
+/// Holds a pattern against words.
+fn walk(spec: &'static Spec, words: &[Word]) -> Walk {
+    let mut walk = Walk { matched: Matched::of(spec), depth: 0, end: End::Done(Vec::new()) };
+    let mut typed = Typed { words, at: 0 };
+    walk.end = match steps(&parts(spec.pattern), &mut typed, &mut walk.matched) {
+        Ok(next) if typed.at == words.len() => End::Done(next),
+        // Words that no part took.
+        Ok(_) => End::Fails(bad_option(spec, &words[typed.at].text)),
+        Err(end) => end,
+    };
+    walk.depth = typed.at;
+    walk
+}
+
+/// Takes what the parts take; what could follow where both end.
+fn steps(parts: &[Part], typed: &mut Typed<'_>, matched: &mut Matched) -> Result<Vec<Next>, End> {
+    let mut at = 0;
+    let mut next = Vec::new();
+    while let Some(part) = parts.get(at) {
+        match part {
+            Part::Words(words) => {
+                let Some(word) = typed.peek() else {
+                    next.extend(words.iter().copied().map(Next::Word));
+                    return Err(End::Wants(next, None));
+                };
+                let meant =
+                    if word.quoted { Err(Vec::new()) } else { resolve(words.iter().copied(), &word.text) };
+                match meant {
+                    Ok(word) => matched.words.push(word),
+                    Err(_) => return Err(End::Fails(bad_option(matched.spec, &word.text))),
                 }
-            },
-            None if word.bytes().all(|c| c.is_ascii_uppercase()) => Part::Argument,
-            None => Part::Word(word),
-        });
-    }
-    parts
-}
-
-/// What stood in the places of a pattern.
-#[derive(Debug, Default)]
-struct Matched<'t> {
-    arguments: Vec<&'t str>,
-    flags: Vec<&'static str>,
-    numbers: Vec<(&'static str, usize)>,
-}
-
-impl Matched<'_> {
-    fn has(&self, flag: &str) -> bool {
-        self.flags.contains(&flag)
-    }
-
-    fn number(&self, option: &str) -> Result<Option<usize>, GrammarError> {
-        match self.numbers.iter().find(|(name, _)| *name == option) {
-            Some((name, number)) if *number > LIMIT_MAX => {
-                Err(GrammarError::BadNumber { option: name, found: number.to_string() })
+                typed.at += 1;
+                at += 1;
             }
-            found => Ok(found.map(|(_, number)| *number)),
+            Part::Argument(argument) => {
+                if typed.peek().is_none() {
+                    next.push(Next::Argument(argument.clone()));
+                    return Err(End::Wants(next, None));
+                }
+                let value = take(argument, argument.name, typed)?;
+                matched.values.push((argument.name, value));
+                at += 1;
+            }
+            Part::Optional(_) => {
+                let end = parts[at..].iter().position(|part| !matches!(part, Part::Optional(_)));
+                let end = end.map_or(parts.len(), |count| at + count);
+                let run: Vec<&[Alternative]> = parts[at..end].iter().map(alternatives).collect();
+                next = optionals(&run, parts.get(end), typed, matched)?;
+                at = end;
+                continue;
+            }
+        }
+        next.clear();
+    }
+    Ok(next)
+}
+
+fn alternatives(part: &Part) -> &[Alternative] {
+    match part {
+        Part::Optional(alternatives) => alternatives,
+        Part::Words(_) | Part::Argument(_) => &[],
+    }
+}
+
+/// Takes an argument, or all that is left when it is of that sort.
+fn take(argument: &Argument, name: &'static str, typed: &mut Typed<'_>) -> Result<Value, End> {
+    let bad = |found: Option<&str>| {
+        let found = found.map(str::to_owned);
+        End::Fails(GrammarError::BadArgument { name, wants: argument.wants(), found })
+    };
+    let Some(word) = typed.peek() else { return Err(bad(None)) };
+    let value = if argument.rest {
+        let texts: Vec<&str> = typed.words[typed.at..].iter().map(|word| word.text.as_str()).collect();
+        argument.parse(&texts.join(" "))
+    } else {
+        argument.parse(&word.text)
+    };
+    let value = value.ok_or_else(|| bad(Some(&word.text)))?;
+    typed.at = if argument.rest { typed.words.len() } else { typed.at + 1 };
+    Ok(value)
+}
+
+/// Takes options that stand together, in any order; `then` follows them.
+fn optionals(
+    run: &[&[Alternative]],
+    then: Option<&Part>,
+    typed: &mut Typed<'_>,
+    matched: &mut Matched,
+) -> Result<Vec<Next>, End> {
+    let mut used = vec![false; run.len()];
+    // An argument of the last option that may still come.
+    let mut pending = None;
+    loop {
+        let Some(word) = typed.peek() else {
+            let left =
+                run.iter().zip(&used).filter(|(_, used)| !**used).flat_map(|(option, _)| option.iter());
+            let first = |one: &Alternative| match (one.word, &one.argument) {
+                (Some(word), _) => Some(Next::Word(word)),
+                (None, argument) => argument.clone().map(Next::Argument),
+            };
+            return Ok(pending.into_iter().chain(left.filter_map(first)).collect());
+        };
+        pending = None;
+        let name = if word.quoted { "" } else { word.text.strip_prefix("--").unwrap_or(&word.text) };
+        let words = run.iter().flat_map(|option| option.iter().filter_map(|one| one.word));
+        let meant = match resolve(words, name) {
+            // What must follow has the first claim to a word that is not wholly the option's.
+            Ok(word) if word != name && then.is_some() => None,
+            Ok(word) => Some(word),
+            Err(several) if several.len() > 1 && then.is_none() => {
+                let found = typed.words[..=typed.at].iter().map(|word| word.text.as_str());
+                let found = found.collect::<Vec<_>>().join(" ");
+                return Err(End::Fails(GrammarError::Incomplete { found, expected: several }));
+            }
+            Err(_) => None,
+        };
+        let has_word = |one: &&Alternative| one.word == meant && (meant.is_some() || fits(one, word));
+        let found = run.iter().enumerate().find_map(|(index, option)| {
+            // An argument alone is taken once; a word that is there twice is an error.
+            let one = option.iter().find(has_word)?;
+            (meant.is_some() || !used[index]).then_some((index, one))
+        });
+        let Some((index, one)) = found else { return Ok(Vec::new()) };
+        if used[index] {
+            return Err(End::Fails(GrammarError::Twice { option: meant.unwrap_or_default() }));
+        }
+        used[index] = true;
+        let Some(option) = one.word else {
+            if let Some(argument) = &one.argument {
+                let value = take(argument, argument.name, typed)?;
+                matched.values.push((argument.name, value));
+            }
+            continue;
+        };
+        typed.at += 1;
+        matched.flags.push(option);
+        let Some(argument) = &one.argument else { continue };
+        match typed.peek() {
+            None if one.is_argument_optional => pending = Some(Next::Argument(argument.clone())),
+            None => {
+                let missing =
+                    GrammarError::BadArgument { name: option, wants: argument.wants(), found: None };
+                return Err(End::Wants(vec![Next::Argument(argument.clone())], Some(missing)));
+            }
+            Some(word) if one.is_argument_optional && argument.parse(&word.text).is_none() => {}
+            Some(_) => {
+                let value = take(argument, option, typed)?;
+                matched.values.push((option, value));
+            }
         }
     }
 }
 
-/// Understands a command: words separated by blanks; a beginning that fits one word only stands for it.
-///
-/// # Errors
-/// What to type instead.
-pub(crate) fn parse(text: &str) -> Result<Command, GrammarError> {
-    let typed: Vec<&str> = text.split_whitespace().collect();
-    if typed.is_empty() {
-        return Err(GrammarError::Empty);
-    }
-    let mut specs: Vec<&Spec> = COMMANDS.iter().collect();
+/// Whether an alternative without a word takes it.
+fn fits(one: &Alternative, word: &Word) -> bool {
+    one.argument.as_ref().is_some_and(|argument| argument.parse(&word.text).is_some())
+}
+
+fn bad_option(spec: &'static Spec, found: &str) -> GrammarError {
+    let parts = parts(spec.pattern);
+    let names = parts.iter().flat_map(|part| match part {
+        Part::Words(words) => words.clone(),
+        Part::Argument(_) => Vec::new(),
+        Part::Optional(all) => all.iter().filter_map(|one| one.word).collect(),
+    });
+    let near = names.min_by_key(|name| distance(found, name)).filter(|name| is_near(found, name));
+    GrammarError::BadOption { pattern: spec.pattern, found: found.to_owned(), near }
+}
+
+/// Words that a pattern begins with.
+fn leading(spec: &'static Spec) -> Vec<Vec<&'static str>> {
+    let words = |part| match part {
+        Part::Words(words) => Some(words),
+        Part::Argument(_) | Part::Optional(_) => None,
+    };
+    parts(spec.pattern).into_iter().map_while(words).collect()
+}
+
+/// The commands that may be meant, by the words that they begin with; and how many of those were typed.
+fn meant(words: &[Word]) -> Result<(Vec<&'static Spec>, usize), GrammarError> {
+    let mut specs: Vec<(&'static Spec, Vec<Vec<&'static str>>)> =
+        commands().map(|spec| (spec, leading(spec))).collect();
     let mut depth = 0;
-    // Word by word, until what is left of the table has no further words in common.
-    loop {
-        let expected = |spec: &&Spec| match parts(spec.pattern).get(depth) {
-            Some(Part::Word(word)) => Some(*word),
-            _ => None,
-        };
-        if let [spec] = specs[..]
-            && expected(&spec).is_none()
-        {
-            return options(spec, &typed, depth);
-        }
-        let Some(word) = typed.get(depth) else {
-            let expected = specs.iter().map(|spec| spec.pattern).collect();
-            return Err(GrammarError::Incomplete { found: typed.join(" "), expected });
-        };
-        let exact: Vec<&Spec> = specs.iter().filter(|spec| expected(spec) == Some(word)).copied().collect();
-        let begun = specs.iter().filter(|spec| expected(spec).is_some_and(|full| full.starts_with(*word)));
-        let next: Vec<&Spec> = if exact.is_empty() { begun.copied().collect() } else { exact };
-        let mut meant: Vec<_> = next.iter().filter_map(expected).collect();
-        meant.dedup();
-        match meant.len() {
-            0 => return Err(GrammarError::Unknown { found: typed.join(" "), near: near_commands(&typed) }),
-            1 => specs = next,
-            _ => {
-                let expected = next.iter().map(|spec| spec.pattern).collect();
-                return Err(GrammarError::Incomplete { found: typed.join(" "), expected });
+    while specs.iter().any(|(_, leading)| leading.len() > depth) {
+        let Some(word) = words.get(depth) else { break };
+        let offered = |leading: &Vec<Vec<&'static str>>| leading.get(depth).cloned().unwrap_or_default();
+        let all = specs.iter().flat_map(|(_, leading)| offered(leading));
+        let meant = if word.quoted { Err(Vec::new()) } else { resolve(all, &word.text) };
+        // Those whose arguments begin here.
+        let begun = specs.iter().any(|(_, leading)| leading.len() <= depth);
+        match meant {
+            Ok(meant) => {
+                let exact = meant == word.text;
+                specs.retain(|(_, leading)| {
+                    offered(leading).contains(&meant) || begun && !exact && leading.len() <= depth
+                });
+                if begun && !exact {
+                    break;
+                }
+            }
+            Err(_) if begun => {
+                specs.retain(|(_, leading)| leading.len() <= depth);
+                break;
+            }
+            Err(several) if several.is_empty() => {
+                return Err(GrammarError::Unknown { found: texts(words), near: near_commands(words) });
+            }
+            Err(several) => {
+                let found = texts(&words[..=depth]);
+                let patterns = specs
+                    .iter()
+                    .filter(|(_, leading)| offered(leading).iter().any(|word| several.contains(word)));
+                let patterns: Vec<&str> = patterns.map(|(spec, _)| spec.pattern).collect();
+                let expected = if patterns.len() > 3 { several } else { patterns };
+                return Err(GrammarError::Incomplete { found, expected });
             }
         }
         depth += 1;
     }
+    Ok((specs.into_iter().map(|(spec, _)| spec).collect(), depth))
 }
 
-/// The arguments and options of a command whose words were found.
-fn options(spec: &Spec, typed: &[&str], words: usize) -> Result<Command, GrammarError> {
-    let parts = parts(spec.pattern);
-    let mut matched = Matched::default();
-    let mut rest = typed[words..].iter();
-    for _ in parts.iter().filter(|part| **part == Part::Argument) {
-        let Some(argument) = rest.next() else {
-            return Err(GrammarError::Incomplete { found: typed.join(" "), expected: vec![spec.pattern] });
-        };
-        matched.arguments.push(argument);
+fn texts(words: &[Word]) -> String {
+    words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+/// Understands a command: a beginning that fits one word only stands for it.
+///
+/// # Errors
+/// What to type instead.
+pub(crate) fn parse(words: &[Word]) -> Result<Matched, GrammarError> {
+    if words.is_empty() {
+        return Err(GrammarError::Empty);
     }
-    while let Some(word) = rest.next() {
-        let fits = |option: &&Part| match option {
-            Part::Flag(name) | Part::Number(name) => name.starts_with(word),
-            _ => false,
-        };
-        match parts.iter().find(fits) {
-            Some(Part::Flag(name)) => {
-                if matched.has(name) {
-                    return Err(GrammarError::Twice { option: name });
-                }
-                matched.flags.push(name);
-            }
-            Some(Part::Number(name)) => {
-                let found = rest.next().copied().unwrap_or_default();
-                let number = found
-                    .parse()
-                    .map_err(|_| GrammarError::BadNumber { option: name, found: found.to_owned() })?;
-                if matched.numbers.iter().any(|(other, _)| other == name) {
-                    return Err(GrammarError::Twice { option: name });
-                }
-                matched.numbers.push((name, number));
-            }
-            _ => {
-                let names = parts.iter().filter_map(|part| match part {
-                    Part::Flag(name) | Part::Number(name) => Some(*name),
-                    _ => None,
-                });
-                let near = names.min_by_key(|name| distance(word, name)).filter(|name| is_near(word, name));
-                return Err(GrammarError::BadOption {
-                    pattern: spec.pattern,
-                    found: (*word).to_owned(),
-                    near,
-                });
+    let (specs, depth) = meant(words)?;
+    if depth == words.len() && specs.len() > 3 && specs.iter().all(|spec| leading(spec).len() > depth) {
+        let mut expected: Vec<&'static str> = Vec::new();
+        for word in specs.iter().flat_map(|spec| leading(spec).swap_remove(depth)) {
+            if !expected.contains(&word) {
+                expected.push(word);
             }
         }
+        return Err(GrammarError::Incomplete { found: texts(words), expected });
     }
-    (spec.build)(&matched)
+    let mut done = Vec::new();
+    let mut wants = Vec::new();
+    let mut failures = Vec::new();
+    for spec in specs {
+        let walk = walk(spec, words);
+        match walk.end {
+            End::Done(_) => done.push(walk.matched),
+            End::Wants(_, missing) => wants.push((spec.pattern, missing)),
+            End::Fails(error) => failures.push((walk.depth, error)),
+        }
+    }
+    if done.len() > 1 {
+        let expected = done.iter().map(|matched| matched.spec.pattern).collect();
+        return Err(GrammarError::Incomplete { found: texts(words), expected });
+    }
+    if let Some(matched) = done.pop() {
+        return Ok(matched);
+    }
+    if let [(_, Some(missing))] = &wants[..] {
+        return Err(missing.clone());
+    }
+    if !wants.is_empty() {
+        let expected = wants.into_iter().map(|(pattern, _)| pattern).collect();
+        return Err(GrammarError::Incomplete { found: texts(words), expected });
+    }
+    // The one that came furthest; of several, the one that knows best what was meant.
+    let knows = |error: &GrammarError| match error {
+        GrammarError::BadOption { near: None, .. } => 0,
+        GrammarError::BadArgument { .. } => 1,
+        _ => 2,
+    };
+    let best = failures.into_iter().rev().max_by_key(|(depth, error)| (*depth, knows(error)));
+    Err(best.map_or(GrammarError::Empty, |(_, error)| error))
+}
+
+/// What could follow these words, which are whole or beginnings that fit one word only.
+pub(crate) fn next(words: &[Word]) -> Vec<Next> {
+    let Ok((specs, _)) = meant(words) else { return Vec::new() };
+    let mut all = Vec::new();
+    for spec in specs {
+        match walk(spec, words).end {
+            End::Done(next) | End::Wants(next, _) => all.extend(next),
+            End::Fails(_) => {}
+        }
+    }
+    all
 }
 
 /// The patterns whose words are most like what was typed, best first; none that is not alike at all.
-fn near_commands(typed: &[&str]) -> Vec<&'static str> {
-    let score = |spec: &Spec| {
-        let words: Vec<&str> = parts(spec.pattern)
-            .into_iter()
-            .filter_map(|part| match part {
-                Part::Word(word) => Some(word),
-                _ => None,
-            })
-            .collect();
-        let whole = distance(&typed[..typed.len().min(words.len())].join(" "), &words.join(" "));
-        // `sessions` alone means `show session`: the last word may come alone.
-        let last = words.last().map_or(usize::MAX, |word| distance(typed[0], word) + 1);
-        let limit = words.join(" ").len() / 3;
-        let best = whole.min(last);
-        (best <= limit.max(2)).then_some((best, spec.pattern))
+fn near_commands(typed: &[Word]) -> Vec<&'static str> {
+    let score = |spec: &'static Spec| {
+        let leading = leading(spec);
+        // Each of `a|b` as a command of its own.
+        let choices = leading.iter().map(Vec::len).max().unwrap_or(0);
+        let spelled = (0..choices).map(|choice| {
+            let pick = |words: &Vec<&'static str>| words[choice.min(words.len() - 1)];
+            leading.iter().map(pick).collect::<Vec<_>>()
+        });
+        let best = spelled.filter_map(|words| {
+            let whole = distance(&texts(&typed[..typed.len().min(words.len())]), &words.join(" "));
+            // `sessions` alone means `show session`: the last word may come alone.
+            let last = words.last().map_or(usize::MAX, |word| distance(&typed[0].text, word) + 1);
+            let limit = words.join(" ").len() / 3;
+            let best = whole.min(last);
+            (best <= limit.max(2)).then_some(best)
+        });
+        best.min().map(|best| (best, spec.pattern))
     };
-    let mut near: Vec<_> = COMMANDS.iter().filter_map(score).collect();
+    let mut near: Vec<_> = commands().filter_map(score).collect();
     near.sort_by_key(|(score, _)| *score);
     near.truncate(2);
     near.into_iter().map(|(_, pattern)| pattern).collect()
@@ -385,109 +573,5 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// The list of commands, for people.
-pub(crate) fn help() -> String {
-    crate::table::pairs(COMMANDS.iter().map(|spec| (spec.pattern, spec.help.to_owned())))
-}
-
-/// The commands as they are typed, for programs.
-pub(crate) fn patterns() -> Vec<&'static str> {
-    COMMANDS.iter().map(|spec| spec.pattern).collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(text: &str) -> String {
-        parse(text).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn every_command_of_the_issue_is_understood() {
-        let listed = |verbose, limit| Command::ShowSession { verbose, limit };
-        assert_eq!(parse("show session"), Ok(listed(false, 0)));
-        assert_eq!(parse("show session verbose"), Ok(listed(true, LIMIT)));
-        assert_eq!(parse(" show  session limit 7 verbose "), Ok(listed(true, 7)));
-        assert_eq!(parse("show session limit 7"), Ok(listed(false, 7)));
-        assert_eq!(parse("show half-open"), Ok(Command::ShowHalfOpen { limit: LIMIT }));
-        assert_eq!(parse("show app"), Ok(Command::ShowApp));
-        assert_eq!(parse("show worker"), Ok(Command::ShowWorker));
-        assert_eq!(parse("show errors"), Ok(Command::ShowErrors));
-        assert_eq!(parse("show leaks"), Ok(Command::ShowLeaks));
-        assert_eq!(parse("help"), Ok(Command::Help));
-        let detach = |app_worker, reset| Command::AppDetach { name: "echo".to_owned(), app_worker, reset };
-        assert_eq!(parse("app detach echo"), Ok(detach(None, false)));
-        assert_eq!(parse("app detach echo app-worker 3"), Ok(detach(Some(3), false)));
-        assert_eq!(parse("app detach echo reset app-worker 3"), Ok(detach(Some(3), true)));
-    }
-
-    #[test]
-    fn a_beginning_that_fits_one_word_only_stands_for_it() {
-        assert_eq!(parse("sh le"), Ok(Command::ShowLeaks));
-        assert_eq!(parse("sh s v"), parse("show session verbose"));
-        assert_eq!(parse("a d echo app 1"), parse("app detach echo app-worker 1"));
-    }
-
-    #[test]
-    fn a_command_cut_short_says_what_could_follow() {
-        assert_eq!(parse(""), Err(GrammarError::Empty));
-        let text = error("show");
-        assert!(
-            text.contains("`show session [verbose] [limit N]`") && text.contains("`show leaks`"),
-            "{text}"
-        );
-        assert_eq!(error("app detach"), "`app detach` wants more: `app detach NAME [app-worker N] [reset]`");
-    }
-
-    #[test]
-    fn a_mistyped_command_brings_its_neighbours() {
-        assert!(error("show sesion").contains("did you mean `show session [verbose] [limit N]`"));
-        assert!(error("shwo leaks").contains("`show leaks`"));
-        assert!(error("sessions").contains("`show session [verbose] [limit N]`"));
-        assert!(error("halp").contains("`help`"));
-        assert_eq!(error("xyzzy quux"), "unknown command `xyzzy quux`: `help` lists what there is");
-    }
-
-    #[test]
-    fn a_mistyped_option_or_number_is_named() {
-        assert_eq!(
-            error("show session verbsoe"),
-            "`verbsoe` does not belong there, did you mean `verbose`? `show session [verbose] [limit N]`"
-        );
-        assert_eq!(error("show app now"), "`now` does not belong there: `show app`");
-        assert_eq!(error("show session limit"), "`limit` wants a number after it");
-        assert_eq!(error("show session limit x"), "`limit` wants a number up to 1000000, found `x`");
-        assert_eq!(
-            error("show session limit 1000001"),
-            "`limit` wants a number up to 1000000, found `1000001`"
-        );
-        assert_eq!(error("show session limit 1 limit 2"), "`limit` is given twice: once is enough");
-        assert_eq!(error("show session verbose v"), "`verbose` is given twice: once is enough");
-        assert_eq!(
-            error("app detach echo app-worker -1"),
-            "`app-worker` wants a number up to 1000000, found `-1`"
-        );
-    }
-
-    #[test]
-    fn help_has_a_line_for_every_command_and_every_pattern_parses() {
-        let help = help();
-        for spec in COMMANDS {
-            assert!(help.contains(spec.pattern) && help.contains(spec.help));
-            let filled: Vec<String> = spec
-                .pattern
-                .split(' ')
-                .map(|word| word.trim_matches(['[', ']']).replace("NAME", "a-name").replace('N', "1"))
-                .collect();
-            assert!(parse(&filled.join(" ")).is_ok(), "{}", spec.pattern);
-        }
-    }
-
-    #[test]
-    fn distance_counts_edits() {
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("same", "same"), 0);
-    }
-}
+mod tests;

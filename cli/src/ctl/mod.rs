@@ -1,10 +1,22 @@
-//! The debug CLI: `hoststack ctl` and the socket in `hoststack run` that it talks to.
+//! The debug CLI: `hoststack ctl` and the sockets in `hoststack run` that it talks to.
 //!
-//! [`grammar`] what may be typed, [`wire`] how it travels, [`server`] and [`client`] the two ends, [`mod@format`] answers as
-//! text and as JSON. Nothing here reads a worker's memory: main gathers answers by message.
+//! [`commands`] is the table that all is made from, in the language of [`pattern`] and [`kinds`]: [`grammar`] reads lines with
+//! it, [`page`] writes `docs/cli.md`. [`line`] cuts what is typed, [`execute`] does it in a [`console`], [`wire`] is how it
+//! travels, [`server`] and [`client`] are the two ends, with [`interactive`] for people; [`mod@format`] has answers as text.
+//! Nothing here reads a worker's memory: main gathers answers by message.
 
 pub(crate) mod client;
+pub(crate) mod commands;
+pub(crate) mod console;
+mod execute;
 pub(crate) mod format;
-pub(crate) mod grammar;
+mod grammar;
+mod interactive;
+mod kinds;
+mod line;
+mod page;
+mod pattern;
 pub(crate) mod server;
+mod show;
+mod watch;
 pub(crate) mod wire;

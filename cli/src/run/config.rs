@@ -3,6 +3,8 @@
 //! Each mistake is told in one line: file, line, key, what was expected. What concerns one value is checked while it is
 //! read ([`Text`]); what concerns several (an address nobody has, two apps of one name) afterwards, by [`Config::check`].
 
+mod cli;
+pub(crate) mod effective;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -13,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub(crate) use self::cli::CliConfig;
 use hoststack::app::proxy::{ParseOptions, ReceiveProxy, Version, Versions};
 use hoststack::app::{
     Address as Place, Algorithm, DomainId, EcnMode, Keepalive, ListenOptions, SessionOptions, SocketOptions,
@@ -41,8 +44,9 @@ pub(crate) struct Config {
     /// Applications.
     #[serde(default)]
     pub(crate) app: Vec<AppConfig>,
-    /// The control socket; none without this section.
-    pub(crate) cli: Option<CliConfig>,
+    /// Control sockets: `[cli]`, or several `[[cli]]`; none without such a section.
+    #[serde(default, deserialize_with = "cli::one_or_several")]
+    pub(crate) cli: Vec<CliConfig>,
 }
 
 fn one() -> Spanned<usize> {
@@ -227,14 +231,6 @@ pub(crate) enum Kind {
     Echo,
     /// Drops what it gets.
     Discard,
-}
-
-/// `[cli]`: the control socket.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CliConfig {
-    /// Its path; without it, where `hoststack ctl` looks first.
-    pub(crate) socket: Option<PathBuf>,
 }
 
 impl DeviceConfig {
@@ -473,6 +469,7 @@ impl Config {
             return mistake(&self.workers, expected);
         }
         self.check_devices()?;
+        self.check_cli()?;
         let mut names = BTreeMap::new();
         let mut places = BTreeMap::new();
         for app in &self.app {

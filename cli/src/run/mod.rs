@@ -15,11 +15,11 @@ use hoststack::{Builder, InterfaceSpec, Query, Stack, StackConfig, StackHandle};
 use hoststack_builtin::{Discard, EchoServer};
 use toml::Spanned;
 
-use self::config::{AppConfig, Config, DeviceConfig, Kind, Limits, RouteConfig};
-use crate::ctl::client::default_socket;
+use self::config::{AppConfig, CliConfig, Config, DeviceConfig, Kind, Limits, RouteConfig};
+use crate::clock::Stopwatch;
+use crate::ctl::console::Services;
 use crate::ctl::format;
-use crate::ctl::server::BoundSocket;
-use crate::ctl::wire::Format;
+use crate::ctl::server::{BoundSocket, Shared};
 use crate::devices;
 use crate::error::CliError;
 use crate::host::{Host, not_built};
@@ -53,25 +53,30 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
     }
     // Caught and bound before there is anything that an end or a second stack would leave behind.
     let mut signals = EndSignals::catch()?;
-    let socket = config
-        .cli
-        .as_ref()
-        .map(|cli| BoundSocket::bind(&cli.socket.clone().unwrap_or_else(default_socket)))
-        .transpose()?;
+    let bind = |cli: &CliConfig| BoundSocket::bind(&cli.path(), cli.level());
+    let sockets = config.cli.iter().map(bind).collect::<Result<Vec<_>, CliError>>()?;
     devices::allow_many_sockets();
     let running = start(&config)?;
-    let served = socket.map(|socket| socket.serve(running.stack.handle())).transpose()?;
+    let shared = Arc::new(Shared {
+        stack: running.stack.handle(),
+        services: Services {
+            config: config::effective::settings(&text, &stack_config(&config.limits)),
+            started: Some(Stopwatch::start()),
+        },
+        sockets: sockets.iter().map(BoundSocket::state).collect(),
+    });
+    let serve = |socket: BoundSocket| socket.serve(Arc::clone(&shared));
+    let served = sockets.into_iter().map(serve).collect::<Result<Vec<_>, CliError>>()?;
     let workers = config.workers.get_ref();
     let endpoints = config.app.iter().map(|app| app.listen.len()).sum::<usize>();
-    let control = served
-        .as_ref()
-        .map_or(String::new(), |served| format!(", control socket {}", served.path().display()));
+    let control: String =
+        served.iter().map(|served| format!(", control socket {}", served.path().display())).collect();
     print(&format!("ready: workers {workers}, endpoints {endpoints}{control}\n"))?;
     // Outside the event: what an event is made of is not looked at when nobody listens.
     let signal = signals.wait();
     tracing::info!(signal, "detaching every app");
     // First no more commands, then no more apps.
-    drop(served);
+    drop((served, shared));
     running.end()
 }
 
@@ -93,7 +98,7 @@ impl Running {
                 match result {
                     Ok(report) => {
                         late |= report.app_workers.iter().any(|report| !report.stuck.is_empty());
-                        print(&format::detached(&report.name, &report.app_workers, Format::Text))?;
+                        print(&format::detached(&report.name, &report.app_workers))?;
                     }
                     // A command of the control socket is detaching it: that is as good.
                     Err(error) => tracing::info!(app = app.name, %error, "not detached"),

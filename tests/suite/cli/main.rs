@@ -1,6 +1,7 @@
 //! The program `hoststack` as a black box, without privileges: what it prints, how it exits, what it leaves behind.
 
 mod bench;
+mod console;
 mod echo;
 mod run;
 mod tls;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::LIMIT;
 
 /// A stack that needs no privileges, with an app of two app workers and one of one.
-const STACK: &str = r#"workers = 2
+pub(crate) const STACK: &str = r#"workers = 2
 
 [[device]]
 name = "loopback"
@@ -32,16 +32,20 @@ listen = ["127.0.0.1:9"]
 "#;
 
 /// A directory with a configuration and a place for a socket.
-struct Desk {
+pub(crate) struct Desk {
     dir: TempDir,
 }
 
 impl Desk {
-    fn new() -> Desk {
+    pub(crate) fn new() -> Desk {
         Desk { dir: TempDir::new().unwrap() }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn directory(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("ctl.sock")
     }
 
@@ -52,7 +56,7 @@ impl Desk {
         file
     }
 
-    fn start(&self) -> Process {
+    pub(crate) fn start(&self) -> Process {
         self.start_with(STACK)
     }
 
@@ -63,7 +67,7 @@ impl Desk {
         process
     }
 
-    fn ctl(&self, options: &[&str], command: &str) -> Finished {
+    pub(crate) fn ctl(&self, options: &[&str], command: &str) -> Finished {
         let socket = self.socket();
         let mut arguments = vec!["ctl", "--socket", text(&socket)];
         arguments.extend(options);
@@ -72,17 +76,17 @@ impl Desk {
     }
 
     #[track_caller]
-    fn show(&self, command: &str) -> String {
+    pub(crate) fn show(&self, command: &str) -> String {
         self.ctl(&[], command).success().stdout
     }
 
     #[track_caller]
-    fn ask(&self, command: &str) -> Value {
+    pub(crate) fn ask(&self, command: &str) -> Value {
         self.ctl(&["--json"], command).success().json()
     }
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -301,7 +305,7 @@ fn an_app_worker_is_detached_alone_and_an_app_whole() {
 }
 
 #[track_caller]
-fn ends_clean(mut stack: Process, signal: Signal, desk: &Desk) -> Finished {
+pub(crate) fn ends_clean(mut stack: Process, signal: Signal, desk: &Desk) -> Finished {
     assert!(stack.is_running(), "it ended by itself\n{}", stack.transcript());
     stack.signal(signal);
     let done = stack.wait(LIMIT).success();

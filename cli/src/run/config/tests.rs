@@ -57,7 +57,7 @@ fn a_good_file_is_read_whole() {
     let (echo, sink) = (&config.app[0], &config.app[1]);
     assert_eq!((echo.kind, echo.domain(), echo.app_workers(), echo.nodelay), (Kind::Echo, 0, 2, false));
     assert_eq!((sink.kind, sink.domain(), sink.app_workers(), sink.nodelay), (Kind::Discard, 1, 1, true));
-    assert_eq!(config.cli.unwrap().socket.unwrap(), Path::new("/tmp/hs.sock"));
+    assert_eq!(config.cli[0].path(), Path::new("/tmp/hs.sock"));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn an_app_whose_connections_cannot_behave_so_is_refused() {
 fn an_empty_file_is_a_stack_of_one_worker() {
     let config = parse("").unwrap();
     assert_eq!(*config.workers.get_ref(), 1);
-    assert!(config.device.is_empty() && config.app.is_empty() && config.cli.is_none());
+    assert!(config.device.is_empty() && config.app.is_empty() && config.cli.is_empty());
 }
 
 /// The message for the good file with `from` replaced by `to`.

@@ -1,0 +1,202 @@
+//! Commands about applications, their listeners and their end.
+
+use std::time::Duration;
+
+use hoststack::app::{AppId, AppWorkerId, DetachPolicy, HalfOpenCounters, Key, WorkerDetachReport, WorkerId};
+use hoststack::inspect::{AppInfo, AppWorkerInfo, ListenerInfo, MainInfo, Outcomes};
+use hoststack::{Answer, Query};
+use serde_json::{Value, json};
+
+use super::{LIMIT, Spec};
+use crate::ctl::console::{CommandError, Console, Level, Output, Show};
+use crate::ctl::format;
+use crate::ctl::grammar::Matched;
+
+pub(super) const COMMANDS: &[Spec] = &[
+    Spec {
+        pattern: "show app [NAME]",
+        help: "applications, their app workers, listeners and how their connects ended",
+        options: &[("NAME", "only this one")],
+        run: |console, matched| {
+            let mut apps = console.ask(Query::Summary)?.apps;
+            if let Some(name) = matched.text("NAME") {
+                let _ = find(&apps, name)?;
+                apps.retain(|app| app.name == name);
+            }
+            Output::one(Apps(apps))
+        },
+        sample: || Box::new(Apps(vec![sample_app()])),
+        ..Spec::BASE
+    },
+    Spec {
+        pattern: "show listener [limit N]",
+        help: "where apps listen, as URIs, and what must happen before they accept; 100 unless said otherwise",
+        options: &[("limit N", "list so many of them")],
+        run: |console, matched| {
+            let limit = matched.count("limit").unwrap_or(LIMIT);
+            Output::one(Listeners(console.ask(Query::Listeners { limit })?))
+        },
+        sample: || {
+            let listener = ListenerInfo {
+                address: "tcp://0.0.0.0:7".to_owned(),
+                app_worker: "echo/0".to_owned(),
+                domain: 0,
+                worker: Some(0),
+                is_up: true,
+                stages: vec!["PROXY header to receive"],
+                stage_timeout_us: 10_000_000,
+            };
+            let main = MainInfo { listeners: 1, ..MainInfo::default() };
+            Box::new(Listeners(Answer { listeners: vec![listener], main, ..Answer::default() }))
+        },
+        ..Spec::BASE
+    },
+    Spec {
+        pattern: "app detach NAME [app-worker N] [now | reset | linger SPAN]",
+        help: "detach an application, or one app worker of it; its sessions are closed, or reset",
+        details: "Connects under way end as detached, listeners go, sessions are closed and given 5 s to send what is queued. \
+                  The answer comes when all of it is done.",
+        options: &[
+            ("app-worker N", "only its app worker of that number"),
+            (
+                "now | reset | linger SPAN",
+                "reset sessions at once; or give them so long to close, 4m at most",
+            ),
+        ],
+        level: Level::Operator,
+        run: detach,
+        sample: || {
+            let report = WorkerDetachReport {
+                app_worker: AppWorkerId(Key { slot: 0, generation: 0 }),
+                unit: 0,
+                half_opens: 2,
+                sessions: 3,
+                sessions_reset: 1,
+                listeners: 1,
+                took: Duration::from_millis(1200),
+                stuck: vec![WorkerId(1)],
+                unresolved: 1,
+                outcomes: HalfOpenCounters {
+                    requested: 3,
+                    established: 1,
+                    cleaned: 3,
+                    ..HalfOpenCounters::default()
+                },
+                panicked: false,
+            };
+            Box::new(Detached { name: "echo".to_owned(), reports: vec![report] })
+        },
+        ..Spec::BASE
+    },
+];
+
+/// Longer than a client waits for an answer it may not linger.
+const LINGER_MAX: Duration = Duration::from_secs(240);
+
+fn detach(console: &mut Console<'_>, matched: &Matched) -> Result<Output, CommandError> {
+    let name = matched.text("NAME").unwrap_or_default();
+    let policy = match matched.span("linger") {
+        Some(linger) if linger > LINGER_MAX => {
+            return Err(CommandError::failed("`linger` may be 4m at most: use `now` for what is left then"));
+        }
+        Some(linger) => DetachPolicy::Close { linger },
+        None if matched.has("now") || matched.has("reset") => DetachPolicy::Reset,
+        None => DetachPolicy::default(),
+    };
+    let apps = console.ask(Query::Summary)?.apps;
+    let app = find(&apps, name)?;
+    let stack = console.stack;
+    let reports = match matched.number("app-worker") {
+        None => stack.detach(app.id, policy).map_err(CommandError::failed)?.app_workers,
+        Some(unit) => {
+            let Some(app_worker) = app.app_workers.iter().find(|worker| u64::from(worker.unit) == unit)
+            else {
+                let units: Vec<String> =
+                    app.app_workers.iter().map(|worker| worker.unit.to_string()).collect();
+                let units = listed(&units);
+                return Err(CommandError::failed(format!(
+                    "`{name}` has no app worker {unit}: there is {units}"
+                )));
+            };
+            vec![stack.detach_worker(app_worker.id, policy).map_err(CommandError::failed)?]
+        }
+    };
+    Output::one(Detached { name: name.to_owned(), reports })
+}
+
+/// The application of that name.
+fn find<'a>(apps: &'a [AppInfo], name: &str) -> Result<&'a AppInfo, CommandError> {
+    apps.iter().find(|app| app.name == name).ok_or_else(|| {
+        let names: Vec<&str> = apps.iter().map(|app| app.name.as_str()).collect();
+        CommandError::failed(format!("no application is named `{name}`: there is {}", listed(&names)))
+    })
+}
+
+/// Names for an error: what there is.
+fn listed(names: &[impl AsRef<str>]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        _ => names.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", "),
+    }
+}
+
+struct Apps(Vec<AppInfo>);
+
+impl Show for Apps {
+    fn text(&self) -> String {
+        format::apps(&self.0)
+    }
+
+    fn json(&self) -> Value {
+        json!({ "apps": self.0 })
+    }
+}
+
+struct Listeners(Answer);
+
+impl Show for Listeners {
+    fn text(&self) -> String {
+        format::listeners(&self.0)
+    }
+
+    fn json(&self) -> Value {
+        json!({ "total": self.0.main.listeners, "listeners": self.0.listeners })
+    }
+
+    fn headings(&self) -> usize {
+        2
+    }
+}
+
+struct Detached {
+    name: String,
+    reports: Vec<WorkerDetachReport>,
+}
+
+impl Show for Detached {
+    fn text(&self) -> String {
+        format::detached(&self.name, &self.reports)
+    }
+
+    fn json(&self) -> Value {
+        format::detached_json(&self.name, &self.reports)
+    }
+}
+
+fn sample_app() -> AppInfo {
+    let app_worker = AppWorkerInfo {
+        unit: 0,
+        state: "attached".to_owned(),
+        half_opens: 1,
+        listeners: vec!["d0 10.9.0.2:7".to_owned()],
+        outcomes: Outcomes { requested: 3, established: 2, alive: 1, ..Outcomes::default() },
+        id: AppWorkerId(Key { slot: 0, generation: 0 }),
+    };
+    AppInfo {
+        app: "app0.0".to_owned(),
+        name: "echo".to_owned(),
+        detaching: false,
+        app_workers: vec![app_worker],
+        id: AppId(Key { slot: 0, generation: 0 }),
+    }
+}

@@ -1,0 +1,88 @@
+//! The table of commands, a file per topic. Parser, help, completion and `docs/cli.md` are made from it.
+//!
+//! A new command is a [`Spec`] in its topic's `COMMANDS`; a new topic is a line of [`TABLES`].
+
+mod apps;
+pub(crate) mod complete;
+mod errors;
+pub(crate) mod filter;
+mod half_opens;
+pub(crate) mod help;
+mod program;
+mod sessions;
+mod workers;
+
+use serde_json::{Value, json};
+
+use super::console::{CommandError, Console, Level, Output, Show};
+use super::grammar::Matched;
+
+/// A command.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    /// What is typed, in the language of [`super::pattern`].
+    pub(crate) pattern: &'static str,
+    /// What it does, in a line.
+    pub(crate) help: &'static str,
+    /// More about it, for `help COMMAND` and the page; may be empty.
+    pub(crate) details: &'static str,
+    /// Each option of the pattern with what it means; groups have their own.
+    pub(crate) options: &'static [(&'static str, &'static str)],
+    /// Who may.
+    pub(crate) level: Level,
+    /// Does it.
+    pub(crate) run: fn(&mut Console<'_>, &Matched) -> Result<Output, CommandError>,
+    /// An answer with every field set: what the page says of its JSON.
+    pub(crate) sample: fn() -> Box<dyn Show>,
+}
+
+impl Spec {
+    /// What most commands are: for users, with no options.
+    pub(crate) const BASE: Spec = Spec {
+        pattern: "",
+        help: "",
+        details: "",
+        options: &[],
+        level: Level::User,
+        run: |_, _| Ok(Output::Streamed),
+        sample: || Box::new(Text(String::new())),
+    };
+}
+
+const TABLES: &[&[Spec]] = &[
+    help::COMMANDS,
+    sessions::COMMANDS,
+    half_opens::COMMANDS,
+    apps::COMMANDS,
+    workers::COMMANDS,
+    errors::COMMANDS,
+    program::COMMANDS,
+];
+
+/// Every command.
+pub(crate) fn commands() -> impl Iterator<Item = &'static Spec> {
+    TABLES.iter().flat_map(|table| table.iter())
+}
+
+/// Sessions or half-opens listed when no limit is given.
+pub(crate) const LIMIT: usize = 100;
+
+/// Sessions or half-opens that are asked for at a time by what goes over all of them.
+pub(crate) const PAGE: usize = 1000;
+
+/// An answer that is text.
+pub(crate) struct Text(pub(crate) String);
+
+impl Show for Text {
+    fn text(&self) -> String {
+        self.0.clone()
+    }
+
+    fn json(&self) -> Value {
+        json!({ "text": self.0 })
+    }
+
+    fn headings(&self) -> usize {
+        0
+    }
+}

@@ -1,0 +1,270 @@
+//! Commands about sessions: lists, one with every layer, and their end.
+
+use hoststack::app::SessionHandle;
+use hoststack::inspect::{
+    Detail, FifoInfo, LayerInfo, SessionDetail, SessionInfo, SessionQuery, SessionSummary, Variables,
+};
+use hoststack::{Answer, EndHow, Query};
+use serde_json::{Value, json};
+
+use super::filter::filter;
+use super::{LIMIT, PAGE, Spec};
+use crate::ctl::console::{CommandError, Console, Level, Output, Show};
+use crate::ctl::grammar::Matched;
+use crate::ctl::show::sessions as show;
+
+pub(super) const COMMANDS: &[Spec] = &[
+    Spec {
+        pattern: "show session [HANDLE] [FILTER] [verbose [1|2|3]] [limit N] [after HANDLE] [count] [all]",
+        help: "sessions by state; a list of those that fit; or one with every layer",
+        details: "Alone it counts sessions by state. With a filter, `verbose`, `limit` or `after` it lists those that fit, in the \
+                  order of their handles, 100 of them unless said otherwise; `all` lists all, page by page. A row that begins \
+                  with `!` is of a session that cannot go on by itself, which is a fault of the stack: please report it with \
+                  `show session HANDLE`.",
+        options: &[
+            (
+                "HANDLE",
+                "this one, with every layer: session, fifos, what runs over it, all variables of its transport",
+            ),
+            ("verbose [1|2|3]", "rows; with 2 also the transport's variables; with 3 every layer"),
+            ("limit N", "list so many of them"),
+            ("after HANDLE", "only those that come after this one in the list"),
+            ("count", "count all that fit"),
+            ("all", "list all, in pages of a thousand; in JSON each page is a document on a line of its own"),
+        ],
+        run: show_sessions,
+        sample: || Box::new(Page { answer: sample(), lists: true, next: Some("0:17.1".to_owned()) }),
+        ..Spec::BASE
+    },
+    Spec {
+        pattern: "session close|reset [HANDLE] [FILTER] [all]",
+        help: "close sessions once what they have queued is sent, or reset them at once",
+        details: "Their apps are told as if the transport had ended them. Which sessions must be said: a handle, a filter, or `all`.",
+        options: &[("HANDLE", "this one"), ("all", "every session of the stack")],
+        level: Level::Operator,
+        run: end_sessions,
+        sample: || Box::new(Ended { how: "reset", sessions: 1 }),
+        ..Spec::BASE
+    },
+];
+
+fn show_sessions(console: &mut Console<'_>, matched: &Matched) -> Result<Output, CommandError> {
+    if let Some(handle) = matched.session("HANDLE") {
+        return Output::one(One(Box::new(find(console, handle)?)));
+    }
+    let detail = match matched.text("verbose") {
+        Some("2") => Detail::Transport,
+        Some("3") => Detail::Full,
+        _ => Detail::Row,
+    };
+    let filter = filter(matched);
+    let (count, all) = (matched.has("count"), matched.has("all"));
+    let limit = matched.count("limit");
+    let after = matched.session("after");
+    let has_filter = filter != hoststack::inspect::Filter::default();
+    let lists = has_filter || matched.has("verbose") || limit.is_some() || after.is_some() || all;
+    let limit = if all { PAGE } else { limit.unwrap_or(if lists { LIMIT } else { 0 }) };
+    let mut query = SessionQuery { filter, after, limit, detail, count };
+    loop {
+        let answer = console.ask(Query::Sessions(Box::new(query.clone())))?;
+        let next = answer.sessions_next;
+        let page = Page { answer, lists, next: next.map(|next| next.to_string()) };
+        if !all {
+            return Output::one(page);
+        }
+        console.part(&Streamed(page))?;
+        if next.is_none() {
+            return Ok(Output::Streamed);
+        }
+        // Counted once.
+        query = SessionQuery { after: next, count: false, ..query };
+    }
+}
+
+/// The session of that handle, with every layer.
+fn find(console: &Console<'_>, handle: SessionHandle) -> Result<SessionInfo, CommandError> {
+    let found = console.ask(Query::Session(handle))?.sessions.pop();
+    found.ok_or_else(|| {
+        CommandError::failed(format!(
+            "there is no session {handle}: it has ended, or never was; `show session limit 10` lists some"
+        ))
+    })
+}
+
+fn end_sessions(console: &mut Console<'_>, matched: &Matched) -> Result<Output, CommandError> {
+    let (how, word) = if matched.has("close") { (EndHow::Close, "close") } else { (EndHow::Reset, "reset") };
+    let end = |handle: SessionHandle| console.stack.end_session(handle, how).map_err(CommandError::failed);
+    if let Some(handle) = matched.session("HANDLE") {
+        find(console, handle)?;
+        end(handle)?;
+        return Output::one(Ended { how: word, sessions: 1 });
+    }
+    let filter = filter(matched);
+    if filter == hoststack::inspect::Filter::default() && !matched.has("all") {
+        return Err(CommandError::failed(format!(
+            "say which: `session {word} HANDLE`, `session {word} app NAME`, ... or `session {word} all`"
+        )));
+    }
+    let mut sessions = 0;
+    let mut query = SessionQuery { filter, limit: PAGE, ..SessionQuery::default() };
+    loop {
+        let answer = console.ask(Query::Sessions(Box::new(query.clone())))?;
+        for session in &answer.sessions {
+            end(SessionHandle::from_u64(session.handle))?;
+            sessions += 1;
+        }
+        match answer.sessions_next {
+            Some(next) => query.after = Some(next),
+            None => return Output::one(Ended { how: word, sessions }),
+        }
+    }
+}
+
+/// A page of a list, under the counts by state.
+struct Page {
+    answer: Answer,
+    lists: bool,
+    next: Option<String>,
+}
+
+impl Show for Page {
+    fn text(&self) -> String {
+        let Answer { session_summary, time_wait, sessions, matched, .. } = &self.answer;
+        let mut text = show::summary(session_summary, *time_wait);
+        text.push_str(&show::rows(sessions));
+        if self.lists || matched.is_some() {
+            let next = self.next.as_ref().map(|next| format!("after {next}"));
+            text.push_str(&show::more(sessions.len(), *matched, next.as_deref()));
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        let Answer { session_summary, time_wait, sessions, matched, .. } = &self.answer;
+        json!({
+            "summary": session_summary,
+            "time_wait": time_wait,
+            "sessions": sessions,
+            "matched": matched,
+            "next": self.next,
+        })
+    }
+
+    fn headings(&self) -> usize {
+        2
+    }
+}
+
+/// A page of a walk over all: rows alone.
+struct Streamed(Page);
+
+impl Show for Streamed {
+    fn text(&self) -> String {
+        show::rows(&self.0.answer.sessions)
+    }
+
+    fn json(&self) -> Value {
+        self.0.json()
+    }
+}
+
+struct One(Box<SessionInfo>);
+
+impl Show for One {
+    fn text(&self) -> String {
+        show::one(&self.0)
+    }
+
+    fn json(&self) -> Value {
+        json!({ "sessions": [*self.0] })
+    }
+
+    fn headings(&self) -> usize {
+        0
+    }
+}
+
+struct Ended {
+    how: &'static str,
+    sessions: usize,
+}
+
+impl Show for Ended {
+    fn text(&self) -> String {
+        let done = if self.how == "close" { "being closed" } else { "reset" };
+        format!("{} sessions are {done}\n", self.sessions)
+    }
+
+    fn json(&self) -> Value {
+        json!({ "how": self.how, "sessions": self.sessions })
+    }
+}
+
+/// A session, all fields set.
+fn sample() -> Answer {
+    let variables =
+        |pairs: &[(&str, &str)]| Variables(pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect());
+    let fifo = FifoInfo { bytes: 512, capacity: 65_535, chunks: 1, ..FifoInfo::default() };
+    let mut detail = SessionDetail::default();
+    detail.opaque = 7;
+    detail.connect = Some("257#12".to_owned());
+    detail.deadline_in_us = Some(4_000_000);
+    detail.stages = vec!["PROXY header to receive"];
+    detail.pending = vec!["readable"];
+    detail.queues = vec!["ready"];
+    (detail.rx_fifo, detail.tx_fifo) = (fifo, fifo);
+    let state = variables(&[("tls", "1.3")]);
+    detail.layer = Some(LayerInfo { name: "TLS", state, wire_rx: fifo, wire_tx: fifo });
+    detail.transport = variables(&[("state", "ESTABLISHED"), ("snd.una", "1")]);
+    detail.measured = variables(&[("srtt_us", "850")]);
+    let mut session = SessionInfo::default();
+    session.session = "0:17.1".to_owned();
+    session.handle = 17 << 28 | 1;
+    session.app_worker = "echo/0".to_owned();
+    session.protocol = "tcp";
+    session.local = "10.9.0.2:7".to_owned();
+    session.remote = "10.9.0.1:40312".to_owned();
+    session.declared = "192.0.2.7:1234->198.51.100.1:443".to_owned();
+    session.stage = Some("PROXY header to receive");
+    session.state = "open/open".to_owned();
+    session.rx_bytes = 512;
+    session.tx_bytes = 1024;
+    session.age_us = 2_500_000;
+    session.fault = Some("its timer is overdue");
+    session.transport = "state=ESTABLISHED snd.una=1".to_owned();
+    session.detail = Some(Box::new(detail));
+    Answer {
+        session_summary: SessionSummary { total: 1, unannounced: 1, ..SessionSummary::default() },
+        sessions: vec![session],
+        matched: Some(1),
+        ..Answer::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_a_session_that_cannot_go_on_is_marked_and_says_why() {
+        let answer = sample();
+        let text = show::rows(&answer.sessions);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].starts_with("!  0:17.1  echo/0"), "{text}");
+        assert_eq!(lines[2], "    ! its timer is overdue");
+        assert!(lines[3].contains("waits in the stage"));
+        assert!(text.contains("    session layer\n") && text.contains("layer TLS"), "{text}");
+        let one = show::one(&answer.sessions[0]);
+        assert!(one.contains("can go on") && one.contains("NO: its timer is overdue"), "{one}");
+        assert!(one.contains("  state ESTABLISHED") && one.contains("512 of 65535 bytes"), "{one}");
+    }
+
+    #[test]
+    fn the_end_of_a_page_says_what_to_type() {
+        let page = Page { answer: sample(), lists: true, next: Some("0:17.1".to_owned()) };
+        assert!(page.text().ends_with("(1 of 1 that fit)\n"));
+        let answer = Answer { matched: None, ..sample() };
+        let page = Page { answer, lists: true, next: Some("0:17.1".to_owned()) };
+        assert!(page.text().contains("`after 0:17.1` goes on, `all` lists all"), "{}", page.text());
+    }
+}

@@ -1,0 +1,164 @@
+use super::*;
+use crate::ctl::line::statements;
+use crate::ctl::pattern;
+
+fn read(text: &str) -> Result<Matched, GrammarError> {
+    let mut statements = statements(text).expect("a line");
+    assert!(statements.len() < 2, "{text}");
+    parse(&statements.pop().unwrap_or_default().words)
+}
+
+#[track_caller]
+fn means(text: &str) -> Matched {
+    read(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn error(text: &str) -> String {
+    read(text).expect_err(text).to_string()
+}
+
+#[test]
+fn commands_are_understood_with_their_arguments() {
+    let session = means(" show  session limit 7 verbose ");
+    assert_eq!(session.spec.pattern, "show session [verbose] [limit N]");
+    assert_eq!((session.has("verbose"), session.count("limit")), (true, Some(7)));
+    assert!(!means("show session").has("verbose"));
+    let detach = means("app detach echo app-worker 3 linger 2s");
+    assert_eq!((detach.text("NAME"), detach.number("app-worker")), (Some("echo"), Some(3)));
+    assert_eq!(detach.span("linger"), Some(Duration::from_secs(2)));
+    assert!(means("app detach echo reset").has("reset"));
+    assert_eq!(means("show app").text("NAME"), None);
+    assert_eq!(means("show app echo").text("NAME"), Some("echo"));
+    assert_eq!(means("help show session").text("COMMAND"), Some("show session"));
+    // With two dashes, as a shell's user types it.
+    assert!(means("show session --verbose").has("verbose"));
+}
+
+#[test]
+fn a_beginning_that_fits_one_word_only_stands_for_it() {
+    assert_eq!(means("sh le").spec.pattern, "show leaks");
+    assert!(means("sh s v").has("verbose"));
+    assert_eq!(means("a d echo app 1").number("app-worker"), Some(1));
+}
+
+#[test]
+fn a_quoted_word_is_an_argument_and_no_word_of_the_grammar() {
+    assert_eq!(means("app detach \"reset\"").text("NAME"), Some("reset"));
+    assert!(!means("app detach \"reset\"").has("reset"));
+    assert_eq!(means("app detach 'two words'").text("NAME"), Some("two words"));
+    assert!(error("\"show\" app").contains("unknown command"));
+}
+
+#[test]
+fn a_command_cut_short_says_what_could_follow() {
+    assert_eq!(read("").unwrap_err(), GrammarError::Empty);
+    let text = error("show");
+    for word in ["`session`", "`leaks`", "`half-open`"] {
+        assert!(text.contains(word), "{text}");
+    }
+    assert_eq!(
+        error("app detach"),
+        "`app detach` wants more: `app detach NAME [app-worker N] [now | reset | linger SPAN]`"
+    );
+    assert!(error("show l").contains("`show listener [limit N]` or `show leaks`"), "{}", error("show l"));
+}
+
+#[test]
+fn a_mistyped_command_brings_its_neighbours() {
+    assert!(error("show sesion").contains("did you mean `show session [verbose] [limit N]`"));
+    assert!(error("shwo leaks").contains("`show leaks`"));
+    assert!(error("sessions").contains("`show session [verbose] [limit N]`"));
+    assert!(error("halp").contains("`help [COMMAND...]`"));
+    assert_eq!(error("xyzzy quux"), "unknown command `xyzzy quux`: `help` lists what there is");
+}
+
+#[test]
+fn a_mistyped_option_or_argument_is_named() {
+    assert_eq!(
+        error("show session verbsoe"),
+        "`verbsoe` does not belong there, did you mean `verbose`? `show session [verbose] [limit N]`"
+    );
+    assert_eq!(error("show errors now"), "`now` does not belong there: `show errors`");
+    assert_eq!(
+        error("show session limit"),
+        "`limit` is missing: it wants to be a number up to 1000000 (like `10`)"
+    );
+    assert_eq!(
+        error("show session limit x"),
+        "`limit` wants to be a number up to 1000000 (like `10`), found `x`"
+    );
+    assert!(error("show session limit 1000001").ends_with("found `1000001`"));
+    assert_eq!(error("show session limit 1 limit 2"), "`limit` is given twice: once is enough");
+    assert_eq!(error("show session verbose v"), "`verbose` is given twice: once is enough");
+    assert!(error("app detach echo app-worker -1").contains("`app-worker` wants to be a number"));
+    assert_eq!(error("app detach echo now reset"), "`reset` is given twice: once is enough");
+}
+
+#[test]
+fn every_pattern_is_sound_and_understood_when_it_is_filled() {
+    for spec in commands() {
+        let mut names = Vec::new();
+        let mut typed: Vec<String> = Vec::new();
+        let mut full = Vec::new();
+        for part in pattern::parts(spec.pattern) {
+            let mut argument = |argument: &Argument, name: &'static str| {
+                assert!(!names.contains(&name), "{}: {name} twice", spec.pattern);
+                names.push(name);
+                match argument.kind() {
+                    Some(kind) => kind.example.to_owned(),
+                    None => {
+                        assert!(
+                            !argument.name.starts_with(|c: char| c.is_ascii_uppercase()),
+                            "{} is no kind",
+                            argument.name
+                        );
+                        argument.candidates().0[0].to_owned()
+                    }
+                }
+            };
+            match part {
+                Part::Words(words) => {
+                    typed.push(words[0].to_owned());
+                    full.push(words[0].to_owned());
+                }
+                Part::Argument(one) => {
+                    let example = argument(&one, one.name);
+                    typed.push(example.clone());
+                    full.push(example);
+                }
+                Part::Optional(all) => {
+                    full.extend(all[0].word.map(str::to_owned));
+                    for (index, one) in all.iter().enumerate() {
+                        let Some(taken) = &one.argument else { continue };
+                        let example = argument(taken, one.word.unwrap_or(taken.name));
+                        if index == 0 {
+                            full.push(example);
+                        }
+                    }
+                }
+            }
+        }
+        for line in [typed.join(" "), full.join(" ")] {
+            assert_eq!(means(&line).spec.pattern, spec.pattern, "{line}");
+        }
+    }
+}
+
+#[test]
+fn distance_counts_edits() {
+    assert_eq!(distance("", "abc"), 3);
+    assert_eq!(distance("kitten", "sitting"), 3);
+    assert_eq!(distance("same", "same"), 0);
+}
+
+#[test]
+fn lines_that_make_no_sense_end_in_an_error_and_nothing_worse() {
+    let long = "show ".repeat(800);
+    for text in
+        [long.as_str(), "- -- --- -1 --", "help help help", "watch watch watch", "ü ö ä", "show\tapp x y z"]
+    {
+        let _ = read(text);
+        let words = statements(text).expect("a line").pop().unwrap_or_default().words;
+        let _ = next(&words);
+    }
+}

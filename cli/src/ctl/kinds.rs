@@ -1,0 +1,294 @@
+//! The kinds of arguments that commands take: one table, which parser, errors, completion and the page are made from.
+//!
+//! A pattern names a kind in capitals. A new kind is a line of [`KINDS`].
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hoststack::app::{ConnectId, SessionHandle, Uri};
+use hoststack::net::Cidr;
+
+use crate::parse;
+
+/// Most that a command may ask for, of anything that is counted.
+pub(crate) const NUMBER_MAX: u64 = 1_000_000;
+
+/// An argument that was understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// A number: a count, a worker, bytes.
+    Number(u64),
+    /// A session.
+    Session(SessionHandle),
+    /// A connect request.
+    Connect(ConnectId),
+    /// An address.
+    Address(IpAddr),
+    /// An address with a prefix length; of one address when none was given.
+    Prefix(Cidr),
+    /// A span of time.
+    Span(Duration),
+    /// A transport address.
+    Uri(Uri),
+    /// Anything else: a name, a file, a filter.
+    Text(String),
+}
+
+/// Where completion finds candidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Nowhere: there are too many, or any will do.
+    None,
+    /// Handles of sessions.
+    Sessions,
+    /// Connects under way.
+    Connects,
+    /// Names of applications.
+    Apps,
+    /// Numbers of workers.
+    Workers,
+    /// A few words.
+    Words(&'static [&'static str]),
+}
+
+/// A kind of argument.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    /// Its name in patterns.
+    pub(crate) name: &'static str,
+    /// What it is, for errors: "wants ...".
+    pub(crate) meaning: &'static str,
+    /// One that is right.
+    pub(crate) example: &'static str,
+    /// Reads one; `None`: it is none.
+    pub(crate) parse: fn(&str) -> Option<Value>,
+    /// Where completion finds candidates.
+    pub(crate) source: Source,
+}
+
+/// Every kind.
+pub(crate) const KINDS: &[Kind] = &[
+    Kind {
+        name: "N",
+        meaning: "a number up to 1000000",
+        example: "10",
+        parse: |text| number(text, NUMBER_MAX),
+        source: Source::None,
+    },
+    Kind {
+        name: "WORKER",
+        meaning: "a worker's number, from 0 to 255",
+        example: "0",
+        parse: |text| number(text, u64::from(u8::MAX)),
+        source: Source::Workers,
+    },
+    Kind {
+        name: "PORT",
+        meaning: "a port from 0 to 65535",
+        example: "80",
+        parse: |text| number(text, u64::from(u16::MAX)),
+        source: Source::None,
+    },
+    Kind {
+        name: "DOMAIN",
+        meaning: "a routing domain's number, from 0 to 65535",
+        example: "0",
+        parse: |text| number(text, u64::from(u16::MAX)),
+        source: Source::None,
+    },
+    Kind {
+        name: "BYTES",
+        meaning: "a number of bytes like 4096, 64k or 1M",
+        example: "64k",
+        parse: |text| parse::byte_count(text).ok().map(Value::Number),
+        source: Source::None,
+    },
+    Kind {
+        name: "HANDLE",
+        meaning: "a session's handle as `show session limit 10` prints it, `worker:slot.generation`, or its number",
+        example: "0:17.1",
+        parse: |text| session(text).map(Value::Session),
+        source: Source::Sessions,
+    },
+    Kind {
+        name: "CONNECT",
+        meaning: "a connect as `show half-open` prints it, `origin#count`",
+        example: "0#12",
+        parse: |text| connect(text).map(Value::Connect),
+        source: Source::Connects,
+    },
+    Kind {
+        name: "NAME",
+        meaning: "an application's name",
+        example: "echo",
+        parse: some,
+        source: Source::Apps,
+    },
+    Kind {
+        name: "ADDRESS",
+        meaning: "an IPv4 or IPv6 address",
+        example: "10.9.0.1",
+        parse: |text| text.parse().ok().map(Value::Address),
+        source: Source::None,
+    },
+    Kind {
+        name: "PREFIX",
+        meaning: "an address, or a network like 10.0.0.0/8 or 2001:db8::/32",
+        example: "10.0.0.0/8",
+        parse: |text| {
+            let host = || text.parse().ok().map(Cidr::host);
+            text.parse().ok().or_else(host).map(Value::Prefix)
+        },
+        source: Source::None,
+    },
+    Kind {
+        name: "SPAN",
+        meaning: "a span of time with its unit: us, ms, s or m",
+        example: "10s",
+        parse: |text| parse::duration(text).ok().map(Value::Span),
+        source: Source::None,
+    },
+    Kind {
+        name: "INTERVAL",
+        meaning: "a number of seconds above 0, or a span of time like 500ms",
+        example: "2",
+        parse: |text| {
+            let span = parse::duration(text).or_else(|_| parse::duration(&format!("{text}s"))).ok();
+            span.filter(|span| !span.is_zero()).map(Value::Span)
+        },
+        source: Source::None,
+    },
+    Kind {
+        name: "URI",
+        meaning: "an address with its transport, like tcp://10.9.0.1:80, kernel+unix:///run/app.sock or tls+tcp://...",
+        example: "tcp://10.9.0.1:80",
+        parse: |text| text.parse().ok().map(Value::Uri),
+        source: Source::Words(&["tcp://", "kernel+tcp://", "kernel+unix://", "local://", "tls+tcp://"]),
+    },
+    Kind {
+        name: "TRANSPORT",
+        meaning: "a transport by its scheme: tcp, kernel+tcp, kernel+unix or local",
+        example: "tcp",
+        parse: |text| TRANSPORTS.contains(&text).then(|| Value::Text(text.to_owned())),
+        source: Source::Words(TRANSPORTS),
+    },
+    Kind {
+        name: "STATE",
+        meaning: "a session's state: unannounced, open, peer-closed, half-closed, closing or ended",
+        example: "open",
+        parse: |text| STATES.contains(&text).then(|| Value::Text(text.to_owned())),
+        source: Source::Words(STATES),
+    },
+    Kind {
+        name: "FILE",
+        meaning: "a file's path",
+        example: "/tmp/hs.pcapng",
+        parse: some,
+        source: Source::None,
+    },
+    Kind { name: "WORD", meaning: "a word", example: "word", parse: some, source: Source::None },
+    Kind { name: "TEXT", meaning: "some text", example: "info", parse: some, source: Source::None },
+    Kind {
+        name: "COMMAND",
+        meaning: "a command, or the beginning of one",
+        example: "show app",
+        parse: some,
+        source: Source::None,
+    },
+];
+
+const STATES: &[&str] = &["unannounced", "open", "peer-closed", "half-closed", "closing", "ended"];
+
+const TRANSPORTS: &[&str] = &["tcp", "kernel+tcp", "kernel+unix", "local"];
+
+/// The kind of that name.
+pub(crate) fn kind(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+fn some(text: &str) -> Option<Value> {
+    (!text.is_empty()).then(|| Value::Text(text.to_owned()))
+}
+
+fn number(text: &str, max: u64) -> Option<Value> {
+    digits(text).filter(|number| *number <= max).map(Value::Number)
+}
+
+/// Decimal digits and nothing else: no sign, no blank.
+fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
+    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok()).flatten()
+}
+
+/// A session's handle, `worker:slot.generation` or its number.
+fn session(text: &str) -> Option<SessionHandle> {
+    let Some((worker, rest)) = text.split_once(':') else {
+        return digits(text).map(SessionHandle::from_u64);
+    };
+    let (slot, generation) = rest.split_once('.')?;
+    let key = |text| digits(text).filter(|number: &u64| *number < 1 << 28);
+    let worker: u8 = digits(worker)?;
+    Some(SessionHandle::from_u64(u64::from(worker) << 56 | key(slot)? << 28 | key(generation)?))
+}
+
+/// A connect, `origin#count` or its number.
+fn connect(text: &str) -> Option<ConnectId> {
+    match text.split_once('#') {
+        Some((origin, count)) => {
+            let count = digits(count).filter(|count: &u64| *count < 1 << 48)?;
+            Some(ConnectId::new(digits(origin)?, count))
+        }
+        None => digits(text).map(ConnectId::from_u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reads(name: &str, text: &str) -> Option<Value> {
+        (kind(name).expect(name).parse)(text)
+    }
+
+    #[test]
+    fn every_kind_reads_its_example_and_has_a_name_of_its_own() {
+        for (index, one) in KINDS.iter().enumerate() {
+            assert!((one.parse)(one.example).is_some(), "{}", one.name);
+            assert!((one.parse)("").is_none(), "{} reads nothing", one.name);
+            assert!(KINDS[..index].iter().all(|other| other.name != one.name), "{} twice", one.name);
+        }
+    }
+
+    #[test]
+    fn handles_come_back_as_they_are_printed() {
+        let handle = SessionHandle::from_u64(3 << 56 | 17 << 28 | 268_435_455);
+        assert_eq!(handle.to_string(), "3:17.268435455");
+        assert_eq!(reads("HANDLE", &handle.to_string()), Some(Value::Session(handle)));
+        assert_eq!(reads("HANDLE", &handle.as_u64().to_string()), Some(Value::Session(handle)));
+        for bad in
+            ["x", "1:2", "256:0.1", "0:268435456.1", "0:1.268435456", "0:1.", "-1:0.0", "0:+1.1", "0:1.1 "]
+        {
+            assert_eq!(reads("HANDLE", bad), None, "{bad}");
+        }
+        let id = ConnectId::new(257, 12);
+        assert_eq!(reads("CONNECT", &id.to_string()), Some(Value::Connect(id)));
+        for bad in ["#", "1#", "#1", "65536#1", "1#281474976710656", "1#-1"] {
+            assert_eq!(reads("CONNECT", bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_their_limits_and_a_prefix_may_be_one_address() {
+        assert_eq!(reads("N", "1000000"), Some(Value::Number(1_000_000)));
+        assert_eq!(reads("N", "1000001"), None);
+        assert_eq!(reads("WORKER", "256"), None);
+        assert_eq!(reads("PORT", "65536"), None);
+        assert_eq!(reads("N", "-1"), None);
+        assert_eq!(reads("BYTES", "64k"), Some(Value::Number(65536)));
+        let one = "10.1.2.3".parse().map(Cidr::host).unwrap();
+        assert_eq!(reads("PREFIX", "10.1.2.3"), Some(Value::Prefix(one)));
+        assert_eq!(reads("PREFIX", "10.0.0.0/33"), None);
+        assert_eq!(reads("INTERVAL", "0.5"), Some(Value::Span(Duration::from_millis(500))));
+        assert_eq!(reads("INTERVAL", "20ms"), Some(Value::Span(Duration::from_millis(20))));
+        assert_eq!(reads("INTERVAL", "0"), None);
+    }
+}
