@@ -61,6 +61,10 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Protocol; 4] =
+        [Protocol::Tcp, Protocol::KernelTcp, Protocol::KernelUnix, Protocol::Local];
+
     /// The scheme of its addresses.
     pub const fn name(self) -> &'static str {
         match self {

@@ -7,4 +7,6 @@ pub(crate) mod client;
 pub(crate) mod format;
 pub(crate) mod grammar;
 pub(crate) mod server;
+#[allow(dead_code, reason = "wired into the grammar by its table")]
+pub(crate) mod show;
 pub(crate) mod wire;

@@ -1,9 +1,13 @@
 //! Questions to the whole stack: asked of every worker, put together here, formatted elsewhere.
 
+mod figures;
+
+pub(super) use figures::{STAGES, Stage};
+
 use std::collections::BTreeMap;
 
 use hoststack_session::{HalfOpenSession, HalfOpenState};
-use hoststack_transport::{Address, AppWorkerId, Protocol};
+use hoststack_transport::{Address, AppWorkerId, Protocol, WorkerId};
 
 use super::Main;
 use crate::handle::Stopped;
@@ -17,6 +21,7 @@ pub(super) struct Inspection {
     what: Query,
     answer: Answer,
     waiting: usize,
+    gathered: figures::Gathered,
     reply: Reply<Result<Answer, Stopped>>,
 }
 
@@ -26,16 +31,23 @@ impl Main {
         self.next_query += 1;
         self.inspections.insert(
             query,
-            Inspection { what, answer: Answer::default(), waiting: self.config.workers, reply },
+            Inspection {
+                what,
+                answer: Answer::default(),
+                waiting: self.config.workers,
+                gathered: figures::Gathered::default(),
+                reply,
+            },
         );
         self.broadcast(|| Command::Inspect { query, what });
     }
 
     /// A slice from a worker; with the last one of the last worker the answer is complete.
-    pub(super) fn answer(&mut self, query: u64, part: WorkerAnswer, last: bool) {
+    pub(super) fn answer(&mut self, worker: WorkerId, query: u64, part: WorkerAnswer, last: bool) {
         let Some(inspection) = self.inspections.get_mut(&query) else { return };
         inspection.answer.session_summary.merge(&part.summary);
         inspection.answer.sessions.extend(part.sessions);
+        inspection.gathered.add(worker.0, self.config.workers, part.figures);
         if !last {
             return;
         }
@@ -45,7 +57,8 @@ impl Main {
             return;
         }
         if let Some(inspection) = self.inspections.remove(&query) {
-            let answer = self.complete(inspection.what, inspection.answer);
+            let mut answer = self.complete(inspection.what, inspection.answer);
+            self.complete_figures(inspection.what, inspection.gathered, &mut answer);
             // The asker may have left.
             let _ = inspection.reply.send(Ok(answer));
         }
@@ -89,6 +102,9 @@ impl Main {
     fn info(&self) -> MainInfo {
         MainInfo {
             steps: self.steps,
+            busy_steps: self.pace.stages.busy_steps(),
+            sleeps: self.pace.sleeps,
+            pace: self.pace_info(),
             half_open_sessions: self.connects.len(),
             half_open_connections: self.half_opens.len(),
             tuples: self.tuples.len(),
@@ -144,6 +160,7 @@ impl Main {
                     unit: record.unit,
                     state: if record.is_detaching() { "detaching" } else { "attached" }.into(),
                     half_opens: record.half_opens.len(),
+                    sessions: Vec::new(),
                     listeners: record
                         .listeners
                         .iter()

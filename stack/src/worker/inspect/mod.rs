@@ -1,10 +1,15 @@
 //! Answers to main's questions, a bounded slice of the session pool a step.
 
+mod figures;
+
+pub use figures::drop_reasons;
+pub(super) use figures::{Measured, Stage};
+
 use hoststack_session::{AppSide, Session, TransportSide};
 use hoststack_transport::{Endpoint, Protocol, SessionId};
 
 use super::Worker;
-use crate::inspect::{DropInfo, Query, SessionInfo, SessionSummary, WorkerAnswer, WorkerInfo};
+use crate::inspect::{Query, SessionInfo, SessionSummary, WorkerAnswer, WorkerInfo};
 use crate::messages::Report;
 
 /// A question that is being answered.
@@ -43,10 +48,14 @@ impl Worker {
                 }
             }
         }
+        if run.what == Query::Congestion {
+            self.congestion_slice(slots.clone(), &mut part.figures);
+        }
         run.cursor = slots.end;
         let last = slots.end >= end;
         if last {
             part.info = self.info(run.timers);
+            self.last_figures(run.what, &mut part.figures);
         }
         self.reports.push(Report::Answer { query: run.query, part: Box::new(part), last });
         if !last {
@@ -94,46 +103,11 @@ impl Worker {
         let sessions = self.sessions.counts();
         let tcp = self.transports.tcp.counts();
         let app_timers: usize = self.apps.iter().flatten().map(|slot| slot.state.timers.len()).sum();
-        let mut drops: Vec<DropInfo> = Vec::new();
-        let mut add = |reason: &str, count: u64, help: &str| {
-            if count > 0 {
-                drops.push(DropInfo { reason: reason.into(), count, help: help.into() });
-            }
-        };
-        for (reason, count) in self.path.drops().iter() {
-            add(reason.name(), count, reason.help());
-        }
-        for (reason, count) in self.transports.tcp.drop_counters().iter() {
-            add(reason.name(), count, reason.help());
-        }
-        add(
-            "handover-ring-full",
-            self.figures.handover_dropped,
-            "A packet for another worker found its ring full.",
-        );
-        add(
-            "handover-parked-full",
-            self.figures.parked_dropped,
-            "A segment of a flow that main is handing over found the worker's waiting room full; the peer sends it again.",
-        );
-        add(
-            "device-stuck",
-            self.figures.device_stuck,
-            "A device took no packet for too long; what waited for it was dropped.",
-        );
-        for (failure, count) in &self.not_accepted {
-            add("not-accepted", *count, &failure.to_string());
-        }
-        for port in &self.ports {
-            for (name, count) in port.queue.counters().drops() {
-                add(&format!("device-{name}"), count, "A device or its wire dropped the packet.");
-            }
-        }
-        WorkerInfo {
+        let mut info = WorkerInfo {
             worker: self.id.0,
             steps: self.figures.steps,
-            busy_steps: self.figures.busy_steps,
-            sleeps: self.figures.sleeps,
+            busy_steps: self.measured.pace.stages.busy_steps(),
+            sleeps: self.measured.pace.sleeps,
             rx_packets: self.figures.rx_packets,
             tx_packets: self.figures.tx_packets,
             handed_over: self.figures.handed_over,
@@ -157,8 +131,11 @@ impl Worker {
                 .filter(|(_, count)| *count > 0)
                 .map(|(name, count)| (name.to_string(), count))
                 .collect(),
-            drops,
-        }
+            drops: self.drops(),
+            ..WorkerInfo::default()
+        };
+        self.measured_info(&mut info);
+        info
     }
 }
 
