@@ -21,6 +21,8 @@ pub use hoststack_session::establish::proxy;
 pub use hoststack_session::{
     Answer, HalfOpenCounters, Layer, SessionOptions, Stage, StageIo, StagePlan, StagePlans, Want,
 };
+/// Buckets and percentiles of histograms.
+pub use hoststack_transport::histogram;
 pub use hoststack_transport::{
     Address, AddressError, Algorithm, AppId, AppWorkerId, CloseReason, ConnectFailure, ConnectId,
     ConnectionStats, DomainId, Duration, EARLY_DATA_MAX, EcnMode, Endpoint, FlowKey, Instant, Keepalive, Key,

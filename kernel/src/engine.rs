@@ -84,6 +84,37 @@ pub struct EngineCounters {
     pub bytes_out: u64,
 }
 
+/// What of [`EngineCounters`] is kept apart for each sort of socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct SocketCounters {
+    /// Connections taken over from main.
+    pub established: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections that ended. Those that are up: `established` and `accepted` without these.
+    pub closed: u64,
+    /// Of these, by a reset of the peer's, or an error.
+    pub failed: u64,
+    /// Bytes read.
+    pub bytes_in: u64,
+    /// Bytes written.
+    pub bytes_out: u64,
+}
+
+/// [`SocketCounters`] of sockets of the host's TCP and of Unix sockets.
+#[derive(Clone, Copy, Debug, Default)]
+struct BySocket {
+    tcp: SocketCounters,
+    unix: SocketCounters,
+}
+
+impl BySocket {
+    #[inline]
+    fn of(&mut self, flow: &FlowKey) -> &mut SocketCounters {
+        if flow.protocol == Protocol::KernelUnix { &mut self.unix } else { &mut self.tcp }
+    }
+}
+
 struct Listener {
     address: Address,
     socket: Socket,
@@ -119,6 +150,7 @@ pub struct Engine {
     has_more: bool,
     scratch: Box<[u8]>,
     counters: EngineCounters,
+    by_socket: BySocket,
 }
 
 impl Engine {
@@ -139,6 +171,7 @@ impl Engine {
             has_more: false,
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             counters: EngineCounters::default(),
+            by_socket: BySocket::default(),
         })
     }
 
@@ -206,6 +239,7 @@ impl Engine {
             return Err(EstablishError::System(error));
         }
         self.counters.established += 1;
+        self.by_socket.of(&flow).established += 1;
         events.push(TransportEvent::Connected { session });
         if layer.tx_len(session) > 0 {
             layer.program_tx(session);
@@ -301,7 +335,9 @@ impl Engine {
         connection.is_listed = false;
         let before = connection.bytes_in;
         let fate = connection.receive(now, &mut self.scratch, layer, events);
-        self.counters.bytes_in += connection.bytes_in - before;
+        let read = connection.bytes_in - before;
+        self.counters.bytes_in += read;
+        self.by_socket.of(&connection.flow).bytes_in += read;
         self.follow(key, fate, events);
     }
 
@@ -323,11 +359,16 @@ impl Engine {
     /// A connection has ended: the only place where one is freed, and its end told.
     fn end(&mut self, key: Key, reason: CloseReason, events: &mut Vec<TransportEvent>) {
         let Some(connection) = self.connections.remove(key) else { return };
+        let by_socket = self.by_socket.of(&connection.flow);
+        by_socket.closed += 1;
         self.counters.closed += 1;
         match reason {
             CloseReason::Finished => {}
             CloseReason::LocalReset => self.counters.local_resets += 1,
-            _ => self.counters.failed += 1,
+            _ => {
+                self.counters.failed += 1;
+                by_socket.failed += 1;
+            }
         }
         if let Socket::Fd(fd) = connection.socket {
             self.ended.push(fd);
@@ -424,6 +465,7 @@ impl Engine {
             (Some(session), Some(connection)) => {
                 connection.session = session;
                 self.counters.accepted += 1;
+                self.by_socket.of(&flow).accepted += 1;
                 events.push(TransportEvent::Accepted { session });
             }
             (_, _) => {
@@ -510,6 +552,11 @@ impl Engine {
         self.connections.get(connection.0)?.fault()
     }
 
+    /// What happened so far on sockets of the host's TCP (`KernelTcp`) or on Unix sockets (`KernelUnix`).
+    pub fn socket_counters(&self, protocol: Protocol) -> &SocketCounters {
+        if protocol == Protocol::KernelUnix { &self.by_socket.unix } else { &self.by_socket.tcp }
+    }
+
     /// Checks what must hold between any two calls.
     ///
     /// # Panics
@@ -521,6 +568,9 @@ impl Engine {
         let listed = self.connections.iter().filter(|(_, connection)| connection.is_listed).count();
         let waiting = self.turns.iter().filter(|&&key| self.connections.contains(key)).count();
         assert_eq!(listed, waiting, "each connection that is listed has one turn, and only those");
+        let up = |of: SocketCounters| of.established + of.accepted - of.closed;
+        let counted = up(self.by_socket.tcp) + up(self.by_socket.unix);
+        assert_eq!(counted, self.connections.len() as u64, "what came up and did not end is up");
     }
 }
 
@@ -622,7 +672,9 @@ impl Engine {
         let Some(connection) = self.connections.get_mut(key) else { return Transmitted::Idle };
         let before = connection.bytes_out;
         let fate = connection.send(burst, &mut self.scratch, layer, events);
-        self.counters.bytes_out += connection.bytes_out - before;
+        let written = connection.bytes_out - before;
+        self.counters.bytes_out += written;
+        self.by_socket.of(&connection.flow).bytes_out += written;
         let is_failing = connection.is_failing();
         if fate == Fate::GoesOn && !is_failing {
             // The session layer's schedule says when it goes on.

@@ -229,6 +229,8 @@ pub struct HalfOpens {
     host: Arc<dyn Host>,
     poller: Poller,
     pool: Pool<HalfOpen>,
+    /// Of the pool, those to Unix sockets.
+    unix: usize,
     /// Sockets that the poller knows.
     watched: usize,
     wheel: TimerWheel<Key>,
@@ -247,6 +249,7 @@ impl HalfOpens {
             poller: host.poller()?,
             host,
             pool: Pool::new(limit),
+            unix: 0,
             watched: 0,
             wheel: TimerWheel::new(Instant::ZERO),
             fired: Vec::new(),
@@ -296,6 +299,7 @@ impl HalfOpens {
             wheel_at: Instant::FAR,
         })?;
         self.counters.opened += 1;
+        self.unix += usize::from(matches!(remote, Address::KernelUnix(_)));
         let progress = self.start(key);
         self.counters.immediate += u64::from(matches!(progress, Progress::Up));
         if canary::has(Bug::ConnectNowForgotten) && matches!(progress, Progress::Up) {
@@ -514,6 +518,7 @@ impl HalfOpens {
         drop(self.take_socket(id.0));
         if let Some(half_open) = self.pool.remove(id.0) {
             self.counters.deleted += 1;
+            self.unix -= usize::from(matches!(half_open.remote, Address::KernelUnix(_)));
             actions.push(HalfOpenAction::Deleted { half_open: id, user: half_open.user });
         }
     }
@@ -526,6 +531,11 @@ impl HalfOpens {
     /// Number of half-opens, those that are decided but not settled included.
     pub fn len(&self) -> usize {
         self.pool.len()
+    }
+
+    /// Of [`HalfOpens::len`], those to Unix sockets.
+    pub fn unix_len(&self) -> usize {
+        self.unix
     }
 
     /// Whether there is none.
@@ -574,6 +584,9 @@ impl HalfOpens {
     /// # Panics
     /// When it does not.
     pub fn check_consistency(&self) {
+        let unix =
+            self.pool.iter().filter(|(_, half_open)| matches!(half_open.remote, Address::KernelUnix(_)));
+        assert_eq!(unix.count(), self.unix, "the count of half-opens to Unix sockets is wrong");
         for (key, half_open) in self.pool.iter() {
             let timer = half_open.timer();
             assert!(half_open.wheel_at <= timer, "half-open {key} has a timer that no wheel entry will fire");

@@ -16,7 +16,7 @@ mod native;
 mod testing;
 mod token;
 
-pub use engine::{Engine, EngineCounters, EstablishError, ListenerInfo};
+pub use engine::{Engine, EngineCounters, EstablishError, ListenerInfo, SocketCounters};
 pub use half_opens::{HalfOpenAction, HalfOpenCounters, HalfOpenInfo, HalfOpenState, HalfOpens, Seed};
 pub use host::Native;
 pub use listen::{ListenError, Listening, SocketFile, listen};

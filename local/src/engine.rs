@@ -51,6 +51,14 @@ pub struct Counters {
     pub refused: u64,
     /// Bytes that reached their receiver's fifo.
     pub bytes: u64,
+    /// Connects that were accepted.
+    pub accepted: u64,
+    /// Ends that ended, whatever the reason.
+    pub closed: u64,
+    /// Of these, because the other end reset the connection.
+    pub failed: u64,
+    /// Bytes that left their sender's fifo.
+    pub bytes_out: u64,
 }
 
 /// A worker's ends.
@@ -165,6 +173,7 @@ impl Engine {
                 let end = self.ends.get_mut(connection.0)?;
                 end.session = session;
                 end.peer = Some(from);
+                self.counters.accepted += 1;
                 events.push(TransportEvent::Accepted { session });
                 Some(Place { worker: self.worker, connection })
             }
@@ -197,6 +206,8 @@ impl Engine {
     /// Frees an end, with its delete notification.
     fn remove(&mut self, connection: ConnectionId, reason: CloseReason, events: &mut Vec<TransportEvent>) {
         if let Some(end) = self.ends.remove(connection.0) {
+            self.counters.closed += 1;
+            self.counters.failed += u64::from(reason == CloseReason::PeerReset);
             events.push(TransportEvent::Closed { session: end.session, reason });
         }
     }
@@ -445,6 +456,7 @@ impl Engine {
                 }
             };
             layer.tx_acknowledge(session, taken);
+            self.counters.bytes_out += u64::from(taken);
             moved += taken;
             if (taken as usize) < count {
                 self.retry(now, connection);

@@ -302,6 +302,11 @@ impl Sessions {
         &mut self.app_workers
     }
 
+    /// Sessions of an app worker on this worker.
+    pub fn app_worker_sessions(&self, id: AppWorkerId) -> usize {
+        self.app_workers.sessions(id)
+    }
+
     /// Who accepts what.
     pub fn listeners(&mut self) -> &mut ListenerRecords {
         &mut self.listeners

@@ -3,6 +3,8 @@
 
 use hoststack_transport::Instant;
 
+use crate::measure::StageClock;
+
 /// What tells a stack the time: microseconds since its epoch, the same for all its threads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -19,5 +21,11 @@ impl Clock {
     pub(crate) fn now(&self) -> Instant {
         let micros = self.epoch.elapsed().as_micros();
         Instant::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+}
+
+impl StageClock for Clock {
+    fn nanos(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }

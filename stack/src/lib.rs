@@ -9,7 +9,8 @@
 //! - [`Stack::stepped`] -> [`Stepped`]: main and workers stepped one by one, for simulators.
 //!
 //! Here: `main_thread` (owner of directories and half-opens), `worker` (owner of everything established), `messages`
-//! (what they say to each other), `channel`, `wake` and `sync` (how), `threads` (the loops), `clock` (the only clock).
+//! (what they say to each other), `channel`, `wake` and `sync` (how), `threads` (the loops), `clock` (the only clock), `measure`
+//! (what a thread knows of its own steps).
 
 mod builder;
 mod channel;
@@ -22,6 +23,7 @@ pub mod inspect;
 #[cfg(all(test, loom))]
 mod loom_models;
 mod main_thread;
+mod measure;
 mod messages;
 mod record;
 mod single;

@@ -52,6 +52,8 @@ pub(crate) trait Stepper {
     fn step(&mut self, now: Instant) -> Step;
     fn has_input(&self) -> bool;
     fn note_sleep(&mut self) {}
+    /// A step that did something ended at `now` after so many microseconds.
+    fn note_step(&mut self, _now: Instant, _took_us: u64) {}
     /// The thread ends: what was recorded is handed in.
     fn hand_in(&mut self);
 }
@@ -62,6 +64,12 @@ impl Stepper for Main {
     }
     fn has_input(&self) -> bool {
         Main::has_input(self)
+    }
+    fn note_sleep(&mut self) {
+        Main::note_sleep(self);
+    }
+    fn note_step(&mut self, now: Instant, took_us: u64) {
+        Main::note_step(self, now, took_us);
     }
     fn hand_in(&mut self) {
         self.tape().hand_in(0);
@@ -77,6 +85,9 @@ impl Stepper for Worker {
     }
     fn note_sleep(&mut self) {
         Worker::note_sleep(self);
+    }
+    fn note_step(&mut self, now: Instant, took_us: u64) {
+        Worker::note_step(self, now, took_us);
     }
     fn hand_in(&mut self) {
         Worker::hand_in(self);
@@ -97,7 +108,9 @@ pub(crate) fn start_main(
     let sleeper = Sleeper::new(&wake, &fds)?;
     Builder::new().name("hoststack-main".into()).spawn(move || {
         placement.enter(0);
-        run(Main::new(seed), &wake, sleeper, clock, placement.spin);
+        let mut main = Main::new(seed);
+        main.measure_stages(clock);
+        run(main, &wake, sleeper, clock, placement.spin);
     })
 }
 
@@ -118,6 +131,7 @@ pub(crate) fn start_worker(
     Builder::new().name(format!("hoststack-w{number}")).spawn(move || {
         placement.enter(number + 1);
         let mut worker = Worker::new(seed);
+        worker.measure_stages(clock);
         let waker = wake.clone();
         let notify: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.notify());
         worker.set_notify(&notify);
@@ -127,14 +141,21 @@ pub(crate) fn start_worker(
 
 pub(crate) fn run(mut stepper: impl Stepper, wake: &Wake, sleeper: Sleeper, clock: Clock, spin: Duration) {
     let mut idle_since: Option<Instant> = None;
+    // When the step before this one began, if it did something.
+    let mut worked_since: Option<Instant> = None;
     loop {
         let now = clock.now();
+        // The next step follows at once, so what lies between them is how long it took: no clock is read for it.
+        if let Some(began) = worked_since.take() {
+            stepper.note_step(now, now.micros_since(began));
+        }
         let step = stepper.step(now);
         if step.stopped {
             return stepper.hand_in();
         }
         if step.worked {
             idle_since = None;
+            worked_since = Some(now);
             continue;
         }
         let since = *idle_since.get_or_insert(now);

@@ -163,7 +163,7 @@ impl Connection {
         self.snd.una = header.ack;
         let mut heard = Heard { acked, flight_before, pipe_before, ..Heard::default() };
         self.hear(header, &mut heard, shared, now);
-        let rtt_us = self.measure(header, &heard, now);
+        let rtt_us = self.measure(header, &heard, shared, now);
         self.retransmits = 0;
         self.is_probing = false;
         self.is_unreachable = false;
@@ -230,7 +230,7 @@ impl Connection {
                 shared.counters.duplicate_acks_in += 1;
             }
         }
-        let rtt_us = self.measure(header, &heard, now);
+        let rtt_us = self.measure(header, &heard, shared, now);
         let wait_us = self.recover(header, &heard, rtt_us, shared, now);
         self.set_retransmit_timer(now, wait_us, false, shared);
         self.release_recovery(shared);
@@ -305,7 +305,13 @@ impl Connection {
     }
 
     /// A round trip, if this ACK measured one: Karn's algorithm, and timestamps (RFC 9293 §3.8.1, MUST-18).
-    fn measure(&mut self, header: &SegmentHeader, heard: &Heard, now: Instant) -> Option<u32> {
+    fn measure(
+        &mut self,
+        header: &SegmentHeader,
+        heard: &Heard,
+        shared: &mut Shared,
+        now: Instant,
+    ) -> Option<u32> {
         let since = |at: Instant| u32::try_from(now.micros_since(at)).unwrap_or(u32::MAX);
         let rtt_us = match heard.originals {
             Some((first, last)) if !heard.has_repeated && !self.is_probing => {
@@ -326,6 +332,7 @@ impl Connection {
             _ => return None,
         };
         self.rtt.sample(rtt_us);
+        shared.rtts.record(rtt_us.into());
         Some(rtt_us)
     }
 

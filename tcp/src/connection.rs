@@ -482,11 +482,18 @@ impl Connection {
     }
 
     /// A SYN-ACK that was sent again, first at `sent`, is answered: which one, the echoed timestamp tells (RFC 7323 §4.1).
-    pub(crate) fn measure_handshake(&mut self, now: Instant, sent: Instant, header: &SegmentHeader) {
+    pub(crate) fn measure_handshake(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        header: &SegmentHeader,
+        shared: &mut Shared,
+    ) {
         if let Some(ts) = header.options.timestamps
             && let Some(rtt_us) = echoed_round_trip_us(now, sent, self.ts.offset, ts.ecr)
         {
             self.rtt.sample(rtt_us);
+            shared.rtts.record(rtt_us.into());
         }
     }
 

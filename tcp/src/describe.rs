@@ -144,10 +144,42 @@ counters! {
     established_passive,
     /// Connections that ended, whatever the reason.
     closed,
+    /// Of these, by a reset of the peer's, a time-out or another error.
+    failed,
     /// TIME-WAIT records reused by a new SYN of the peer (RFC 6191).
     time_wait_reused_in,
     /// TIME-WAIT records reused by an active open.
     time_wait_reused_out,
+}
+
+/// Where loss recovery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecoveryPhase {
+    /// Nothing is lost as far as is known.
+    Open,
+    /// Fast recovery.
+    Fast,
+    /// After a timeout.
+    Loss,
+}
+
+/// How a connection stands with congestion: what is cheap to gather of many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CongestionState {
+    /// The algorithm's name.
+    pub algorithm: &'static str,
+    /// Congestion window in bytes.
+    pub cwnd: u32,
+    /// In slow start (RFC 5681 §3.1), or in Startup (BBR).
+    pub is_slow_start: bool,
+    /// Loss recovery.
+    pub recovery: RecoveryPhase,
+    /// Bytes in flight (FlightSize).
+    pub flight: u32,
+    /// How fast it may send, in bytes per second, if it is paced.
+    pub pacing_rate: Option<u64>,
+    /// Smoothed round-trip time in microseconds, once measured.
+    pub srtt_us: Option<u32>,
 }
 
 /// All variables of a connection, by the names of the RFCs; times are relative to the `now` they were asked at.

@@ -14,7 +14,7 @@ use core::fmt;
 
 use hoststack_transport::{
     AcceptError, AllocationPoint, CloseReason, ConnectionId, ConnectionStats, DomainId, Endpoint, FlowKey,
-    HalfOpenId, Instant, Key, ListenerId, Measures, Pool, SessionId, SessionLayer, SocketOption,
+    HalfOpenId, Histogram, Instant, Key, ListenerId, Measures, Pool, SessionId, SessionLayer, SocketOption,
     SocketOptions, TimerWheel, Transmitted, Transport, TransportEvent, WordTable,
 };
 use hoststack_wire::{Flags, FlowHasher, IpFields, Segment, SegmentHeader, SeqNum};
@@ -96,6 +96,8 @@ pub(crate) struct Shared {
     pub(crate) secrets: Secrets,
     pub(crate) counters: Counters,
     pub(crate) drops: DropCounters,
+    /// Round trips of all connections, in microseconds: each sample of theirs.
+    pub(crate) rtts: Histogram,
     pub(crate) wheel: TimerWheel<TimerKey>,
     /// Connections with a programmed acknowledgment.
     pub(crate) acks: Vec<Key>,
@@ -116,8 +118,17 @@ impl Shared {
         self.resets.1 = self.resets.1.saturating_sub(1);
         may
     }
+
+    /// Counts what the handshake of a new connection measured.
+    fn count_handshake_rtt(&mut self, connection: &Connection) {
+        if let Some(rtt_us) = connection.rtt.latest_us() {
+            self.rtts.record(rtt_us.into());
+        }
+    }
 }
 
+/// Longer round trips share a bucket of their histogram: 2^26 us are a minute, and it takes 5 KiB.
+const RTT_LIMIT_US: u64 = 1 << 26;
 /// Spare recovery states kept.
 const SPARES_MAX: usize = 64;
 
@@ -164,6 +175,7 @@ impl Engine {
                 secrets,
                 counters: Counters::default(),
                 drops: DropCounters::default(),
+                rtts: Histogram::below(RTT_LIMIT_US),
                 wheel: TimerWheel::new(Instant::ZERO),
                 acks: Vec::new(),
                 spare: Vec::with_capacity(SPARES_MAX),
@@ -321,6 +333,7 @@ impl Engine {
         layer.tx_acknowledge(session, seed.syn_data_acked.into());
         let connection =
             self.connections.get_mut(key).unwrap_or_else(|| unreachable!("it was inserted just now"));
+        self.shared.count_handshake_rtt(connection);
         match seed.state {
             SeedState::Established => {
                 events.push(TransportEvent::Connected { session });

@@ -329,7 +329,9 @@ impl Connection {
             self.rtt.begin_after_syn_timeout();
             self.retransmits = 0;
         } else {
-            self.rtt.sample(u32::try_from(now.micros_since(self.last_sent)).unwrap_or(u32::MAX));
+            let rtt_us = u32::try_from(now.micros_since(self.last_sent)).unwrap_or(u32::MAX);
+            self.rtt.sample(rtt_us);
+            shared.rtts.record(rtt_us.into());
         }
         self.note_progress(None);
         self.stop_timer();

@@ -55,7 +55,7 @@ mod timers;
 mod urgent;
 
 pub use config::{Blackhole, FastOpenKey, SynCookies, TcpConfig};
-pub use describe::{ConnectionInfo, Counters, EngineCounts, HalfOpenInfo};
+pub use describe::{CongestionState, ConnectionInfo, Counters, EngineCounts, HalfOpenInfo, RecoveryPhase};
 pub use drop_reason::{DropCounters, DropReason};
 pub use engine::{Disposition, Engine, EstablishError, FlowTaken, ListenError, Output};
 pub use half_opens::{HalfOpenAction, HalfOpens};

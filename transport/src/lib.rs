@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`border`] (two traits and one enum: the whole contract), [`handle`] (names of things and
 //! what makes a stale name find nothing), [`address`], [`options`], [`early_data`], [`ticket`] (who may tell the outcome of a connect), then the tools that
-//! both sides share: [`pool`], [`table`], [`time`], [`wheel`], [`mod@tuple`], [`rng`].
+//! both sides share: [`pool`], [`table`], [`time`], [`wheel`], [`mod@tuple`], [`rng`], [`histogram`].
 //!
 //! This crate knows no protocol, reads no clock and owns no thread.
 #![no_std]
@@ -17,6 +17,7 @@ pub mod canary;
 pub mod early_data;
 pub mod flow;
 pub mod handle;
+pub mod histogram;
 pub mod options;
 pub mod pool;
 pub mod rng;
@@ -37,6 +38,7 @@ pub use handle::{
     AppId, AppWorkerId, ConnectId, ConnectionId, DomainId, HalfOpenId, ListenerId, SessionHandle, SessionId,
     WorkerId,
 };
+pub use histogram::Histogram;
 pub use options::{Algorithm, ConnectionStats, EcnMode, Keepalive, SocketOption, SocketOptions};
 pub use pool::{AllocationPoint, Full, Key, Pool};
 pub use rng::Rng;

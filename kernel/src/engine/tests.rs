@@ -219,6 +219,8 @@ fn short_writes_go_on_until_the_host_takes_no_more_and_again_when_it_does() {
     assert_eq!(w.transmits(), [acknowledged(session)]);
     assert_eq!(wire.script().written, bytes);
     assert_eq!(w.engine.counters().bytes_out, 1000);
+    let of = |protocol| w.engine.socket_counters(protocol).bytes_out;
+    assert_eq!((of(Protocol::KernelTcp), of(Protocol::KernelUnix)), (1000, 0));
     // Nothing is left: being writable is no news.
     assert_eq!(w.told(&wire, WRITABLE), []);
     assert!(w.layer.programmed.is_empty());
@@ -257,6 +259,7 @@ fn short_reads_go_on_until_there_is_nothing() {
     assert_eq!(w.layer.of(session).rx, b"hello");
     assert_eq!(wire.script().read_calls, 7);
     assert_eq!(w.engine.counters().bytes_in, 5);
+    assert_eq!(w.engine.socket_counters(Protocol::KernelTcp).bytes_in, 5);
 }
 
 // covers: F26

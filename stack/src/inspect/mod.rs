@@ -2,9 +2,22 @@
 //!
 //! Workers answer in bounded slices, a slice a step, so that a walk over a million sessions stalls nobody.
 
+mod congestion;
+mod figures;
 mod filter;
 mod half_opens;
+mod histograms;
 mod sessions;
+mod transports;
+
+pub use congestion::CongestionInfo;
+pub(crate) use congestion::CongestionTallies;
+pub(crate) use figures::WorkerFigures;
+pub use figures::{PaceInfo, StageInfo};
+pub use histograms::{BucketInfo, HistogramInfo, HistogramKind};
+pub use transports::TransportInfo;
+
+pub use crate::worker::drop_reasons;
 
 use hoststack_app::HalfOpenCounters;
 use hoststack_transport::{AppId, AppWorkerId, ConnectId, SessionHandle};
@@ -37,6 +50,12 @@ pub enum Query {
         /// The most that are listed.
         limit: usize,
     },
+    /// Histograms of latencies, steps and vectors.
+    Histograms,
+    /// How TCP's connections stand with congestion.
+    Congestion,
+    /// What each transport holds and did.
+    Transports,
 }
 
 impl Query {
@@ -82,6 +101,15 @@ pub struct Answer {
     pub leaks: Leaks,
     /// TIME-WAIT records, all workers'.
     pub time_wait: usize,
+    /// Histograms: of each kind that of all workers, then each worker's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub histograms: Vec<HistogramInfo>,
+    /// Congestion, by algorithm.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub congestion: Vec<CongestionInfo>,
+    /// Transports.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub transports: Vec<TransportInfo>,
 }
 
 /// What the stack holds now. With no app attached and nothing under way all are zero; what is not has leaked.
@@ -128,10 +156,28 @@ pub struct WorkerInfo {
     pub rx_packets: u64,
     /// Packets sent to devices.
     pub tx_packets: u64,
+    /// Times that a device handed over packets: `rx_packets` over this is the mean vector.
+    pub rx_vectors: u64,
+    /// Times that a device took packets.
+    pub tx_vectors: u64,
     /// Packets handed to other workers.
     pub handed_over: u64,
     /// Callbacks made.
     pub callbacks: u64,
+    /// Sessions announced to apps as accepted, so far.
+    pub accepts: u64,
+    /// Sessions announced to apps as connected, so far.
+    pub connects: u64,
+    /// Connects whose failure was told to apps, so far.
+    pub connect_failures: u64,
+    /// Announced sessions that ended, so far.
+    pub ends: u64,
+    /// Bytes of apps that came, over all transports, so far.
+    pub bytes_in: u64,
+    /// Bytes of apps that went, over all transports, so far.
+    pub bytes_out: u64,
+    /// How it works.
+    pub pace: PaceInfo,
     /// Sessions.
     pub sessions: usize,
     /// Outbound sessions not announced.
@@ -177,6 +223,12 @@ pub struct DropInfo {
 pub struct MainInfo {
     /// Steps taken.
     pub steps: u64,
+    /// Of them, steps that found something to do.
+    pub busy_steps: u64,
+    /// Times it went to sleep.
+    pub sleeps: u64,
+    /// How it works.
+    pub pace: PaceInfo,
     /// Half-open sessions.
     pub half_open_sessions: usize,
     /// Half-open transport connections.
@@ -218,6 +270,8 @@ pub struct AppWorkerInfo {
     pub state: String,
     /// Connect requests without an outcome, or not cleaned.
     pub half_opens: usize,
+    /// Sessions alive on each worker.
+    pub sessions: Vec<usize>,
     /// Listeners, as `domain endpoint`.
     pub listeners: Vec<String>,
     /// How its connects ended.
@@ -302,4 +356,5 @@ pub(crate) struct WorkerAnswer {
     pub(crate) sessions: Vec<SessionInfo>,
     /// Sessions that fit so far, where they are counted.
     pub(crate) matched: u64,
+    pub(crate) figures: WorkerFigures,
 }

@@ -26,10 +26,12 @@ use hoststack_transport::{
 };
 use hoststack_wire::FlowHasher;
 
+use self::inspect::Stage;
 use crate::channel::{Inbox, Outbox};
 use crate::config::StackConfig;
 use crate::directory::Directory;
 use crate::hash::IdHasher;
+use crate::measure::{Pace, StageClock};
 use crate::messages::{Command, Report, Request};
 use crate::record::{Tape, flush};
 use crate::step::Step;
@@ -102,6 +104,7 @@ pub(crate) struct Main {
     router_actions: Vec<RouterAction>,
     connects_orphaned: u64,
     steps: u64,
+    pace: Pace<{ inspect::STAGES.len() }>,
     stopped: bool,
 }
 
@@ -146,6 +149,7 @@ impl Main {
             router_actions: Vec::new(),
             connects_orphaned: 0,
             steps: 0,
+            pace: Pace::new(),
             stopped: false,
             config: seed.config,
         };
@@ -160,18 +164,21 @@ impl Main {
         self.now = self.now.max(now);
         self.steps += 1;
         self.tape.begin(now);
+        self.pace.stages.begin();
         let mut worked = false;
         // Counted before anything is answered: an answer may cause the next request while this step still runs.
         let requests = self.requests_waiting();
-        worked |= self.take_reports();
-        worked |= self.take_requests(requests);
-        worked |= self.poll_timers();
-        worked |= self.handle_main_requests();
-        worked |= self.run_detaches();
-        worked |= self.continue_inspections();
+        worked |= self.stage(Stage::Reports, Main::take_reports);
+        worked |= self.stage(Stage::Requests, |main| main.take_requests(requests));
+        worked |= self.stage(Stage::Timers, Main::poll_timers);
+        worked |= self.stage(Stage::AppRequests, Main::handle_main_requests);
+        worked |= self.stage(Stage::Detach, Main::run_detaches);
+        worked |= self.stage(Stage::Inspect, Main::continue_inspections);
         self.tape.stamp();
         self.flush();
         self.tape.end(worked);
+        self.pace.stages.passed(Stage::Flush as usize);
+        self.pace.stages.end(worked);
         // `Stop` itself may still wait for room in a channel.
         let told = self.commands.iter().all(|outbox| outbox.waiting() == 0);
         Step { worked, next_deadline: self.next_deadline(), stopped: self.stopped && told }
@@ -255,7 +262,7 @@ impl Main {
                 // A flow that a peer opened was never main's.
                 self.tuples.release(&flow);
             }
-            Report::Answer { query, part, last } => self.answer(query, *part, last),
+            Report::Answer { query, part, last } => self.answer(worker, query, *part, last),
         }
     }
 
@@ -471,6 +478,21 @@ impl Main {
     /// What to sleep on besides the wake-up.
     pub(crate) fn wait_fd(&self) -> Option<std::os::fd::RawFd> {
         self.kernel.wait_fd()
+    }
+
+    /// Counted here because only the thread knows.
+    pub(crate) fn note_sleep(&mut self) {
+        self.pace.sleeps += 1;
+    }
+
+    /// A step that did something ended at `now` after so many microseconds: counted here because only the thread knows.
+    pub(crate) fn note_step(&mut self, now: Instant, took_us: u64) {
+        self.pace.note_step(now, took_us);
+    }
+
+    /// From now on some steps are measured stage by stage.
+    pub(crate) fn measure_stages(&mut self, clock: impl StageClock + 'static) {
+        self.pace.stages.measure_with(Box::new(clock));
     }
 
     /// The tape of its steps.

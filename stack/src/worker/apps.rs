@@ -110,6 +110,8 @@ impl Worker {
     }
 
     fn tell_failure(&mut self, ticket: hoststack_transport::ConnectTicket, failure: ConnectFailure) {
+        self.measured.connect_failures += 1;
+        self.measured.connect_failure.record(self.now.micros_since(ticket.made()));
         let (connect, opaque) = (ticket.connect(), ticket.opaque());
         let told =
             self.call(ticket.app_worker(), |app, ctx| app.connected(ctx, connect, opaque, Err(failure)));
@@ -128,11 +130,14 @@ impl Worker {
             match pending {
                 Pending::ANNOUNCE => match self.sessions.announce(id) {
                     Some(Announcement::Accepted) => {
+                        self.measured.accepts += 1;
                         if !self.call(app_worker, |app, ctx| app.accepted(ctx, handle)) {
                             self.requests.push(AppRequest::Reset(id));
                         }
                     }
                     Some(Announcement::Connected(ticket)) => {
+                        self.measured.connects += 1;
+                        self.measured.connect_latency.record(self.now.micros_since(ticket.made()));
                         let (connect, opaque) = (ticket.connect(), ticket.opaque());
                         let told =
                             self.call(app_worker, |app, ctx| app.connected(ctx, connect, opaque, Ok(handle)));
@@ -177,6 +182,7 @@ impl Worker {
                     self.call(app_worker, |app, ctx| app.reset(ctx, handle, reason));
                 }
                 Pending::CLOSED => {
+                    self.measured.ends += 1;
                     if !self.sessions.is_silent(id) {
                         let reason = self.close_reason(id);
                         let opaque = self.sessions.get(id).map_or(0, |session| session.opaque());

@@ -9,6 +9,7 @@ mod inspect;
 mod packets;
 mod transports;
 
+pub use inspect::drop_reasons;
 pub(crate) use transports::Transports;
 
 use std::collections::VecDeque;
@@ -29,8 +30,10 @@ use hoststack_transport::{
     TransportEvent, WorkerId,
 };
 
+use self::inspect::{Measured, Stage};
 use crate::channel::{Inbox, Outbox};
 use crate::config::StackConfig;
+use crate::measure::StageClock;
 use crate::messages::{Command, Report};
 use crate::record::{Digest, Tape};
 use crate::step::Step;
@@ -85,8 +88,6 @@ struct AppSlot {
 #[derive(Clone, Copy, Debug, Default)]
 struct Figures {
     steps: u64,
-    busy_steps: u64,
-    sleeps: u64,
     rx_packets: u64,
     tx_packets: u64,
     handed_over: u64,
@@ -146,6 +147,7 @@ pub(crate) struct Worker {
     mint: ConnectMint,
     stats: Arc<WorkerStats>,
     figures: Figures,
+    measured: Measured,
     /// How connections ended before they were accepted, and how many did.
     not_accepted: Vec<(ConnectFailure, u64)>,
     tape: Tape,
@@ -193,6 +195,7 @@ impl Worker {
             mint: ConnectMint::new(u16::from(seed.id.0)),
             stats: seed.stats,
             figures: Figures::default(),
+            measured: Measured::new(),
             not_accepted: Vec::new(),
             digest: match seed.tape {
                 Tape::Off => None,
@@ -210,30 +213,31 @@ impl Worker {
         self.now = self.now.max(now);
         self.sessions.set_now(self.now);
         self.tape.begin(now);
+        self.measured.pace.stages.begin();
         let mut worked = false;
-        worked |= self.take_commands();
-        worked |= self.receive();
-        worked |= self.tcp_input();
-        worked |= self.poll_kernel();
-        worked |= self.local_input();
-        worked |= self.poll_timers();
+        worked |= self.stage(Stage::Commands, Worker::take_commands);
+        worked |= self.stage(Stage::Receive, Worker::receive);
+        worked |= self.stage(Stage::TcpInput, Worker::tcp_input);
+        worked |= self.stage(Stage::Kernel, Worker::poll_kernel);
+        worked |= self.stage(Stage::Local, Worker::local_input);
+        worked |= self.stage(Stage::Timers, Worker::poll_timers);
         if canary::has(Bug::DetachOvertakesOutcomes) {
             worked |= self.run_detaches();
         }
-        worked |= self.deliver_app_events();
-        worked |= self.handle_requests();
-        worked |= self.run_detaches();
-        worked |= self.end_due_connections();
-        worked |= self.transmit();
+        worked |= self.stage(Stage::AppEvents, Worker::deliver_app_events);
+        worked |= self.stage(Stage::Requests, Worker::handle_requests);
+        worked |= self.stage(Stage::Detach, Worker::run_detaches);
+        worked |= self.stage(Stage::Endings, Worker::end_due_connections);
+        worked |= self.stage(Stage::Transmit, Worker::transmit);
         self.transports.kernel.flush();
-        worked |= self.answer_inspections();
+        worked |= self.stage(Stage::Inspect, Worker::answer_inspections);
         // Before main hears of sessions it sees their number.
         self.stats.sessions.store(self.sessions.counts().sessions, Ordering::Relaxed);
         self.tape.stamp();
-        worked |= self.flush();
+        worked |= self.stage(Stage::Flush, Worker::flush);
         self.tape.end(worked);
         self.figures.steps += 1;
-        self.figures.busy_steps += u64::from(worked);
+        self.measured.pace.stages.end(worked);
         Step { worked, next_deadline: self.next_deadline(), stopped: self.stopped }
     }
 
@@ -274,7 +278,17 @@ impl Worker {
 
     /// Counted here because only the thread knows.
     pub(crate) fn note_sleep(&mut self) {
-        self.figures.sleeps += 1;
+        self.measured.pace.sleeps += 1;
+    }
+
+    /// A step that did something ended at `now` after so many microseconds: counted here because only the thread knows.
+    pub(crate) fn note_step(&mut self, now: Instant, took_us: u64) {
+        self.measured.pace.note_step(now, took_us);
+    }
+
+    /// From now on some steps are measured stage by stage.
+    pub(crate) fn measure_stages(&mut self, clock: impl StageClock + 'static) {
+        self.measured.pace.stages.measure_with(Box::new(clock));
     }
 
     /// File descriptors to sleep on.

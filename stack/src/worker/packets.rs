@@ -99,6 +99,7 @@ impl Worker {
             }
             worked = true;
             self.figures.rx_packets += count as u64;
+            self.measured.rx_vectors.record(count as u64);
             self.tape.note_packets(self.rx_packets.iter().map(hoststack_net::Packet::data));
             if let Some(digest) = &mut self.digest {
                 digest.packets(now_us, self.rx_packets.iter().map(hoststack_net::Packet::data));
@@ -398,6 +399,9 @@ impl Worker {
             }
             self.figures.tx_packets += sent as u64;
             worked |= sent > 0;
+            if sent > 0 {
+                self.measured.tx_vectors.record(sent as u64);
+            }
             if tx.is_empty() || sent > 0 {
                 port.stuck_since = None;
             } else if self.now.since(*port.stuck_since.get_or_insert(self.now)) >= STUCK_MAX {

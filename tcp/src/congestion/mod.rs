@@ -116,6 +116,11 @@ pub trait CongestionControl {
     /// ssthresh; `u32::MAX` before the first congestion.
     fn ssthresh(&self) -> u32;
 
+    /// Whether it has not met the path's limit since it began, or since a timeout: slow start, or what takes its place.
+    fn is_slow_start(&self) -> bool {
+        self.window() < self.ssthresh()
+    }
+
     /// How fast to send, in bytes per second; `None` when the window alone decides.
     #[inline]
     fn pacing_rate(&self) -> Option<u64> {
@@ -230,6 +235,10 @@ impl CongestionControl for Congestion {
 
     fn ssthresh(&self) -> u32 {
         of_each!(self, algorithm => algorithm.ssthresh())
+    }
+
+    fn is_slow_start(&self) -> bool {
+        of_each!(self, algorithm => algorithm.is_slow_start())
     }
 
     #[inline]

@@ -28,6 +28,8 @@ impl Engine {
     ) {
         let Some(connection) = self.connections.get(key) else { return };
         let flow = connection.flow;
+        let is_failure = !matches!(reason, CloseReason::Finished | CloseReason::LocalReset);
+        self.shared.counters.failed += u64::from(is_failure);
         // RFC 9293 §3.6 (MUST-12): the reason tells a reset from a normal end.
         events.push(TransportEvent::Closed { session: connection.session, reason });
         if connection.is_active_open {

@@ -1,6 +1,9 @@
 //! What the CLI and tests may see of an engine, and what must hold in it.
 
 use super::*;
+use crate::congestion::CongestionControl;
+use crate::describe::{CongestionState, RecoveryPhase};
+use crate::recovery::Mode;
 
 impl Engine {
     /// What it holds now.
@@ -53,6 +56,29 @@ impl Engine {
     /// What it dropped so far, by reason.
     pub fn drop_counters(&self) -> &DropCounters {
         &self.shared.drops
+    }
+
+    /// Round trips that its connections measured so far, in microseconds.
+    pub fn round_trips(&self) -> &Histogram {
+        &self.shared.rtts
+    }
+
+    /// How the connection in a slot stands with congestion, for walks in slices up to [`Engine::connection_slot_end`].
+    pub fn congestion_at_slot(&self, slot: u32) -> Option<CongestionState> {
+        let (_, connection) = self.connections.at_slot(slot)?;
+        Some(CongestionState {
+            algorithm: connection.cc.name(),
+            cwnd: connection.window(),
+            is_slow_start: connection.mode() == Mode::Open && connection.cc.is_slow_start(),
+            recovery: match connection.mode() {
+                Mode::Open => RecoveryPhase::Open,
+                Mode::Fast => RecoveryPhase::Fast,
+                Mode::Loss => RecoveryPhase::Loss,
+            },
+            flight: connection.flight_size(),
+            pacing_rate: connection.pacing_rate(),
+            srtt_us: connection.rtt.srtt_us(),
+        })
     }
 
     /// A connection's variables.

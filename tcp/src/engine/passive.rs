@@ -150,7 +150,7 @@ impl Engine {
                     connection.set_first_window(&segment.header);
                     if !record.is_sample && record.timestamps {
                         // Its time-out is that of a handshake in trouble until the echo tells better.
-                        connection.measure_handshake(now, record.sent, &segment.header);
+                        connection.measure_handshake(now, record.sent, &segment.header, &mut self.shared);
                     }
                     connection.start_keepalive_timer();
                 }
@@ -188,6 +188,7 @@ impl Engine {
             Ok(session) => {
                 if let Some(connection) = self.connections.get_mut(new) {
                     connection.session = session;
+                    self.shared.count_handshake_rtt(connection);
                 }
                 self.shared.counters.established_passive += 1;
                 events.push(TransportEvent::Accepted { session });
@@ -359,7 +360,9 @@ impl Engine {
             connection.set_first_window(&segment.header);
             connection.start_keepalive_timer();
             if record.is_sample {
-                connection.rtt.sample(u32::try_from(now.micros_since(record.sent)).unwrap_or(u32::MAX));
+                let rtt_us = u32::try_from(now.micros_since(record.sent)).unwrap_or(u32::MAX);
+                connection.rtt.sample(rtt_us);
+                self.shared.rtts.record(rtt_us.into());
             }
         }
         self.input_connection(now, opened, segment, layer, out, events);

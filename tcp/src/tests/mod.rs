@@ -5,6 +5,7 @@ mod chaos;
 mod closing;
 mod ecn;
 mod fast_open;
+mod figures;
 mod habits;
 mod half_opens;
 mod handshake;

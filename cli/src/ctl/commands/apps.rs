@@ -189,6 +189,7 @@ fn sample_app() -> AppInfo {
         state: "attached".to_owned(),
         half_opens: 1,
         listeners: vec!["d0 10.9.0.2:7".to_owned()],
+        sessions: vec![2, 1],
         outcomes: Outcomes { requested: 3, established: 2, alive: 1, ..Outcomes::default() },
         id: AppWorkerId(Key { slot: 0, generation: 0 }),
     };

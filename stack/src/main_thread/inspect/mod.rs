@@ -1,6 +1,9 @@
 //! Questions to the whole stack: asked of every worker, put together here, formatted elsewhere.
 
+mod figures;
 mod half_opens;
+
+pub(super) use figures::{STAGES, Stage};
 
 use std::collections::BTreeMap;
 
@@ -27,6 +30,7 @@ pub(super) struct Inspection {
     cursor: HalfOpenCursor,
     last_listed: HalfOpenCursor,
     matched: u64,
+    gathered: figures::Gathered,
     reply: Reply<Result<Answer, Stopped>>,
 }
 
@@ -52,6 +56,7 @@ impl Main {
             answer: Answer::default(),
             waiting: self.config.workers,
             turn: None,
+            gathered: figures::Gathered::default(),
             cursor,
             last_listed: cursor,
             matched: 0,
@@ -69,9 +74,10 @@ impl Main {
     }
 
     /// A slice from a worker; with the last one of the last worker the answer is complete.
-    pub(super) fn answer(&mut self, query: u64, part: WorkerAnswer, last: bool) {
+    pub(super) fn answer(&mut self, worker: WorkerId, query: u64, part: WorkerAnswer, last: bool) {
         let Some(inspection) = self.inspections.get_mut(&query) else { return };
         inspection.answer.sessions.extend(part.sessions);
+        inspection.gathered.add(worker.0, self.config.workers, part.figures);
         if !last {
             return;
         }
@@ -153,12 +159,13 @@ impl Main {
     }
 
     fn complete(&self, inspection: Inspection) -> Answer {
-        let Inspection { what, mut answer, matched, .. } = inspection;
+        let Inspection { what, mut answer, matched, gathered, .. } = inspection;
         answer.workers.sort_by_key(|worker| worker.worker);
         answer.time_wait = answer.workers.iter().map(|worker| worker.time_wait).sum();
         answer.main = self.info();
         answer.apps = self.app_infos();
         answer.leaks = self.leaks(&answer);
+        self.complete_figures(&what, gathered, &mut answer);
         let names = self.app_worker_names();
         match what {
             Query::Sessions(what) => {
@@ -195,6 +202,9 @@ impl Main {
     fn info(&self) -> MainInfo {
         MainInfo {
             steps: self.steps,
+            busy_steps: self.pace.stages.busy_steps(),
+            sleeps: self.pace.sleeps,
+            pace: self.pace_info(),
             half_open_sessions: self.connects.len(),
             half_open_connections: self.half_opens.len(),
             tuples: self.tuples.len(),
@@ -250,6 +260,7 @@ impl Main {
                     unit: record.unit,
                     state: if record.is_detaching() { "detaching" } else { "attached" }.into(),
                     half_opens: record.half_opens.len(),
+                    sessions: Vec::new(),
                     listeners: record
                         .listeners
                         .iter()

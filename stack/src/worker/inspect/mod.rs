@@ -1,9 +1,13 @@
 //! Answers to main's questions, a bounded slice of the session pool a step.
 
+mod figures;
 mod sessions;
 
+pub use figures::drop_reasons;
+pub(super) use figures::{Measured, Stage};
+
 use super::Worker;
-use crate::inspect::{DropInfo, Query, SessionSummary, WorkerAnswer, WorkerInfo};
+use crate::inspect::{Query, SessionSummary, WorkerAnswer, WorkerInfo};
 use crate::messages::Report;
 
 /// A question that is being answered.
@@ -37,14 +41,25 @@ impl Worker {
                 part.sessions.extend(self.sessions.find(*handle).map(|(id, _)| self.describe_fully(id)));
                 true
             }
-            Query::Status | Query::HalfOpens(_) | Query::HalfOpen(_) | Query::Listeners { .. } => true,
+            Query::Congestion => {
+                let (slots, last) = self.timer_slots(&mut run);
+                self.congestion_slice(slots, &mut part.figures);
+                last
+            }
+            Query::Status
+            | Query::HalfOpens(_)
+            | Query::HalfOpen(_)
+            | Query::Listeners { .. }
+            | Query::Histograms
+            | Query::Transports => true,
         };
         if last {
             part.info = self.info(run.timers);
             part.summary = SessionSummary::from(self.sessions.states());
             part.matched = run.matched;
+            self.last_figures(&run.what, &mut part.figures);
         }
-        if last || !part.sessions.is_empty() {
+        if last || !part.sessions.is_empty() || run.what == Query::Congestion {
             self.reports.push(Report::Answer { query: run.query, part: Box::new(part), last });
         }
         if !last {
@@ -55,11 +70,18 @@ impl Worker {
 
     /// A slice of TCP's pools; says whether it was the last.
     fn count_timers(&self, run: &mut Run) -> bool {
+        let (slots, last) = self.timer_slots(run);
+        run.timers += self.transports.tcp.armed_timers_in(slots);
+        last
+    }
+
+    /// The next slice of TCP's pools, and whether it is the last.
+    fn timer_slots(&self, run: &mut Run) -> (core::ops::Range<u32>, bool) {
         let end = self.transports.tcp.timer_slot_end();
         let slots = run.cursor..end.min(run.cursor.saturating_add(self.config.bursts.inspect_slots));
         run.cursor = slots.end;
-        run.timers += self.transports.tcp.armed_timers_in(slots.clone());
-        slots.end >= end
+        let last = slots.end >= end;
+        (slots, last)
     }
 
     /// The worker's figures now.
@@ -67,46 +89,11 @@ impl Worker {
         let sessions = self.sessions.counts();
         let tcp = self.transports.tcp.counts();
         let app_timers: usize = self.apps.iter().flatten().map(|slot| slot.state.timers.len()).sum();
-        let mut drops: Vec<DropInfo> = Vec::new();
-        let mut add = |reason: &str, count: u64, help: &str| {
-            if count > 0 {
-                drops.push(DropInfo { reason: reason.into(), count, help: help.into() });
-            }
-        };
-        for (reason, count) in self.path.drops().iter() {
-            add(reason.name(), count, reason.help());
-        }
-        for (reason, count) in self.transports.tcp.drop_counters().iter() {
-            add(reason.name(), count, reason.help());
-        }
-        add(
-            "handover-ring-full",
-            self.figures.handover_dropped,
-            "A packet for another worker found its ring full.",
-        );
-        add(
-            "handover-parked-full",
-            self.figures.parked_dropped,
-            "A segment of a flow that main is handing over found the worker's waiting room full; the peer sends it again.",
-        );
-        add(
-            "device-stuck",
-            self.figures.device_stuck,
-            "A device took no packet for too long; what waited for it was dropped.",
-        );
-        for (failure, count) in &self.not_accepted {
-            add("not-accepted", *count, &failure.to_string());
-        }
-        for port in &self.ports {
-            for (name, count) in port.queue.counters().drops() {
-                add(&format!("device-{name}"), count, "A device or its wire dropped the packet.");
-            }
-        }
-        WorkerInfo {
+        let mut info = WorkerInfo {
             worker: self.id.0,
             steps: self.figures.steps,
-            busy_steps: self.figures.busy_steps,
-            sleeps: self.figures.sleeps,
+            busy_steps: self.measured.pace.stages.busy_steps(),
+            sleeps: self.measured.pace.sleeps,
             rx_packets: self.figures.rx_packets,
             tx_packets: self.figures.tx_packets,
             handed_over: self.figures.handed_over,
@@ -130,7 +117,10 @@ impl Worker {
                 .filter(|(_, count)| *count > 0)
                 .map(|(name, count)| (name.to_string(), count))
                 .collect(),
-            drops,
-        }
+            drops: self.drops(),
+            ..WorkerInfo::default()
+        };
+        self.measured_info(&mut info);
+        info
     }
 }

@@ -420,6 +420,10 @@ impl CongestionControl for Bbr {
         u32::MAX
     }
 
+    fn is_slow_start(&self) -> bool {
+        self.state == State::Startup
+    }
+
     #[inline]
     fn pacing_rate(&self) -> Option<u64> {
         Some(self.pacing_rate)
