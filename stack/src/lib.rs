@@ -23,6 +23,7 @@ pub mod inspect;
 mod loom_models;
 mod main_thread;
 mod messages;
+pub mod ping;
 mod record;
 mod single;
 mod step;

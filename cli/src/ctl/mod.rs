@@ -7,4 +7,6 @@ pub(crate) mod client;
 pub(crate) mod format;
 pub(crate) mod grammar;
 pub(crate) mod server;
+#[cfg_attr(not(test), expect(dead_code, reason = "the table of commands is to name them"))]
+pub(crate) mod show;
 pub(crate) mod wire;

@@ -2,6 +2,20 @@
 //!
 //! Workers answer in bounded slices, a slice a step, so that a walk over a million sessions stalls nobody.
 
+pub(crate) mod channels;
+pub(crate) mod config;
+pub(crate) mod memory;
+pub(crate) mod network;
+pub(crate) mod ports;
+
+pub use channels::ChannelInfo;
+pub use config::ConfigItem;
+pub use memory::{MemoryInfo, PoolInfo};
+pub use network::{
+    InterfaceInfo, IpInfo, NeighborInfo, NetworkInfo, PathMtuInfo, QueueInfo, RouteInfo, WaitingInfo,
+};
+pub use ports::{Held, LocalPorts, PortsInfo, RemotePorts};
+
 use hoststack_app::HalfOpenCounters;
 use hoststack_transport::{AppId, AppWorkerId};
 use serde::Serialize;
@@ -28,6 +42,22 @@ pub enum Query {
         /// The most that are listed.
         limit: usize,
     },
+    /// Interfaces, and of routes, neighbours and path MTUs at most `limit` each, and 1024.
+    Network {
+        /// The most that are listed.
+        limit: usize,
+    },
+    /// 4-tuples, by who holds them.
+    Ports {
+        /// The most remotes that are listed.
+        limit: usize,
+    },
+    /// The channels between threads.
+    Channels,
+    /// Pools and what they hold.
+    Memory,
+    /// What the stack was built with.
+    Config,
 }
 
 /// An answer.
@@ -51,6 +81,45 @@ pub struct Answer {
     pub leaks: Leaks,
     /// TIME-WAIT records, all workers'.
     pub time_wait: usize,
+    /// Since when what is counted is counted.
+    pub since: Since,
+    /// Interfaces, routes, neighbours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Box<NetworkInfo>>,
+    /// 4-tuples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Box<PortsInfo>>,
+    /// Channels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<ChannelInfo>,
+    /// Pools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Box<MemoryInfo>>,
+    /// Settings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub config: Vec<ConfigItem>,
+}
+
+/// What [`crate::StackHandle::clear`] clears. Nothing is forgotten that anything but the eye needs: it is shown as counted
+/// since then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clear {
+    /// Drop reasons.
+    Errors,
+    /// Steps, packets, callbacks, TCP's counters, those of interfaces and IP. What is held now is no counter, nor are the
+    /// outcomes of connects, which account for each of them.
+    Counters,
+}
+
+/// Since when counters that are shown count: microseconds of the stack's time, 0 if they were never cleared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Since {
+    /// The stack's time when the answer was put together.
+    pub now_us: u64,
+    /// Drop reasons.
+    pub errors_us: u64,
+    /// All else.
+    pub counters_us: u64,
 }
 
 /// What the stack holds now. With no app attached and nothing under way all are zero; what is not has leaked.
@@ -369,4 +438,15 @@ pub(crate) struct WorkerAnswer {
     pub(crate) info: WorkerInfo,
     pub(crate) summary: SessionSummary,
     pub(crate) sessions: Vec<SessionInfo>,
+    /// With the last slice, if the question is about one.
+    pub(crate) topic: Option<Topic>,
+}
+
+/// A worker's part of an answer about something else than its figures and sessions.
+#[derive(Clone, Debug)]
+pub(crate) enum Topic {
+    Network(network::WorkerNetwork),
+    Ports(ports::PortCounts),
+    Channels(Vec<channels::ChannelEnd>),
+    Memory(Vec<PoolInfo>),
 }

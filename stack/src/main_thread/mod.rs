@@ -9,6 +9,7 @@ mod connects;
 mod detach;
 mod inspect;
 mod listeners;
+mod pings;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 use hashbrown::HashMap;
 use hoststack_app::{ConnectMint, MainRequest};
-use hoststack_net::{InterfaceId, NetUpdate, Router, RouterAction};
+use hoststack_net::{InterfaceId, NetEvent, NetUpdate, NextHop, Router, RouterAction};
 use hoststack_tcp::{HalfOpenAction, HalfOpens};
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
@@ -96,12 +97,16 @@ pub(crate) struct Main {
     settled_elsewhere: BTreeMap<(WorkerId, AppWorkerId), usize>,
     inspections: BTreeMap<u64, inspect::Inspection>,
     next_query: u64,
+    pings: pings::Pings,
     mint: ConnectMint,
     main_requests: Vec<MainRequest>,
     actions: Vec<HalfOpenAction>,
     router_actions: Vec<RouterAction>,
     connects_orphaned: u64,
     steps: u64,
+    /// The steps that there were when counters were last cleared, and when that was.
+    steps_cleared: u64,
+    since: crate::inspect::Since,
     stopped: bool,
 }
 
@@ -140,12 +145,15 @@ impl Main {
             settled_elsewhere: BTreeMap::new(),
             inspections: BTreeMap::new(),
             next_query: 0,
+            pings: pings::Pings::default(),
             mint: ConnectMint::new(MAIN_ORIGIN),
             main_requests: Vec::new(),
             actions: Vec::new(),
             router_actions: Vec::new(),
             connects_orphaned: 0,
             steps: 0,
+            steps_cleared: 0,
+            since: crate::inspect::Since::default(),
             stopped: false,
             config: seed.config,
         };
@@ -206,6 +214,8 @@ impl Main {
 
     fn report(&mut self, worker: WorkerId, report: Report) {
         match report {
+            Report::Net(NetEvent::EchoHeard(heard)) => self.echo_heard(heard),
+            Report::Ping(sent) => self.ping_sent(&sent),
             Report::Net(event) => {
                 self.router.on_event(self.now.as_micros(), event, &mut self.router_actions);
                 self.router_acts(worker);
@@ -309,6 +319,8 @@ impl Main {
             Request::EndSession { session, how } => {
                 self.send(session.worker(), Command::EndSession { session, how });
             }
+            Request::Clear { what } => self.clear(what),
+            Request::Ping { options, reply } => self.begin_ping(options, &reply),
             Request::Inspect { what, reply } => self.begin_inspection(what, reply),
             Request::Stop => {
                 self.broadcast(|| Command::Stop);
@@ -334,6 +346,7 @@ impl Main {
             self.router_acts(WorkerId(0));
             worked = true;
         }
+        worked |= self.poll_pings();
         worked | self.poll_waiting()
     }
 
@@ -361,6 +374,9 @@ impl Main {
         self.router_actions = actions;
         for (hop, is_known) in resolved {
             self.neighbor_resolved(hop, is_known);
+            if !is_known {
+                self.ping_neighbor_failed(NextHop { interface: hop.0, addr: hop.1 });
+            }
         }
     }
 
@@ -371,6 +387,7 @@ impl Main {
             self.kernel.next_deadline(),
             router,
             self.wait_timers.next_deadline(),
+            self.pings.next_deadline(),
             self.detach_deadline(),
         ])
     }

@@ -7,6 +7,7 @@ mod apps;
 mod commands;
 mod inspect;
 mod packets;
+mod pings;
 mod transports;
 
 pub(crate) use transports::Transports;
@@ -146,6 +147,7 @@ pub(crate) struct Worker {
     mint: ConnectMint,
     stats: Arc<WorkerStats>,
     figures: Figures,
+    baseline: inspect::Baseline,
     /// How connections ended before they were accepted, and how many did.
     not_accepted: Vec<(ConnectFailure, u64)>,
     tape: Tape,
@@ -193,6 +195,7 @@ impl Worker {
             mint: ConnectMint::new(u16::from(seed.id.0)),
             stats: seed.stats,
             figures: Figures::default(),
+            baseline: inspect::Baseline::default(),
             not_accepted: Vec::new(),
             digest: match seed.tape {
                 Tape::Off => None,

@@ -1,5 +1,7 @@
 //! Questions to the whole stack: asked of every worker, put together here, formatted elsewhere.
 
+mod topics;
+
 use std::collections::BTreeMap;
 
 use hoststack_session::{HalfOpenSession, HalfOpenState};
@@ -8,7 +10,8 @@ use hoststack_transport::{Address, AppWorkerId, Protocol};
 use super::Main;
 use crate::handle::Stopped;
 use crate::inspect::{
-    Answer, AppInfo, AppWorkerInfo, HalfOpenInfo, Leaks, MainInfo, Outcomes, Query, WorkerAnswer,
+    Answer, AppInfo, AppWorkerInfo, Clear, HalfOpenInfo, Leaks, MainInfo, Outcomes, Query, Since, Topic,
+    WorkerAnswer,
 };
 use crate::messages::{Command, Reply};
 
@@ -17,16 +20,36 @@ pub(super) struct Inspection {
     what: Query,
     answer: Answer,
     waiting: usize,
+    /// The workers' parts that are not their figures.
+    topics: Vec<(u8, Topic)>,
     reply: Reply<Result<Answer, Stopped>>,
 }
 
 impl Main {
+    /// From now on these are shown as counted from zero.
+    pub(super) fn clear(&mut self, what: Clear) {
+        match what {
+            Clear::Errors => self.since.errors_us = self.now.as_micros(),
+            Clear::Counters => {
+                self.since.counters_us = self.now.as_micros();
+                self.steps_cleared = self.steps;
+            }
+        }
+        self.broadcast(|| Command::Clear(what));
+    }
+
     pub(super) fn begin_inspection(&mut self, what: Query, reply: Reply<Result<Answer, Stopped>>) {
         let query = self.next_query;
         self.next_query += 1;
         self.inspections.insert(
             query,
-            Inspection { what, answer: Answer::default(), waiting: self.config.workers, reply },
+            Inspection {
+                what,
+                answer: Answer::default(),
+                waiting: self.config.workers,
+                topics: Vec::new(),
+                reply,
+            },
         );
         self.broadcast(|| Command::Inspect { query, what });
     }
@@ -39,13 +62,17 @@ impl Main {
         if !last {
             return;
         }
+        inspection.topics.extend(part.topic.map(|topic| (part.info.worker, topic)));
         inspection.answer.workers.push(part.info);
         inspection.waiting -= 1;
         if inspection.waiting > 0 {
             return;
         }
         if let Some(inspection) = self.inspections.remove(&query) {
-            let answer = self.complete(inspection.what, inspection.answer);
+            let mut topics = inspection.topics;
+            topics.sort_by_key(|(worker, _)| *worker);
+            let mut answer = self.complete(inspection.what, inspection.answer);
+            self.complete_topics(inspection.what, topics, &mut answer);
             // The asker may have left.
             let _ = inspection.reply.send(Ok(answer));
         }
@@ -55,6 +82,7 @@ impl Main {
         answer.workers.sort_by_key(|worker| worker.worker);
         answer.time_wait = answer.workers.iter().map(|worker| worker.time_wait).sum();
         answer.main = self.info();
+        answer.since = Since { now_us: self.now.as_micros(), ..self.since };
         answer.apps = self.app_infos();
         answer.leaks = self.leaks(&answer);
         let names = self.app_worker_names();
@@ -88,7 +116,7 @@ impl Main {
 
     fn info(&self) -> MainInfo {
         MainInfo {
-            steps: self.steps,
+            steps: self.steps.saturating_sub(self.steps_cleared),
             half_open_sessions: self.connects.len(),
             half_open_connections: self.half_opens.len(),
             tuples: self.tuples.len(),

@@ -1,9 +1,15 @@
 //! Answers to main's questions, a bounded slice of the session pool a step.
 
+mod baseline;
+mod topics;
+
+pub(super) use baseline::Baseline;
+
 use hoststack_session::{AppSide, Session, TransportSide};
 use hoststack_transport::{Endpoint, Protocol, SessionId};
 
 use super::Worker;
+use crate::inspect::ports::PortCounts;
 use crate::inspect::{DropInfo, Query, SessionInfo, SessionSummary, WorkerAnswer, WorkerInfo};
 use crate::messages::Report;
 
@@ -15,11 +21,13 @@ pub(super) struct Run {
     listed: usize,
     /// Armed timers of the slots so far.
     timers: usize,
+    /// Flows of the slots so far.
+    ports: PortCounts,
 }
 
 impl Run {
     pub(super) fn new(query: u64, what: Query) -> Run {
-        Run { query, what, cursor: 0, listed: 0, timers: 0 }
+        Run { query, what, cursor: 0, listed: 0, timers: 0, ports: PortCounts::default() }
     }
 }
 
@@ -30,9 +38,15 @@ impl Worker {
         let mut part = WorkerAnswer::default();
         let lists_sessions = matches!(run.what, Query::Sessions { .. });
         let sessions_end = if lists_sessions { self.sessions.slot_end() } else { 0 };
-        let end = sessions_end.max(self.transports.tcp.timer_slot_end());
+        let counts_flows = matches!(run.what, Query::Ports { .. });
+        let flows_end = if counts_flows { self.transports.tcp.flow_slot_end() } else { 0 };
+        let end = sessions_end.max(flows_end).max(self.transports.tcp.timer_slot_end());
         let slots = run.cursor..end.min(run.cursor.saturating_add(self.config.bursts.inspect_slots));
         run.timers += self.transports.tcp.armed_timers_in(slots.clone());
+        if counts_flows {
+            let ports = &mut run.ports;
+            self.transports.tcp.own_flows_in(slots.clone(), |flow, holder| ports.add(flow, holder));
+        }
         if let Query::Sessions { limit, verbose } = run.what {
             for slot in slots.clone() {
                 let Some((id, session)) = self.sessions.at_slot(slot) else { continue };
@@ -46,7 +60,8 @@ impl Worker {
         run.cursor = slots.end;
         let last = slots.end >= end;
         if last {
-            part.info = self.info(run.timers);
+            part.info = self.baseline.shown(self.info(run.timers));
+            part.topic = self.topic(&mut run);
         }
         self.reports.push(Report::Answer { query: run.query, part: Box::new(part), last });
         if !last {
