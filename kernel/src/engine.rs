@@ -517,6 +517,11 @@ impl Engine {
 
     // ---- For people and tests ----
 
+    /// What the pool of connections holds of its limit.
+    pub fn usage(&self) -> hoststack_transport::Usage {
+        self.connections.usage()
+    }
+
     /// Connections that are up.
     pub fn connections(&self) -> usize {
         self.connections.len()

@@ -538,6 +538,11 @@ impl HalfOpens {
         self.unix
     }
 
+    /// What the pool holds of its limit.
+    pub fn usage(&self) -> hoststack_transport::Usage {
+        self.pool.usage()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.pool.is_empty()

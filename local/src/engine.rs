@@ -108,6 +108,11 @@ impl Engine {
         self.ends.len()
     }
 
+    /// What the pool of ends holds of its limit.
+    pub fn usage(&self) -> hoststack_transport::Usage {
+        self.ends.usage()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()

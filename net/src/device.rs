@@ -155,6 +155,35 @@ impl DeviceCounters {
         ]
     }
 
+    /// What was counted since these were `then`.
+    #[must_use]
+    pub fn since(&self, then: &DeviceCounters) -> DeviceCounters {
+        let DeviceCounters {
+            rx_packets,
+            rx_bytes,
+            tx_packets,
+            tx_bytes,
+            tx_full,
+            rx_dropped_too_long,
+            rx_errors,
+            tx_dropped_too_long,
+            tx_dropped_no_peer,
+            tx_dropped_error,
+        } = *self;
+        DeviceCounters {
+            rx_packets: rx_packets.saturating_sub(then.rx_packets),
+            rx_bytes: rx_bytes.saturating_sub(then.rx_bytes),
+            tx_packets: tx_packets.saturating_sub(then.tx_packets),
+            tx_bytes: tx_bytes.saturating_sub(then.tx_bytes),
+            tx_full: tx_full.saturating_sub(then.tx_full),
+            rx_dropped_too_long: rx_dropped_too_long.saturating_sub(then.rx_dropped_too_long),
+            rx_errors: rx_errors.saturating_sub(then.rx_errors),
+            tx_dropped_too_long: tx_dropped_too_long.saturating_sub(then.tx_dropped_too_long),
+            tx_dropped_no_peer: tx_dropped_no_peer.saturating_sub(then.tx_dropped_no_peer),
+            tx_dropped_error: tx_dropped_error.saturating_sub(then.tx_dropped_error),
+        }
+    }
+
     /// Adds another queue's counters to these.
     pub fn add(&mut self, other: &DeviceCounters) {
         let DeviceCounters {
@@ -202,6 +231,7 @@ mod tests {
         sum.add(&one);
         assert_eq!((sum.rx_packets, sum.tx_bytes, sum.tx_dropped_error), (2, 4, 6));
         assert_eq!(sum.drops()[4], ("tx-error", 6));
+        assert_eq!(sum.since(&one), one);
     }
 
     #[test]

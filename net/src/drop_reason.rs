@@ -79,6 +79,7 @@ drop_reasons! {
     IcmpBadChecksum "icmp-bad-checksum" Peer "The ICMP checksum does not match.";
     IcmpIgnored "icmp-ignored" Routine "An ICMP message of a kind that a host without UDP has no use for.";
     IcmpQuoteForeign "icmp-quote-foreign" Peer "The ICMP error quotes a packet that we cannot have sent as TCP.";
+    EchoUnasked "echo-unasked" Routine "An echo reply, or an ICMP error about an echo request, that no ping of ours waits for.";
     NdpBadHopLimit "ndp-bad-hop-limit" Peer "A neighbour discovery message crossed a router (hop limit below 255).";
     NdpMalformed "ndp-malformed" Peer "A neighbour discovery message breaks a rule of RFC 4861 §7.1.";
     NdpNotForUs "ndp-not-for-us" Routine "A neighbour discovery message concerns others, or tells what we did not ask.";

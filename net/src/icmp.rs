@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use hoststack_wire::{IpProtocol, ParseError, Quoted, Sum, checksum, ethernet, icmpv4, icmpv6, ipv4, ipv6};
 
 use crate::drop_reason::DropReason;
+use crate::echo::EchoNews;
 use crate::fib::{ALL_NODES, Interface};
 use crate::ip_input::{Found, Frame, IcmpErrorKind, Ip, RxIcmpError};
 use crate::ip_path::IpPath;
@@ -15,8 +16,22 @@ use crate::packet::{Packet, PacketPool};
 /// Bytes of the largest headers in front of a reply: Ethernet and IPv6.
 const REPLY_HEADROOM: usize = ethernet::Header::LEN + ipv6::Header::LEN;
 
+/// An ICMP error, without what it quotes.
+struct Error {
+    from: IpAddr,
+    kind: IcmpErrorKind,
+    code: u8,
+    mtu: Option<usize>,
+}
+
 impl IpPath {
-    pub(crate) fn read_icmp_v4(&self, domain: u16, ip: &Ip, payload: &[u8]) -> Result<Found, DropReason> {
+    pub(crate) fn read_icmp_v4(
+        &self,
+        now_us: u64,
+        domain: u16,
+        ip: &Ip,
+        payload: &[u8],
+    ) -> Result<Found, DropReason> {
         let message = icmpv4::Message::parse(payload).map_err(DropReason::of_icmp)?;
         let (kind, mtu) = match message {
             icmpv4::Message::EchoRequest(_) => return Ok(Found::Echo(*ip)),
@@ -34,12 +49,12 @@ impl IpPath {
             },
             icmpv4::Message::TimeExceeded { .. } => (IcmpErrorKind::TimeExceeded, 0),
             icmpv4::Message::ParameterProblem { .. } => (IcmpErrorKind::ParameterProblem, 0),
+            icmpv4::Message::EchoReply(reply) => return self.read_echo_reply(now_us, domain, ip, &reply),
             // RFC 9293 §3.9.2.2 (MUST-55): Source Quench is among these.
-            icmpv4::Message::EchoReply(_) | icmpv4::Message::Other { .. } => {
-                return Err(DropReason::IcmpIgnored);
-            }
+            icmpv4::Message::Other { .. } => return Err(DropReason::IcmpIgnored),
         };
-        self.read_error(domain, kind, (mtu != 0).then_some(mtu), message.quoted())
+        let error = Error { from: ip.src, kind, code: payload[1], mtu: (mtu != 0).then_some(mtu) };
+        self.read_error(now_us, domain, error, message.quoted())
     }
 
     pub(crate) fn read_icmp_v6(
@@ -76,6 +91,9 @@ impl IpPath {
                 return Ok(Found::Echo(*ip));
             }
             icmpv6::Message::EchoRequest(_) => return Err(DropReason::DestinationGroup),
+            icmpv6::Message::EchoReply(reply) if !dst.is_multicast() => {
+                return self.read_echo_reply(now_us, interface.config.domain, ip, &reply);
+            }
             icmpv6::Message::Unreachable { code, .. } => match code {
                 icmpv6::unreachable::NO_ROUTE => (IcmpErrorKind::NetUnreachable, None),
                 icmpv6::unreachable::BEYOND_SCOPE | icmpv6::unreachable::ADDRESS => {
@@ -101,17 +119,26 @@ impl IpPath {
         if dst.is_multicast() {
             return Err(DropReason::DestinationGroup);
         }
-        self.read_error(interface.config.domain, kind, mtu, message.quoted())
+        let error = Error { from: ip.src, kind, code: payload[1], mtu };
+        self.read_error(now_us, interface.config.domain, error, message.quoted())
     }
 
-    /// An error is about a flow when it quotes a segment that we can have sent (RFC 9293 §3.9.2.2, MUST-54).
+    /// An error is about a flow when it quotes a segment that we can have sent (RFC 9293 §3.9.2.2, MUST-54), and about a
+    /// ping when it quotes its request.
     fn read_error(
         &self,
+        now_us: u64,
         domain: u16,
-        kind: IcmpErrorKind,
-        mtu: Option<usize>,
+        error: Error,
         quoted: Option<Quoted>,
     ) -> Result<Found, DropReason> {
+        let Error { from, kind, code, mtu } = error;
+        if let Some(quoted) = quoted
+            && let Some(echo) = quoted.echo
+        {
+            let news = EchoNews::Error { kind, code, mtu };
+            return self.read_echo_error(now_us, domain, from, news, &quoted, echo);
+        }
         let quoted = quoted
             .filter(|quoted| quoted.protocol == IpProtocol::TCP && self.fib.is_local(domain, quoted.src));
         let (Some(quoted), Some(seq)) = (quoted, quoted.and_then(|quoted| quoted.seq)) else {

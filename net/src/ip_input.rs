@@ -11,6 +11,7 @@ use hoststack_wire::tcp::verify_checksum;
 use hoststack_wire::{IpProtocol, MacAddr, SeqNum, ipv4, ipv6};
 
 use crate::drop_reason::DropReason;
+use crate::echo::HeardEcho;
 use crate::fib::Interface;
 use crate::interface::{InterfaceId, RxChecksum};
 use crate::ip_path::IpPath;
@@ -78,6 +79,20 @@ pub enum IcmpErrorKind {
 }
 
 impl IcmpErrorKind {
+    /// A stable name, for the CLI.
+    pub const fn name(self) -> &'static str {
+        match self {
+            IcmpErrorKind::NetUnreachable => "net-unreachable",
+            IcmpErrorKind::HostUnreachable => "host-unreachable",
+            IcmpErrorKind::ProtocolUnreachable => "protocol-unreachable",
+            IcmpErrorKind::PortUnreachable => "port-unreachable",
+            IcmpErrorKind::Prohibited => "prohibited",
+            IcmpErrorKind::PacketTooBig => "packet-too-big",
+            IcmpErrorKind::TimeExceeded => "time-exceeded",
+            IcmpErrorKind::ParameterProblem => "parameter-problem",
+        }
+    }
+
     /// Whether RFC 1122 §4.2.3.9 calls it hard: the connection should be aborted. RFC 5461 tells why not to do so when
     /// it is synchronized.
     pub const fn is_hard(self) -> bool {
@@ -149,6 +164,8 @@ pub(crate) enum Found {
     IcmpError(RxIcmpError),
     /// An echo request, to be turned into its reply in place.
     Echo(Ip),
+    /// The answer to an echo request of ours.
+    Heard(HeardEcho),
     /// A datagram for a port that nobody has.
     Udp(Ip),
     /// It was heeded; nothing is left to do with it.
@@ -286,6 +303,10 @@ impl IpPath {
                 pool.give(packet);
             }
             Ok(Found::Echo(ip)) => self.answer_echo(now_us, interface, &ip, packet, pool),
+            Ok(Found::Heard(heard)) => {
+                self.on_heard_echo(heard);
+                pool.give(packet);
+            }
             Ok(Found::Udp(ip)) => self.answer_udp(now_us, interface, &ip, packet, pool),
             Ok(Found::Heeded) => pool.give(packet),
             Err(reason) => {
@@ -309,7 +330,7 @@ impl IpPath {
         let Some(ours) = interface.config.mac else {
             let frame = Frame { src: None, is_group: false };
             return match data.first().map(|byte| byte >> 4) {
-                Some(4) => self.read_v4(interface, data, 0, frame, origin),
+                Some(4) => self.read_v4(now_us, interface, data, 0, frame, origin),
                 Some(6) => self.read_v6(now_us, interface, data, 0, frame, origin, pool),
                 Some(_) => Err(DropReason::IpBadVersion),
                 None => Err(DropReason::IpTruncated),
@@ -322,7 +343,7 @@ impl IpPath {
         }
         let frame = Frame { src: Some(header.src), is_group };
         match header.ether_type {
-            EtherType::IPV4 => self.read_v4(interface, data, ethernet::Header::LEN, frame, origin),
+            EtherType::IPV4 => self.read_v4(now_us, interface, data, ethernet::Header::LEN, frame, origin),
             EtherType::IPV6 => {
                 self.read_v6(now_us, interface, data, ethernet::Header::LEN, frame, origin, pool)
             }
@@ -334,6 +355,7 @@ impl IpPath {
     #[inline]
     fn read_v4(
         &mut self,
+        now_us: u64,
         interface: &Interface,
         data: &[u8],
         l3_offset: usize,
@@ -369,7 +391,7 @@ impl IpPath {
         };
         match header.protocol {
             IpProtocol::TCP => read_tcp(interface, &ip, payload, origin),
-            IpProtocol::ICMPV4 => self.read_icmp_v4(domain, &ip, payload),
+            IpProtocol::ICMPV4 => self.read_icmp_v4(now_us, domain, &ip, payload),
             IpProtocol::UDP => Ok(Found::Udp(ip)),
             _ => Err(DropReason::ProtocolUnknown),
         }

@@ -186,7 +186,7 @@ impl IpPath {
 
     /// The last step: a whole IP packet to its interface, or behind its neighbour.
     #[inline]
-    fn send(
+    pub(crate) fn send(
         &mut self,
         now_us: u64,
         pool: &mut PacketPool,

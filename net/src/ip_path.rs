@@ -13,11 +13,12 @@ use std::net::IpAddr;
 use hoststack_wire::{FlowHasher, MacAddr};
 
 use crate::drop_reason::{DropCounters, DropReason};
+use crate::echo::ExpectedEcho;
 use crate::fib::Fib;
 use crate::interface::{InterfaceConfig, InterfaceId};
 use crate::ip_output::{DestinationCache, ether_type_of};
 use crate::neighbor::hop;
-use crate::neighbor::replica::{QueueLimits, Replica};
+use crate::neighbor::replica::{QueueLimits, Replica, ReplicaNeighbor};
 use crate::packet::{Packet, PacketPool};
 use crate::pmtu::PathMtuTable;
 use crate::route::NextHop;
@@ -170,6 +171,8 @@ pub struct IpPath {
     /// Packets beyond `tx_max` for which there is room at present.
     extra: usize,
     pub(crate) events: Vec<NetEvent>,
+    /// Pings under way.
+    pub(crate) echoes: Vec<ExpectedEcho>,
     pub(crate) drops: DropCounters,
     pub(crate) counters: IpCounters,
     pub(crate) unreachables: TokenBucket,
@@ -199,6 +202,7 @@ impl IpPath {
             tx: Vec::new(),
             extra: 0,
             events: Vec::new(),
+            echoes: Vec::new(),
             drops: DropCounters::default(),
             counters: IpCounters::default(),
             unreachables: TokenBucket::new(limits.unreachables_per_second, limits.unreachables_burst),
@@ -254,6 +258,11 @@ impl IpPath {
     /// interface that was not added.
     pub fn tx(&mut self, interface: InterfaceId) -> &mut Vec<Packet> {
         self.tx_slot(interface)
+    }
+
+    /// Packets that wait for the interface's device queue.
+    pub fn tx_len(&self, interface: InterfaceId) -> usize {
+        self.tx.get(interface.index()).map_or(0, Vec::len)
     }
 
     pub(crate) fn tx_slot(&mut self, interface: InterfaceId) -> &mut Vec<Packet> {
@@ -335,6 +344,11 @@ impl IpPath {
     /// The path MTUs that are believed now: domain, destination, bytes.
     pub fn path_mtus(&self, now_us: u64) -> impl Iterator<Item = (u16, IpAddr, usize)> + '_ {
         self.paths.iter(now_us)
+    }
+
+    /// The neighbours as they are known here, by interface and address.
+    pub fn neighbors(&self) -> impl Iterator<Item = ReplicaNeighbor> + '_ {
+        self.neighbors.iter()
     }
 
     /// Packets that wait for a neighbour.

@@ -28,6 +28,7 @@ pub use tap::{Tap, TapConfig, TapError};
 
 // The IP path.
 mod drop_reason;
+mod echo;
 mod fib;
 mod icmp;
 mod interface;
@@ -44,10 +45,12 @@ mod router;
 pub mod steer;
 mod update;
 pub use drop_reason::{DropCounters, DropReason, Severity};
+pub use echo::{EchoNews, EchoRequest, HeardEcho};
 pub use interface::{Cidr, CidrError, InterfaceConfig, InterfaceError, InterfaceId, RxChecksum, link_local};
 pub use ip_input::{Handover, IcmpErrorKind, Received, RxIcmpError, RxSegment};
 pub use ip_output::OutFlow;
 pub use ip_path::{IpCounters, IpLimits, IpPath};
+pub use neighbor::replica::ReplicaNeighbor;
 pub use neighbor::{Neighbor, NeighborConfig, NeighborState};
 pub use pmtu::{PATH_MTU_LIFETIME_US, PATH_MTU_MIN_V4, PATH_MTU_MIN_V6};
 pub use route::{NextHop, Route, RouteError, SourceError};

@@ -263,6 +263,11 @@ impl PacketPool {
         self.free.len()
     }
 
+    /// The most free buffers that it keeps.
+    pub fn free_max(&self) -> usize {
+        self.free_max
+    }
+
     /// Size of this pool's buffers.
     pub fn buffer_size(&self) -> usize {
         self.buffer_size

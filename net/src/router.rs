@@ -211,6 +211,7 @@ impl Router {
             // An interface that was never added, or has no Ethernet: nothing was to be resolved.
             NetEvent::NeighborMiss { .. } | NetEvent::NeighborSeen { .. } | NetEvent::NeighborUsed { .. } => {
             }
+            NetEvent::EchoHeard(_) => {}
         }
     }
 

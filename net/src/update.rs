@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hoststack_wire::MacAddr;
 
+use crate::echo::HeardEcho;
 use crate::interface::{Cidr, InterfaceConfig, InterfaceId};
 use crate::route::{NextHop, Route};
 
@@ -95,6 +96,8 @@ pub enum NetEvent {
         /// The neighbour.
         addr: IpAddr,
     },
+    /// A ping was answered. The router has no use for it.
+    EchoHeard(HeardEcho),
 }
 
 /// What main has to do after it asked or told its [`crate::Router`] something.

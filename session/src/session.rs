@@ -357,6 +357,11 @@ impl Sessions {
         }
     }
 
+    /// Its pools by name.
+    pub fn usage(&self) -> [(&'static str, hoststack_transport::Usage); 2] {
+        [("sessions", self.pool.usage()), ("fifo-chunks", self.chunks.usage())]
+    }
+
     fn new_session(
         &mut self,
         flow: FlowKey,

@@ -9,6 +9,7 @@
 //! the receiver makes room, fences, and looks whether the sender waits. That the sender waits is said only then, never
 //! when a flush fails: the receiver would answer while the sender is still awake, and it answers once.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use hoststack_transport::canary::{self, Bug};
@@ -34,6 +35,8 @@ pub(crate) struct Outbox<T> {
     receiver: Arc<Wake>,
     shared: Arc<Shared>,
     is_cut: bool,
+    /// The most messages that ever waited here after a flush.
+    staged_max: usize,
 }
 
 /// The receiving end.
@@ -43,6 +46,8 @@ pub(crate) struct Inbox<T> {
     /// After `batches`: fields are dropped in this order.
     sender: Knell,
     shared: Arc<Shared>,
+    /// The most batches that were ever found waiting.
+    batches_max: Cell<usize>,
 }
 
 /// Wakes the sender when the receiver's thread ends, so that it does not sleep for room that nobody makes.
@@ -92,8 +97,15 @@ pub(crate) fn channel<T>(bound: Bound, sender: Arc<Wake>, receiver: Arc<Wake>) -
             receiver,
             shared: shared.clone(),
             is_cut: false,
+            staged_max: 0,
         },
-        Inbox { batches: batches_rx, spent: spent_tx, sender: Knell(sender), shared },
+        Inbox {
+            batches: batches_rx,
+            spent: spent_tx,
+            sender: Knell(sender),
+            shared,
+            batches_max: Cell::new(0),
+        },
     )
 }
 
@@ -106,6 +118,11 @@ impl<T> Outbox<T> {
     /// Messages that wait here: not zero after a flush means that the channel is full.
     pub(crate) fn waiting(&self) -> usize {
         self.staged.len()
+    }
+
+    /// The most messages that ever waited here because the channel was full.
+    pub(crate) fn waiting_max(&self) -> usize {
+        self.staged_max
     }
 
     /// Sends what is staged as one batch and wakes the receiver. Says whether it did: when the channel is full all stays
@@ -130,6 +147,7 @@ impl<T> Outbox<T> {
                     return false;
                 }
                 self.staged = batch;
+                self.staged_max = self.staged_max.max(self.staged.len());
                 false
             }
             Err(TrySendError::Disconnected(_)) => {
@@ -208,7 +226,17 @@ impl<T> Inbox<T> {
     /// Batches that wait now, at least; more may arrive meanwhile.
     pub(crate) fn available(&self) -> usize {
         // Mostly nothing does, and that is cheaper to see than how many.
-        if self.batches.is_empty() { 0 } else { self.batches.len() }
+        if self.batches.is_empty() {
+            return 0;
+        }
+        let count = self.batches.len();
+        self.batches_max.set(self.batches_max.get().max(count));
+        count
+    }
+
+    /// The most batches that [`Inbox::available`] ever found.
+    pub(crate) fn available_max(&self) -> usize {
+        self.batches_max.get()
     }
 
     /// Whether nothing waits.
@@ -241,7 +269,8 @@ mod tests {
             out.push(n);
             out.flush();
         }
-        assert_eq!(out.waiting(), 8);
+        assert_eq!((out.waiting(), out.waiting_max()), (8, 8));
+        assert_eq!((inbox.available(), inbox.available_max()), (2, 2));
         assert_eq!(drain(&mut inbox), [0, 1]);
         assert!(out.flush());
         assert_eq!(drain(&mut inbox), (2..10).collect::<Vec<_>>());

@@ -13,9 +13,10 @@ use hoststack_transport::{AppId, AppWorkerId, ConnectId, ListenerId, SessionHand
 use parking_lot::Mutex;
 
 use crate::directory::{Directory, Refused};
-use crate::inspect::{Answer, Query};
+use crate::inspect::{Answer, Clear, Query};
 use crate::main_thread::MAIN_ORIGIN;
 use crate::messages::{Attached, EndHow, Reply, Request};
+use crate::ping::{PingError, PingOptions, Pinging};
 use crate::wake::Wake;
 
 /// The stack has stopped: nothing can be asked of it any more.
@@ -51,7 +52,7 @@ macro_rules! stopped_is {
         })*
     };
 }
-stopped_is!(AttachError, DetachError, CancelError, ListenError);
+stopped_is!(AttachError, DetachError, CancelError, ListenError, PingError);
 
 /// What is fixed at start and known to every handle.
 #[derive(Debug)]
@@ -266,6 +267,22 @@ impl StackHandle {
     pub fn inspect(&self, what: Query) -> Result<Answer, Stopped> {
         self.requests().inspect(what).wait()
     }
+
+    /// Has counters shown as counted from now on. What is asked for afterwards is counted so.
+    ///
+    /// # Errors
+    /// The stack has stopped.
+    pub fn clear(&self, what: Clear) -> Result<(), Stopped> {
+        self.send(Request::Clear { what })
+    }
+
+    /// Sends echo requests; each has one result. At most [`PINGS_MAX`](crate::ping::PINGS_MAX) at once.
+    ///
+    /// # Errors
+    /// What is wrong with the options, or as many pings are under way as may be.
+    pub fn ping(&self, options: PingOptions) -> Result<Pinging, PingError> {
+        self.requests().ping(options).wait()
+    }
 }
 
 /// The calls of a [`StackHandle`] that are answered, each returning where its answer will be: for callers that must not
@@ -333,6 +350,18 @@ impl Requests<'_> {
     /// See [`StackHandle::inspect`].
     pub fn inspect(self, what: Query) -> Waiting<Result<Answer, Stopped>> {
         self.ask(|reply| Request::Inspect { what, reply })
+    }
+
+    /// See [`StackHandle::ping`].
+    pub fn ping(self, options: PingOptions) -> Waiting<Result<Pinging, PingError>> {
+        let Shared { workers, domains, .. } = &*self.handle.shared;
+        if let Err(error) = options.validate(*workers, domains) {
+            let (reply, answer) = bounded(1);
+            // Cannot fail because there is room for one and the other end is here.
+            let _ = reply.send(Err(error));
+            return Waiting { answer };
+        }
+        self.ask(|reply| Request::Ping { options, reply })
     }
 }
 

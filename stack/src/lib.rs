@@ -25,6 +25,7 @@ mod loom_models;
 mod main_thread;
 mod measure;
 mod messages;
+pub mod ping;
 mod record;
 mod single;
 mod step;

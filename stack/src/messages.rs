@@ -18,7 +18,8 @@ use hoststack_transport::{
 };
 
 use crate::handle::Stopped;
-use crate::inspect::{Query, WorkerAnswer};
+use crate::inspect::{Clear, Query, WorkerAnswer};
+use crate::ping::{PingCommand, PingError, PingOptions, PingSent, Pinging};
 
 /// What a connection is made of, whatever its transport: the only place where a hand-over names protocols.
 #[derive(Debug)]
@@ -121,6 +122,10 @@ pub(crate) enum Command {
     SetTcpConfig(Box<TcpConfig>),
     /// Answered by `Report::Answer`, in slices.
     Inspect { query: u64, what: Query },
+    /// Counters are shown as counted from now on.
+    Clear(Clear),
+    /// Echo requests.
+    Ping(PingCommand),
     /// Leave.
     Stop,
 }
@@ -165,6 +170,8 @@ pub(crate) enum Report {
     Panicked { app_worker: AppWorkerId },
     /// A 4-tuple may be given out again.
     FlowGone(FlowKey),
+    /// An echo request was sent, or not.
+    Ping(PingSent),
     /// A slice of an answer.
     Answer { query: u64, part: Box<WorkerAnswer>, last: bool },
 }
@@ -247,6 +254,13 @@ pub(crate) enum Request {
     Inspect {
         what: Query,
         reply: Reply<Result<crate::inspect::Answer, Stopped>>,
+    },
+    Clear {
+        what: Clear,
+    },
+    Ping {
+        options: PingOptions,
+        reply: Reply<Result<Pinging, PingError>>,
     },
     Stop,
 }

@@ -16,8 +16,9 @@ use hoststack_transport::{
 use crate::clock::Clock;
 use crate::config::BuildError;
 use crate::handle::{FromStopped, Requests, StackHandle, Stopped, Waiting};
-use crate::inspect::{Answer, Query};
+use crate::inspect::{Answer, Clear, Query};
 use crate::messages::{Attached, EndHow, Request};
+use crate::ping::{PingError, PingOptions, Pinging};
 use crate::record::{RecordedStep, Recording};
 use crate::step::Step;
 use crate::stepped::Stepped;
@@ -368,6 +369,22 @@ impl SingleThreaded {
     /// The stack has stopped.
     pub fn inspect(&mut self, what: Query) -> Result<Answer, Stopped> {
         self.call(|requests| requests.inspect(what))
+    }
+
+    /// See [`StackHandle::clear`].
+    ///
+    /// # Errors
+    /// The stack has stopped.
+    pub fn clear(&mut self, what: Clear) -> Result<(), Stopped> {
+        self.stepped.handle().clear(what)
+    }
+
+    /// See [`StackHandle::ping`]. Results come as the stack is stepped.
+    ///
+    /// # Errors
+    /// What is wrong with the options, or as many pings are under way as may be.
+    pub fn ping(&mut self, options: PingOptions) -> Result<Pinging, PingError> {
+        self.call(|requests| requests.ping(options))
     }
 
     /// Detaches every application. See [`crate::Stack::shutdown`].

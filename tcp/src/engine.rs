@@ -3,6 +3,7 @@
 mod demux;
 mod ends;
 mod flows;
+mod held;
 mod inspect;
 mod passive;
 
@@ -20,6 +21,7 @@ use hoststack_transport::{
 use hoststack_wire::{Flags, FlowHasher, IpFields, Segment, SegmentHeader, SeqNum};
 
 use self::flows::{FlowTarget, HalfOpenFlow};
+pub use self::held::Holder;
 use self::passive::Passive;
 use crate::config::TcpConfig;
 use crate::connection::{Connection, Fate};

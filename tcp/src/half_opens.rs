@@ -558,6 +558,11 @@ impl HalfOpens {
         self.pool.len()
     }
 
+    /// What the pool holds of its limit.
+    pub fn usage(&self) -> hoststack_transport::Usage {
+        self.pool.usage()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.pool.is_empty()

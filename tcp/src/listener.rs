@@ -40,6 +40,11 @@ impl Listeners {
         self.pool.len()
     }
 
+    /// What the pool holds.
+    pub(crate) fn usage(&self) -> hoststack_transport::Usage {
+        self.pool.usage()
+    }
+
     pub(crate) fn get(&self, key: Key) -> Option<&Listener> {
         self.pool.get(key)
     }

@@ -4,7 +4,7 @@
 
 use alloc::collections::VecDeque;
 
-use hoststack_transport::{Duration, FlowKey, Instant, Key, Pool};
+use hoststack_transport::{Duration, FlowKey, Instant, Key, Pool, Usage};
 use hoststack_wire::{Flags, Options, SegmentHeader, SeqNum, Timestamps};
 
 use crate::config::TcpConfig;
@@ -168,6 +168,18 @@ impl TimeWaits {
 
     pub(crate) fn len(&self) -> usize {
         self.pool.len()
+    }
+
+    /// One past the highest slot ever used.
+    pub(crate) fn slot_end(&self) -> u32 {
+        self.pool.slot_end()
+    }
+
+    /// What it holds; the bytes include the queue.
+    pub(crate) fn usage(&self) -> Usage {
+        let usage = self.pool.usage();
+        let queue = self.queue.capacity() * size_of::<(Instant, Key)>();
+        Usage { held_bytes: usage.held_bytes + queue, ..usage }
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<&TimeWait> {

@@ -25,6 +25,7 @@ pub mod table;
 pub mod ticket;
 pub mod time;
 pub mod tuple;
+mod usage;
 pub mod wheel;
 
 pub use address::{Address, AddressError, Uri};
@@ -46,4 +47,5 @@ pub use table::WordTable;
 pub use ticket::{ConnectTicket, TicketLedger};
 pub use time::{Duration, Instant};
 pub use tuple::{TupleAllocator, TupleError};
+pub use usage::Usage;
 pub use wheel::TimerWheel;

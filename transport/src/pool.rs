@@ -5,6 +5,8 @@ use core::fmt;
 
 use slab::Slab;
 
+use crate::usage::Usage;
+
 /// A place in a [`Pool`]: slot and generation, 28 bits each, so that a worker number fits beside them in a `u64`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
@@ -116,6 +118,8 @@ pub struct Pool<T> {
     /// Chunks with room, as a stack; each at most once.
     roomy: Vec<u32>,
     len: usize,
+    /// The largest that `len` was.
+    len_max: usize,
     limit: usize,
     retired: usize,
     refusing: bool,
@@ -125,7 +129,7 @@ impl<T> Pool<T> {
     /// An empty pool of at most `limit` values (2^28 at most); memory is taken chunk by chunk as it fills.
     pub fn new(limit: usize) -> Pool<T> {
         let limit = limit.min(1 << 28);
-        Pool { chunks: Vec::new(), roomy: Vec::new(), len: 0, limit, retired: 0, refusing: false }
+        Pool { chunks: Vec::new(), roomy: Vec::new(), len: 0, len_max: 0, limit, retired: 0, refusing: false }
     }
 
     /// Number of values.
@@ -141,6 +145,27 @@ impl<T> Pool<T> {
     /// The most values it holds.
     pub fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// What it holds of its limit, and in how much memory.
+    pub fn usage(&self) -> Usage {
+        /// As large as what a slab keeps for an element.
+        #[expect(dead_code, reason = "only its size is of interest")]
+        enum Place<T> {
+            Vacant(usize),
+            Occupied(Entry<T>),
+        }
+        let element_bytes = size_of::<Place<T>>();
+        let of_chunk = |chunk: &Chunk<T>| {
+            chunk.slab.capacity() * element_bytes + chunk.free.capacity() * size_of::<u16>()
+        };
+        Usage {
+            used: self.len,
+            high_water: Some(self.len_max),
+            limit: Some(self.limit),
+            element_bytes,
+            held_bytes: self.chunks.iter().map(of_chunk).sum(),
+        }
     }
 
     /// Whether [`Pool::insert`] would return [`Full`].
@@ -197,6 +222,7 @@ impl<T> Pool<T> {
             self.roomy.pop();
         }
         self.len += 1;
+        self.len_max = self.len_max.max(self.len);
         Ok(key)
     }
 
@@ -306,6 +332,20 @@ mod tests {
         assert_eq!(pool.get(first), None);
         assert_eq!(pool.remove(first), None);
         assert_eq!(pool.get(second), Some(&'b'));
+    }
+
+    #[test]
+    fn usage_tells_what_is_held_and_what_was_the_most() {
+        let mut pool = Pool::new(3000);
+        assert_eq!(pool.usage().held_bytes, 0, "nothing is taken before it is needed");
+        let keys: Vec<Key> = (0..1500u64).map(|n| pool.insert(n).unwrap()).collect();
+        for key in &keys[..1400] {
+            pool.remove(*key).unwrap();
+        }
+        let usage = pool.usage();
+        assert_eq!((usage.used, usage.high_water, usage.limit), (100, Some(1500), Some(3000)));
+        assert!(usage.element_bytes >= size_of::<u64>() + size_of::<u32>());
+        assert!(usage.held_bytes >= 2 * CHUNK * usage.element_bytes, "whole chunks are kept");
     }
 
     #[test]

@@ -7,6 +7,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::usage::Usage;
+
 const WORDS: usize = 8;
 
 /// A bucket: zero words are empty, and behind the others only until a removal.
@@ -31,6 +33,16 @@ impl WordTable {
     /// Words held.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// What it holds, and in how much memory.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            used: self.len,
+            element_bytes: size_of::<u64>(),
+            held_bytes: self.buckets.capacity() * size_of::<Bucket>(),
+            ..Usage::default()
+        }
     }
 
     /// Whether none is held.

@@ -2,6 +2,7 @@
 
 use crate::flow::FlowKey;
 use crate::table::WordTable;
+use crate::usage::Usage;
 
 /// First ephemeral port (RFC 6056 §3.2 wants the largest possible range; below 1024 is left to listeners).
 pub const PORT_FIRST: u16 = 1024;
@@ -38,6 +39,11 @@ impl TupleAllocator {
     /// 4-tuples in use.
     pub fn len(&self) -> usize {
         self.used.len()
+    }
+
+    /// What it holds, and in how much memory.
+    pub fn usage(&self) -> Usage {
+        self.used.usage()
     }
 
     /// Whether none is in use.

@@ -15,6 +15,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::time::Instant;
+use crate::usage::Usage;
 
 /// A tick is 2^6 = 64 us.
 const TICK_BITS: u32 = 6;
@@ -98,6 +99,17 @@ impl<K: Copy> TimerWheel<K> {
     /// Number of entries.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// What it holds. The bytes are the least that its entries can take: how full their chunks are is not kept.
+    pub fn usage(&self) -> Usage {
+        let chunks = self.free_len + self.len.div_ceil(CHUNK);
+        Usage {
+            used: self.len,
+            element_bytes: size_of::<(u64, K)>(),
+            held_bytes: self.slots.len() * size_of::<Slot<K>>() + chunks * size_of::<Chunk<K>>(),
+            ..Usage::default()
+        }
     }
 
     /// Whether there is no entry.

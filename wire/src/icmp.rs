@@ -25,6 +25,8 @@ pub struct Quoted {
     pub dst_port: u16,
     /// TCP's sequence number, when the quote reaches that far (RFC 792 promises 8 bytes).
     pub seq: Option<SeqNum>,
+    /// Identifier and sequence number of an echo request, when it is one and the quote reaches that far.
+    pub echo: Option<(u16, u16)>,
 }
 
 impl Quoted {
@@ -60,7 +62,7 @@ impl Quoted {
         protocol: IpProtocol,
         payload: &[u8],
     ) -> Result<Quoted, ParseError> {
-        let mut quoted = Quoted { src, dst, protocol, src_port: 0, dst_port: 0, seq: None };
+        let mut quoted = Quoted { src, dst, protocol, src_port: 0, dst_port: 0, seq: None, echo: None };
         if matches!(protocol, IpProtocol::TCP | IpProtocol::UDP) {
             let Some((&[a, b, c, d], rest)) = payload.split_first_chunk() else {
                 return Err(ParseError::Truncated);
@@ -70,6 +72,18 @@ impl Quoted {
             if protocol == IpProtocol::TCP {
                 quoted.seq = rest.first_chunk().map(|seq| SeqNum(u32::from_be_bytes(*seq)));
             }
+        }
+        let request = match protocol {
+            IpProtocol::ICMPV4 => Some(8),
+            IpProtocol::ICMPV6 => Some(128),
+            _ => None,
+        };
+        // RFC 792, RFC 4443 §4.1: type, code, checksum, identifier, sequence number.
+        if let Some((&[kind, 0, _, _, id_high, id_low, seq_high, seq_low], _)) = payload.split_first_chunk()
+            && Some(kind) == request
+        {
+            quoted.echo =
+                Some((u16::from_be_bytes([id_high, id_low]), u16::from_be_bytes([seq_high, seq_low])));
         }
         Ok(quoted)
     }

@@ -67,6 +67,7 @@ fn quoted(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, seq: Option<u32>) -> Q
         src_port: 40000,
         dst_port: 80,
         seq: seq.map(SeqNum),
+        echo: None,
     }
 }
 
@@ -245,7 +246,7 @@ proptest! {
         let mut packet = Vec::new();
         builder.write(&mut packet, &vec![0; payload]).unwrap();
         let expected = Quoted {
-            src: src.into(), dst: dst.into(), protocol: IpProtocol::TCP, src_port: a, dst_port: b, seq: Some(SeqNum(seq)),
+            src: src.into(), dst: dst.into(), protocol: IpProtocol::TCP, src_port: a, dst_port: b, seq: Some(SeqNum(seq)), echo: None,
         };
         prop_assert_eq!(Quoted::parse_v4(&packet), Ok(expected));
         let mut packet = Vec::new();

@@ -18,6 +18,19 @@ pub(crate) enum Link {
     Unknown,
 }
 
+/// A neighbour as a worker knows it, for the CLI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaNeighbor {
+    /// Where and who.
+    pub next_hop: NextHop,
+    /// Its Ethernet address; `None`: not known, packets wait.
+    pub mac: Option<MacAddr>,
+    /// Main is to be told when it is used.
+    pub is_stale: bool,
+    /// Packets that wait for it.
+    pub waiting: usize,
+}
+
 #[derive(Debug)]
 enum Entry {
     Known { mac: MacAddr, is_stale: bool },
@@ -71,6 +84,19 @@ impl Replica {
             Some(Entry::Known { mac, is_stale: true }) => Link::Stale(*mac),
             Some(Entry::Waiting { .. }) | None => Link::Unknown,
         }
+    }
+
+    /// All that are known or waited for, by interface and address.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ReplicaNeighbor> + '_ {
+        self.entries.iter().map(|(next_hop, entry)| match entry {
+            Entry::Known { mac, is_stale } => {
+                ReplicaNeighbor { next_hop: *next_hop, mac: Some(*mac), is_stale: *is_stale, waiting: 0 }
+            }
+            Entry::Waiting { packets, .. } => {
+                let waiting = packets.len();
+                ReplicaNeighbor { next_hop: *next_hop, mac: None, is_stale: false, waiting }
+            }
+        })
     }
 
     /// Whether packets wait for it.
@@ -184,6 +210,8 @@ mod tests {
         assert!(matches!(replica.wait(hop(2), packet(5)), Queued::Displaced(old) if old.data() == [4]));
         assert!(matches!(replica.wait(hop(3), packet(6)), Queued::TableFull(new) if new.data() == [6]));
         assert_eq!(replica.packets(), 3);
+        let waiting: Vec<_> = replica.iter().map(|neighbor| (neighbor.mac, neighbor.waiting)).collect();
+        assert_eq!(waiting, [(None, 2), (None, 1)]);
         let sent: Vec<_> =
             replica.set(hop(1), MacAddr([2; 6])).iter().map(|packet| packet.data()[0]).collect();
         assert_eq!(sent, [2, 3]);

@@ -235,6 +235,17 @@ impl ChunkPool {
         index(self.high_water)
     }
 
+    /// What it holds of its limit, and in how much memory.
+    pub fn usage(&self) -> hoststack_transport::Usage {
+        hoststack_transport::Usage {
+            used: self.in_use(),
+            high_water: Some(self.high_water()),
+            limit: Some(self.limit()),
+            element_bytes: self.chunk_size(),
+            held_bytes: self.slabs.iter().map(|slab| slab.memory.len()).sum(),
+        }
+    }
+
     /// Heap allocations made for this pool and its fifos: does not move in steady state.
     pub fn heap_allocations(&self) -> u64 {
         self.heap_allocations

@@ -2,19 +2,31 @@
 //!
 //! Workers answer in bounded slices, a slice a step, so that a walk over a million sessions stalls nobody.
 
+pub(crate) mod channels;
+pub(crate) mod config;
 mod congestion;
 mod figures;
 mod filter;
 mod half_opens;
 mod histograms;
+pub(crate) mod memory;
+pub(crate) mod network;
+pub(crate) mod ports;
 mod sessions;
 mod transports;
 
+pub use channels::ChannelInfo;
+pub use config::ConfigItem;
 pub use congestion::CongestionInfo;
 pub(crate) use congestion::CongestionTallies;
 pub(crate) use figures::WorkerFigures;
 pub use figures::{PaceInfo, StageInfo};
 pub use histograms::{BucketInfo, HistogramInfo, HistogramKind};
+pub use memory::{MemoryInfo, PoolInfo};
+pub use network::{
+    InterfaceInfo, IpInfo, NeighborInfo, NetworkInfo, PathMtuInfo, QueueInfo, RouteInfo, WaitingInfo,
+};
+pub use ports::{Held, LocalPorts, PortsInfo, RemotePorts};
 pub use transports::TransportInfo;
 
 pub use crate::worker::drop_reasons;
@@ -56,6 +68,22 @@ pub enum Query {
     Congestion,
     /// What each transport holds and did.
     Transports,
+    /// Interfaces, and of routes, neighbours and path MTUs at most `limit` each, and 1024.
+    Network {
+        /// The most that are listed.
+        limit: usize,
+    },
+    /// 4-tuples, by who holds them.
+    Ports {
+        /// The most remotes that are listed.
+        limit: usize,
+    },
+    /// The channels between threads.
+    Channels,
+    /// Pools and what they hold.
+    Memory,
+    /// What the stack was built with.
+    Config,
 }
 
 impl Query {
@@ -110,6 +138,45 @@ pub struct Answer {
     /// Transports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub transports: Vec<TransportInfo>,
+    /// Since when what is counted is counted.
+    pub since: Since,
+    /// Interfaces, routes, neighbours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Box<NetworkInfo>>,
+    /// 4-tuples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Box<PortsInfo>>,
+    /// Channels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<ChannelInfo>,
+    /// Pools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Box<MemoryInfo>>,
+    /// Settings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub config: Vec<ConfigItem>,
+}
+
+/// What [`crate::StackHandle::clear`] clears. Nothing is forgotten that anything but the eye needs: it is shown as counted
+/// since then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clear {
+    /// Drop reasons.
+    Errors,
+    /// Steps, packets, callbacks, TCP's counters, those of interfaces and IP. What is held now is no counter, nor are the
+    /// outcomes of connects, which account for each of them.
+    Counters,
+}
+
+/// Since when counters that are shown count: microseconds of the stack's time, 0 if they were never cleared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Since {
+    /// The stack's time when the answer was put together.
+    pub now_us: u64,
+    /// Drop reasons.
+    pub errors_us: u64,
+    /// All else.
+    pub counters_us: u64,
 }
 
 /// What the stack holds now. With no app attached and nothing under way all are zero; what is not has leaked.
@@ -357,4 +424,15 @@ pub(crate) struct WorkerAnswer {
     /// Sessions that fit so far, where they are counted.
     pub(crate) matched: u64,
     pub(crate) figures: WorkerFigures,
+    /// With the last slice, if the question is about one.
+    pub(crate) topic: Option<Topic>,
+}
+
+/// A worker's part of an answer about something else than its figures and sessions.
+#[derive(Clone, Debug)]
+pub(crate) enum Topic {
+    Network(network::WorkerNetwork),
+    Ports(ports::PortCounts),
+    Channels(Vec<channels::ChannelEnd>),
+    Memory(Vec<PoolInfo>),
 }

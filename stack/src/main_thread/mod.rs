@@ -9,6 +9,7 @@ mod connects;
 mod detach;
 mod inspect;
 mod listeners;
+mod pings;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 use hashbrown::HashMap;
 use hoststack_app::{ConnectMint, MainRequest};
-use hoststack_net::{InterfaceId, NetUpdate, Router, RouterAction};
+use hoststack_net::{InterfaceId, NetEvent, NetUpdate, NextHop, Router, RouterAction};
 use hoststack_tcp::{HalfOpenAction, HalfOpens};
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
@@ -98,6 +99,7 @@ pub(crate) struct Main {
     settled_elsewhere: BTreeMap<(WorkerId, AppWorkerId), usize>,
     inspections: BTreeMap<u64, inspect::Inspection>,
     next_query: u64,
+    pings: pings::Pings,
     mint: ConnectMint,
     main_requests: Vec<MainRequest>,
     actions: Vec<HalfOpenAction>,
@@ -105,6 +107,9 @@ pub(crate) struct Main {
     connects_orphaned: u64,
     steps: u64,
     pace: Pace<{ inspect::STAGES.len() }>,
+    /// The steps that there were when counters were last cleared, and when that was.
+    steps_cleared: u64,
+    since: crate::inspect::Since,
     stopped: bool,
 }
 
@@ -143,6 +148,7 @@ impl Main {
             settled_elsewhere: BTreeMap::new(),
             inspections: BTreeMap::new(),
             next_query: 0,
+            pings: pings::Pings::default(),
             mint: ConnectMint::new(MAIN_ORIGIN),
             main_requests: Vec::new(),
             actions: Vec::new(),
@@ -150,6 +156,8 @@ impl Main {
             connects_orphaned: 0,
             steps: 0,
             pace: Pace::new(),
+            steps_cleared: 0,
+            since: crate::inspect::Since::default(),
             stopped: false,
             config: seed.config,
         };
@@ -214,6 +222,8 @@ impl Main {
 
     fn report(&mut self, worker: WorkerId, report: Report) {
         match report {
+            Report::Net(NetEvent::EchoHeard(heard)) => self.echo_heard(heard),
+            Report::Ping(sent) => self.ping_sent(&sent),
             Report::Net(event) => {
                 self.router.on_event(self.now.as_micros(), event, &mut self.router_actions);
                 self.router_acts(worker);
@@ -321,6 +331,8 @@ impl Main {
                 self.set_tcp_config(*config);
                 self.broadcast(|| Command::SetTcpConfig(config.clone()));
             }
+            Request::Clear { what } => self.clear(what),
+            Request::Ping { options, reply } => self.begin_ping(options, &reply),
             Request::Inspect { what, reply } => self.begin_inspection(what, reply),
             Request::Stop => {
                 self.broadcast(|| Command::Stop);
@@ -346,6 +358,7 @@ impl Main {
             self.router_acts(WorkerId(0));
             worked = true;
         }
+        worked |= self.poll_pings();
         worked | self.poll_waiting()
     }
 
@@ -373,6 +386,9 @@ impl Main {
         self.router_actions = actions;
         for (hop, is_known) in resolved {
             self.neighbor_resolved(hop, is_known);
+            if !is_known {
+                self.ping_neighbor_failed(NextHop { interface: hop.0, addr: hop.1 });
+            }
         }
     }
 
@@ -383,6 +399,7 @@ impl Main {
             self.kernel.next_deadline(),
             router,
             self.wait_timers.next_deadline(),
+            self.pings.next_deadline(),
             self.detach_deadline(),
         ])
     }

@@ -111,6 +111,8 @@ impl Worker {
             Command::EndSession { session, how } => self.end_session(session, how),
             Command::SetTcpConfig(config) => self.set_tcp_config(*config),
             Command::Inspect { query, what } => self.inspections.push_back(inspect::Run::new(query, what)),
+            Command::Clear(what) => self.clear(what),
+            Command::Ping(ping) => self.ping(ping),
             Command::Stop => self.stopped = true,
         }
     }

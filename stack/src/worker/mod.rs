@@ -7,6 +7,7 @@ mod apps;
 mod commands;
 mod inspect;
 mod packets;
+mod pings;
 mod transports;
 
 pub use inspect::drop_reasons;
@@ -148,6 +149,7 @@ pub(crate) struct Worker {
     stats: Arc<WorkerStats>,
     figures: Figures,
     measured: Measured,
+    baseline: inspect::Baseline,
     /// How connections ended before they were accepted, and how many did.
     not_accepted: Vec<(ConnectFailure, u64)>,
     tape: Tape,
@@ -196,6 +198,7 @@ impl Worker {
             stats: seed.stats,
             figures: Figures::default(),
             measured: Measured::new(),
+            baseline: inspect::Baseline::default(),
             not_accepted: Vec::new(),
             digest: match seed.tape {
                 Tape::Off => None,

@@ -1,8 +1,14 @@
 //! Answers to `show` commands, by topic: values with a text for people; their JSON is serde's.
 
+pub(crate) mod channels;
+pub(crate) mod config;
 pub(crate) mod congestion;
 pub(crate) mod errors;
 pub(crate) mod histograms;
+pub(crate) mod memory;
+pub(crate) mod network;
+pub(crate) mod ping;
+pub(crate) mod ports;
 pub(crate) mod sessions;
 pub(crate) mod transports;
 pub(crate) mod workers;

@@ -2,6 +2,7 @@
 
 mod figures;
 mod half_opens;
+mod topics;
 
 pub(super) use figures::{STAGES, Stage};
 
@@ -12,8 +13,8 @@ use hoststack_transport::{Address, AppWorkerId, SessionHandle, WorkerId};
 use super::Main;
 use crate::handle::Stopped;
 use crate::inspect::{
-    Answer, AppInfo, AppWorkerInfo, Filter, HalfOpenCursor, Leaks, MainInfo, Outcomes, Query, SessionQuery,
-    WorkerAnswer,
+    Answer, AppInfo, AppWorkerInfo, Clear, Filter, HalfOpenCursor, Leaks, MainInfo, Outcomes, Query,
+    SessionQuery, Since, Topic, WorkerAnswer,
 };
 use crate::messages::{Command, Reply};
 
@@ -31,10 +32,24 @@ pub(super) struct Inspection {
     last_listed: HalfOpenCursor,
     matched: u64,
     gathered: figures::Gathered,
+    /// The workers' parts that are not their figures.
+    topics: Vec<(u8, Topic)>,
     reply: Reply<Result<Answer, Stopped>>,
 }
 
 impl Main {
+    /// From now on these are shown as counted from zero.
+    pub(super) fn clear(&mut self, what: Clear) {
+        match what {
+            Clear::Errors => self.since.errors_us = self.now.as_micros(),
+            Clear::Counters => {
+                self.since.counters_us = self.now.as_micros();
+                self.steps_cleared = self.steps;
+            }
+        }
+        self.broadcast(|| Command::Clear(what));
+    }
+
     pub(super) fn begin_inspection(&mut self, mut what: Query, reply: Reply<Result<Answer, Stopped>>) {
         let query = self.next_query;
         self.next_query += 1;
@@ -60,6 +75,7 @@ impl Main {
             cursor,
             last_listed: cursor,
             matched: 0,
+            topics: Vec::new(),
             reply,
         };
         self.inspections.insert(query, inspection);
@@ -85,6 +101,7 @@ impl Main {
         inspection.matched += part.matched;
         if inspection.turn.is_none() {
             inspection.answer.session_summary.merge(&part.summary);
+            inspection.topics.extend(part.topic.map(|topic| (part.info.worker, topic)));
             inspection.answer.workers.push(part.info);
         }
         if inspection.waiting == 0 && !self.next_turn(query) && !self.walks_itself(query) {
@@ -159,13 +176,16 @@ impl Main {
     }
 
     fn complete(&self, inspection: Inspection) -> Answer {
-        let Inspection { what, mut answer, matched, gathered, .. } = inspection;
+        let Inspection { what, mut answer, matched, gathered, mut topics, .. } = inspection;
+        topics.sort_by_key(|(worker, _)| *worker);
         answer.workers.sort_by_key(|worker| worker.worker);
         answer.time_wait = answer.workers.iter().map(|worker| worker.time_wait).sum();
         answer.main = self.info();
+        answer.since = Since { now_us: self.now.as_micros(), ..self.since };
         answer.apps = self.app_infos();
         answer.leaks = self.leaks(&answer);
         self.complete_figures(&what, gathered, &mut answer);
+        self.complete_topics(&what, topics, &mut answer);
         let names = self.app_worker_names();
         match what {
             Query::Sessions(what) => {
@@ -201,7 +221,7 @@ impl Main {
 
     fn info(&self) -> MainInfo {
         MainInfo {
-            steps: self.steps,
+            steps: self.steps.saturating_sub(self.steps_cleared),
             busy_steps: self.pace.stages.busy_steps(),
             sleeps: self.pace.sleeps,
             pace: self.pace_info(),

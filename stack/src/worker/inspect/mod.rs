@@ -1,12 +1,16 @@
 //! Answers to main's questions, a bounded slice of the session pool a step.
 
+mod baseline;
 mod figures;
 mod sessions;
+mod topics;
 
+pub(super) use baseline::Baseline;
 pub use figures::drop_reasons;
 pub(super) use figures::{Measured, Stage};
 
 use super::Worker;
+use crate::inspect::ports::PortCounts;
 use crate::inspect::{Query, SessionSummary, WorkerAnswer, WorkerInfo};
 use crate::messages::Report;
 
@@ -21,11 +25,13 @@ pub(super) struct Run {
     matched: u64,
     /// Armed timers of the slots so far.
     timers: usize,
+    /// Flows of the slots so far.
+    ports: PortCounts,
 }
 
 impl Run {
     pub(super) fn new(query: u64, what: Query) -> Run {
-        Run { query, what, cursor: 0, listed: 0, matched: 0, timers: 0 }
+        Run { query, what, cursor: 0, listed: 0, matched: 0, timers: 0, ports: PortCounts::default() }
     }
 }
 
@@ -51,10 +57,16 @@ impl Worker {
             | Query::HalfOpen(_)
             | Query::Listeners { .. }
             | Query::Histograms
-            | Query::Transports => true,
+            | Query::Transports
+            | Query::Network { .. }
+            | Query::Channels
+            | Query::Memory
+            | Query::Config => true,
+            Query::Ports { .. } => self.count_flows(&mut run),
         };
         if last {
-            part.info = self.info(run.timers);
+            part.info = self.baseline.shown(self.info(run.timers));
+            part.topic = self.topic(&mut run);
             part.summary = SessionSummary::from(self.sessions.states());
             part.matched = run.matched;
             self.last_figures(&run.what, &mut part.figures);
@@ -72,6 +84,17 @@ impl Worker {
     fn count_timers(&self, run: &mut Run) -> bool {
         let (slots, last) = self.timer_slots(run);
         run.timers += self.transports.tcp.armed_timers_in(slots);
+        last
+    }
+
+    /// A slice of TCP's flows; says whether it was the last.
+    fn count_flows(&self, run: &mut Run) -> bool {
+        let end = self.transports.tcp.flow_slot_end();
+        let slots = run.cursor..end.min(run.cursor.saturating_add(self.config.bursts.inspect_slots));
+        run.cursor = slots.end;
+        let last = slots.end >= end;
+        let ports = &mut run.ports;
+        self.transports.tcp.own_flows_in(slots, |flow, holder| ports.add(flow, holder));
         last
     }
 
