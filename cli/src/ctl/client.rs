@@ -90,13 +90,18 @@ fn converse(socket: &Path, format: Format) -> Result<(), CliError> {
     }
 }
 
-struct Connection {
+/// A connection to a control socket.
+pub(crate) struct Connection {
     stream: BufReader<UnixStream>,
     path: PathBuf,
 }
 
 impl Connection {
-    fn open(path: &Path) -> Result<Connection, CliError> {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When no stack answers there.
+    pub(crate) fn open(path: &Path) -> Result<Connection, CliError> {
         let open = || {
             let stream = UnixStream::connect(path)?;
             stream.set_read_timeout(Some(ANSWER))?;
@@ -110,7 +115,11 @@ impl Connection {
         })
     }
 
-    fn ask(&mut self, format: Format, command: &str) -> Result<Result<String, String>, CliError> {
+    /// The answer to a command, or what was wrong with it.
+    ///
+    /// # Errors
+    /// When the stack is away or does not answer in time.
+    pub(crate) fn ask(&mut self, format: Format, command: &str) -> Result<Result<String, String>, CliError> {
         write_request(self.stream.get_mut(), format, command)
             .and_then(|()| read_reply(&mut self.stream))
             .map_err(|error| {

@@ -4,6 +4,7 @@ mod bench;
 mod echo;
 mod run;
 mod tls;
+mod top;
 mod usage;
 
 use std::process::{Command, Stdio};
