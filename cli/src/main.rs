@@ -1,6 +1,6 @@
 //! The binary `hoststack`: the stack's apps, its benchmarks and its debug CLI, from a shell.
 //!
-//! A file per sub-command: [`echo`], [`fetch`], [`run`], [`mod@bench`], [`ctl`]. What they share: [`host`] (a stack with or
+//! A file per sub-command: [`echo`], [`fetch`], [`run`], [`mod@bench`], [`ctl`], [`top`]. What they share: [`host`] (a stack with or
 //! without threads), [`devices`], [`parse`] (values), [`table`], [`progress`] and [`output`] (what is shown), [`interrupt`] (signals).
 //!
 //! Exit status: 0 all went well, 1 something failed, 2 bad usage or configuration. Standard output carries results
@@ -21,6 +21,7 @@ mod parse;
 mod progress;
 mod run;
 mod table;
+mod top;
 
 use std::io;
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ enum Command {
     Run(run::RunArgs),
     Bench(bench::BenchArgs),
     Ctl(ctl::client::CtlArgs),
+    Top(top::TopArgs),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Bench(args) => bench::bench(args),
         Command::Ctl(args) => ctl::client::ctl(args),
+        Command::Top(args) => top::top(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

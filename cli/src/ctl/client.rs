@@ -193,7 +193,6 @@ impl Connection {
     ///
     /// # Errors
     /// The stack does not answer.
-    #[allow(dead_code, reason = "for views that ask again and again, `hoststack top` among them")]
     pub(crate) fn ask(&mut self, format: Format, line: &str) -> Result<Result<String, String>, CliError> {
         let mut parts = String::new();
         let reply = self.ask_each(format, line, &mut |part| {

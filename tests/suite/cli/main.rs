@@ -5,6 +5,7 @@ mod console;
 mod echo;
 mod run;
 mod tls;
+mod top;
 mod usage;
 
 use std::process::{Command, Stdio};
