@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use hoststack_transport::border::{SessionLayer, Transmitted, Transport, TransportEvent};
 pub use hoststack_transport::pool::Full;
 use hoststack_transport::{
-    CloseReason, ConnectionId, ConnectionStats, DomainId, Duration, Endpoint, FlowKey, Instant, ListenerId,
-    Measures, Pool, Protocol, SessionId, SocketOption, WorkerId,
+    CloseReason, ConnectionId, ConnectionStats, DomainId, Duration, EndStats, Endpoint, FlowKey, Instant,
+    ListenerId, Measures, Pool, Protocol, SessionId, SocketOption, WorkerId,
 };
 
 use crate::message::{Message, Place};
@@ -40,6 +40,9 @@ struct End {
     closed: bool,
     /// In [`Engine::retries`].
     is_retrying: bool,
+    /// Bytes that came, and bytes that went.
+    bytes_in: u64,
+    bytes_out: u64,
 }
 
 /// What the engine did so far.
@@ -197,7 +200,8 @@ impl Engine {
     /// Frees an end, with its delete notification.
     fn remove(&mut self, connection: ConnectionId, reason: CloseReason, events: &mut Vec<TransportEvent>) {
         if let Some(end) = self.ends.remove(connection.0) {
-            events.push(TransportEvent::Closed { session: end.session, reason });
+            let stats = EndStats { bytes_in: end.bytes_in, bytes_out: end.bytes_out, ..EndStats::default() };
+            events.push(TransportEvent::Closed { session: end.session, reason, stats });
         }
     }
 
@@ -304,6 +308,7 @@ impl Engine {
         end.held.drain(..stored);
         if stored > 0 {
             self.counters.bytes += stored as u64;
+            end.bytes_in += stored as u64;
             events.push(TransportEvent::Received { session: end.session });
         }
         if !end.held.is_empty() {
@@ -452,7 +457,13 @@ impl Engine {
             }
         }
         if moved > 0 {
+            if let Some(end) = self.ends.get_mut(connection.0) {
+                end.bytes_out += u64::from(moved);
+            }
             if let Some((peer_session, _)) = target {
+                if let Some(end) = self.ends.get_mut(peer.connection.0) {
+                    end.bytes_in += u64::from(moved);
+                }
                 events.push(TransportEvent::Received { session: peer_session });
             }
             events.push(TransportEvent::Acknowledged { session });
@@ -541,6 +552,8 @@ impl End {
             peer_finished: false,
             closed: false,
             is_retrying: false,
+            bytes_in: 0,
+            bytes_out: 0,
         }
     }
 }

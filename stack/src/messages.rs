@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Attach {
         app_worker: AppWorkerId,
         unit: u32,
+        /// `application/unit`.
+        name: Arc<str>,
         pending_connects_max: usize,
         object: Box<dyn AppWorker>,
         abandoned: Arc<AtomicBool>,
@@ -119,6 +121,8 @@ pub(crate) enum Command {
     EndSession { session: SessionHandle, how: EndHow },
     /// Answered by `Report::Answer`, in slices.
     Inspect { query: u64, what: Query },
+    /// Whether sessions' ends are logged.
+    SetSessionLog(bool),
     /// Leave.
     Stop,
 }
@@ -241,6 +245,7 @@ pub(crate) enum Request {
         session: SessionHandle,
         how: EndHow,
     },
+    SetSessionLog(bool),
     Inspect {
         what: Query,
         reply: Reply<Result<crate::inspect::Answer, Stopped>>,

@@ -3,6 +3,7 @@
 //! Each mistake is told in one line: file, line, key, what was expected. What concerns one value is checked while it is
 //! read ([`Text`]); what concerns several (an address nobody has, two apps of one name) afterwards, by [`Config::check`].
 
+mod log;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use hoststack_tls::Server;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use toml::Spanned;
 
+use crate::log::LogSetup;
 use crate::parse::{self, DeviceName};
 
 /// What the file says.
@@ -41,6 +43,8 @@ pub(crate) struct Config {
     /// Applications.
     #[serde(default)]
     pub(crate) app: Vec<AppConfig>,
+    /// The log; without this section as for other commands.
+    log: Option<log::LogConfig>,
     /// The control socket; none without this section.
     pub(crate) cli: Option<CliConfig>,
 }
@@ -465,7 +469,15 @@ impl Config {
         }
     }
 
+    /// What the log is to be.
+    pub(crate) fn log(&self) -> LogSetup {
+        log::setup(self.log.as_ref())
+    }
+
     fn check(&self) -> Result<(), Mistake> {
+        if let Some(log) = &self.log {
+            log.check()?;
+        }
         let workers = *self.workers.get_ref();
         if !(1..=hoststack::config::WORKERS_MAX).contains(&workers) {
             let expected =

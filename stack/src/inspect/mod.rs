@@ -2,12 +2,16 @@
 //!
 //! Workers answer in bounded slices, a slice a step, so that a walk over a million sessions stalls nobody.
 
+pub(crate) mod events;
+
 use hoststack_app::HalfOpenCounters;
 use hoststack_transport::{AppId, AppWorkerId};
 use serde::Serialize;
 
+pub use events::{EVENTS_PER_ANSWER, EventCursor, EventInfo, EventsAnswer, EventsQuery};
+
 /// A question. Every answer carries the workers' figures; the lists are filled for the question that asks for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     /// Workers' and main's figures, applications, leaks.
     Summary,
@@ -28,6 +32,8 @@ pub enum Query {
         /// The most that are listed.
         limit: usize,
     },
+    /// State changes. The answer has no figures of the workers, for who follows them asks often.
+    Events(EventsQuery),
 }
 
 /// An answer.
@@ -51,6 +57,9 @@ pub struct Answer {
     pub leaks: Leaks,
     /// TIME-WAIT records, all workers'.
     pub time_wait: usize,
+    /// State changes, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<EventsAnswer>,
 }
 
 /// What the stack holds now. With no app attached and nothing under way all are zero; what is not has leaked.
@@ -369,4 +378,5 @@ pub(crate) struct WorkerAnswer {
     pub(crate) info: WorkerInfo,
     pub(crate) summary: SessionSummary,
     pub(crate) sessions: Vec<SessionInfo>,
+    pub(crate) events: events::EventPart,
 }

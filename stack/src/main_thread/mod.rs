@@ -8,6 +8,7 @@ mod attempts;
 mod connects;
 mod detach;
 mod inspect;
+mod life;
 mod listeners;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::config::StackConfig;
 use crate::directory::Directory;
 use crate::hash::IdHasher;
 use crate::messages::{Command, Report, Request};
+use crate::rate_limit::RateLimit;
 use crate::record::{Tape, flush};
 use crate::step::Step;
 use crate::worker::WorkerStats;
@@ -96,6 +98,8 @@ pub(crate) struct Main {
     settled_elsewhere: BTreeMap<(WorkerId, AppWorkerId), usize>,
     inspections: BTreeMap<u64, inspect::Inspection>,
     next_query: u64,
+    events_ring: crate::events::Ring,
+    warnings: RateLimit,
     mint: ConnectMint,
     main_requests: Vec<MainRequest>,
     actions: Vec<HalfOpenAction>,
@@ -140,6 +144,8 @@ impl Main {
             settled_elsewhere: BTreeMap::new(),
             inspections: BTreeMap::new(),
             next_query: 0,
+            events_ring: crate::events::Ring::new(seed.config.events_max),
+            warnings: RateLimit::default(),
             mint: ConnectMint::new(MAIN_ORIGIN),
             main_requests: Vec::new(),
             actions: Vec::new(),
@@ -308,6 +314,10 @@ impl Main {
             }
             Request::EndSession { session, how } => {
                 self.send(session.worker(), Command::EndSession { session, how });
+            }
+            Request::SetSessionLog(is_on) => {
+                self.config.session_log = is_on;
+                self.broadcast(|| Command::SetSessionLog(is_on));
             }
             Request::Inspect { what, reply } => self.begin_inspection(what, reply),
             Request::Stop => {

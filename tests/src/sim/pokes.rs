@@ -223,11 +223,11 @@ impl World {
                 }
             }
             15 => {
-                let query = hub.lock().dice.pick(&[
-                    Query::Summary,
-                    Query::HalfOpens { limit: 3 },
-                    Query::Sessions { limit: 3, verbose: true },
-                ]);
+                let query = match hub.lock().dice.pick(&[0, 1, 2]) {
+                    0 => Query::Summary,
+                    1 => Query::HalfOpens { limit: 3 },
+                    _ => Query::Sessions { limit: 3, verbose: true },
+                };
                 self.inspect(host, query);
             }
             16 if self.hosts[host].apps.len() < 4 => {

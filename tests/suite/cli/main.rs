@@ -2,6 +2,7 @@
 
 mod bench;
 mod echo;
+mod log;
 mod run;
 mod tls;
 mod usage;

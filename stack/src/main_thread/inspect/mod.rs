@@ -1,5 +1,7 @@
 //! Questions to the whole stack: asked of every worker, put together here, formatted elsewhere.
 
+mod events;
+
 use std::collections::BTreeMap;
 
 use hoststack_session::{HalfOpenSession, HalfOpenState};
@@ -9,6 +11,7 @@ use super::Main;
 use crate::handle::Stopped;
 use crate::inspect::{
     Answer, AppInfo, AppWorkerInfo, HalfOpenInfo, Leaks, MainInfo, Outcomes, Query, WorkerAnswer,
+    events::EventPart,
 };
 use crate::messages::{Command, Reply};
 
@@ -16,6 +19,7 @@ use crate::messages::{Command, Reply};
 pub(super) struct Inspection {
     what: Query,
     answer: Answer,
+    events: Vec<(u8, EventPart)>,
     waiting: usize,
     reply: Reply<Result<Answer, Stopped>>,
 }
@@ -26,9 +30,15 @@ impl Main {
         self.next_query += 1;
         self.inspections.insert(
             query,
-            Inspection { what, answer: Answer::default(), waiting: self.config.workers, reply },
+            Inspection {
+                what: what.clone(),
+                answer: Answer::default(),
+                events: Vec::new(),
+                waiting: self.config.workers,
+                reply,
+            },
         );
-        self.broadcast(|| Command::Inspect { query, what });
+        self.broadcast(|| Command::Inspect { query, what: what.clone() });
     }
 
     /// A slice from a worker; with the last one of the last worker the answer is complete.
@@ -39,13 +49,17 @@ impl Main {
         if !last {
             return;
         }
+        inspection.events.push((part.info.worker, part.events));
         inspection.answer.workers.push(part.info);
         inspection.waiting -= 1;
         if inspection.waiting > 0 {
             return;
         }
         if let Some(inspection) = self.inspections.remove(&query) {
-            let answer = self.complete(inspection.what, inspection.answer);
+            let answer = match inspection.what {
+                Query::Events(what) => self.events_answer(&what, inspection.events),
+                what => self.complete(what, inspection.answer),
+            };
             // The asker may have left.
             let _ = inspection.reply.send(Ok(answer));
         }

@@ -1,5 +1,7 @@
 //! Answers to main's questions, a bounded slice of the session pool a step.
 
+mod events;
+
 use hoststack_session::{AppSide, Session, TransportSide};
 use hoststack_transport::{Endpoint, Protocol, SessionId};
 
@@ -15,11 +17,12 @@ pub(super) struct Run {
     listed: usize,
     /// Armed timers of the slots so far.
     timers: usize,
+    walk: Option<Box<crate::inspect::events::Walk>>,
 }
 
 impl Run {
     pub(super) fn new(query: u64, what: Query) -> Run {
-        Run { query, what, cursor: 0, listed: 0, timers: 0 }
+        Run { query, what, cursor: 0, listed: 0, timers: 0, walk: None }
     }
 }
 
@@ -27,6 +30,13 @@ impl Worker {
     /// One slice of the oldest question.
     pub(super) fn answer_inspections(&mut self) -> bool {
         let Some(mut run) = self.inspections.pop_front() else { return false };
+        if let Query::Events(query) = &run.what {
+            let query = query.clone();
+            if !self.answer_events(&mut run, &query) {
+                self.inspections.push_front(run);
+            }
+            return true;
+        }
         let mut part = WorkerAnswer::default();
         let lists_sessions = matches!(run.what, Query::Sessions { .. });
         let sessions_end = if lists_sessions { self.sessions.slot_end() } else { 0 };
@@ -163,7 +173,7 @@ impl Worker {
 }
 
 /// One end of a session, if it has an address.
-fn end(protocol: Protocol, endpoint: Endpoint) -> String {
+pub(super) fn end(protocol: Protocol, endpoint: Endpoint) -> String {
     match protocol {
         Protocol::Tcp | Protocol::KernelTcp => endpoint.to_string(),
         Protocol::KernelUnix | Protocol::Local => "-".into(),
