@@ -133,6 +133,7 @@ pub(crate) fn not_built(error: BuildError) -> CliError {
         BuildError::BadWorkers(_)
         | BuildError::ZeroLimit(_)
         | BuildError::BadChunk(_)
+        | BuildError::TooManyEvents(_)
         | BuildError::Route(_) => CliError::usage(error),
         BuildError::Device { .. } | BuildError::System(_) => CliError::failed(error),
     }

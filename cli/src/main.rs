@@ -1,7 +1,7 @@
 //! The binary `hoststack`: the stack's apps, its benchmarks and its debug CLI, from a shell.
 //!
 //! A file per sub-command: [`echo`], [`fetch`], [`run`], [`mod@bench`], [`ctl`], [`top`]. What they share: [`host`] (a stack with or
-//! without threads), [`devices`], [`parse`] (values), [`table`], [`progress`] and [`output`] (what is shown), [`interrupt`] (signals).
+//! without threads), [`devices`], [`parse`] (values), [`mod@log`], [`table`], [`progress`] and [`output`] (what is shown), [`interrupt`] (signals).
 //!
 //! Exit status: 0 all went well, 1 something failed, 2 bad usage or configuration. Standard output carries results
 //! only; everything else goes to standard error.
@@ -16,6 +16,7 @@ mod error;
 mod fetch;
 mod host;
 mod interrupt;
+mod log;
 mod output;
 mod parse;
 mod progress;
@@ -23,16 +24,14 @@ mod run;
 mod table;
 mod top;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 /// A multi-core TCP/IP host stack with a session layer, in user space.
 ///
-/// Logs go to standard error; the environment variable RUST_LOG says which (default: warn).
+/// Logs go to standard error; the environment variable RUST_LOG says which (default: warn). `run` has a
+/// section for them in its configuration.
 #[derive(Debug, Parser)]
 #[command(name = "hoststack", version)]
 struct Cli {
@@ -52,8 +51,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    // `run` starts the log that its configuration asks for.
+    if !matches!(cli.command, Command::Run(_)) {
+        log::start_plain();
+    }
     let result = match &cli.command {
         Command::Echo(args) => echo::echo(args),
         Command::Fetch(args) => fetch::fetch(args),

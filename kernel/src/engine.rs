@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use hoststack_transport::border::{Measures, SessionLayer, Transmitted, Transport, TransportEvent};
 use hoststack_transport::{
-    Address, CloseReason, ConnectionId, ConnectionStats, Duration, FlowKey, Full, Instant, Key, ListenerId,
-    Pool, Protocol, SessionId, SocketOption, SocketOptions, TimerWheel,
+    Address, CloseReason, ConnectionId, ConnectionStats, Duration, EndStats, FlowKey, Full, Instant, Key,
+    ListenerId, Pool, Protocol, SessionId, SocketOption, SocketOptions, TimerWheel,
 };
 
 use crate::connection::{Connection, Fate, flow};
@@ -373,7 +373,13 @@ impl Engine {
         if let Socket::Fd(fd) = connection.socket {
             self.ended.push(fd);
         }
-        events.push(TransportEvent::Closed { session: connection.session, reason });
+        // What the host's TCP measures is not to be had; see `Measures` below.
+        let stats = EndStats {
+            bytes_in: connection.bytes_in,
+            bytes_out: connection.bytes_out,
+            ..EndStats::default()
+        };
+        events.push(TransportEvent::Closed { session: connection.session, reason, stats });
     }
 
     fn on_timer(

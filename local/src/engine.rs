@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use hoststack_transport::border::{SessionLayer, Transmitted, Transport, TransportEvent};
 pub use hoststack_transport::pool::Full;
 use hoststack_transport::{
-    CloseReason, ConnectionId, ConnectionStats, DomainId, Duration, Endpoint, FlowKey, Instant, ListenerId,
-    Measures, Pool, Protocol, SessionId, SocketOption, WorkerId,
+    CloseReason, ConnectionId, ConnectionStats, DomainId, Duration, EndStats, Endpoint, FlowKey, Instant,
+    ListenerId, Measures, Pool, Protocol, SessionId, SocketOption, WorkerId,
 };
 
 use crate::message::{Message, Place};
@@ -40,6 +40,9 @@ struct End {
     closed: bool,
     /// In [`Engine::retries`].
     is_retrying: bool,
+    /// Bytes that came, and bytes that went.
+    bytes_in: u64,
+    bytes_out: u64,
 }
 
 /// What the engine did so far.
@@ -213,7 +216,8 @@ impl Engine {
         if let Some(end) = self.ends.remove(connection.0) {
             self.counters.closed += 1;
             self.counters.failed += u64::from(reason == CloseReason::PeerReset);
-            events.push(TransportEvent::Closed { session: end.session, reason });
+            let stats = EndStats { bytes_in: end.bytes_in, bytes_out: end.bytes_out, ..EndStats::default() };
+            events.push(TransportEvent::Closed { session: end.session, reason, stats });
         }
     }
 
@@ -320,6 +324,7 @@ impl Engine {
         end.held.drain(..stored);
         if stored > 0 {
             self.counters.bytes += stored as u64;
+            end.bytes_in += stored as u64;
             events.push(TransportEvent::Received { session: end.session });
         }
         if !end.held.is_empty() {
@@ -469,7 +474,13 @@ impl Engine {
             }
         }
         if moved > 0 {
+            if let Some(end) = self.ends.get_mut(connection.0) {
+                end.bytes_out += u64::from(moved);
+            }
             if let Some((peer_session, _)) = target {
+                if let Some(end) = self.ends.get_mut(peer.connection.0) {
+                    end.bytes_in += u64::from(moved);
+                }
                 events.push(TransportEvent::Received { session: peer_session });
             }
             events.push(TransportEvent::Acknowledged { session });
@@ -558,6 +569,8 @@ impl End {
             peer_finished: false,
             closed: false,
             is_retrying: false,
+            bytes_in: 0,
+            bytes_out: 0,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! [`session`] is a worker's table of established sessions and the only announcer (`settle`); [`half_open`] are the
 //! connect requests on main; [`establish`] the stages between the transport's connection and the app; [`layer`] what
 //! a stage may leave between their bytes; [`state`] the two sub-states of a session; [`events`] what an app must still be told and
-//! in which order; [`lookup`] whose listeners and sessions they are; [`fifo`] where the bytes lie.
+//! in which order; [`life`] when it took its turns; [`lookup`] whose listeners and sessions they are; [`fifo`] where the bytes lie.
 //!
 //! It knows no protocol: transports reach it through `hoststack_transport::SessionLayer`.
 
@@ -12,6 +12,7 @@ pub mod events;
 pub mod fifo;
 pub mod half_open;
 pub mod layer;
+pub mod life;
 pub mod lookup;
 pub mod session;
 pub mod state;
@@ -22,6 +23,7 @@ pub use establish::{Answer, Stage, StageIo, StagePlan, StagePlans, Want};
 pub use events::Pending;
 pub use half_open::{HalfOpenCounters, HalfOpenSession, HalfOpenState, Remotes};
 pub use layer::{Ending, Layer, LayerIo, PeerStream, Standing};
+pub use life::{EndedBy, Life};
 pub use lookup::ListenerRecord;
 pub use session::{
     Announcement, CloseAction, FifoView, LayerView, Session, SessionCounts, SessionLimits, SessionOptions,

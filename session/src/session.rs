@@ -27,6 +27,7 @@ use crate::establish::proxy::Declared;
 use crate::events::Pending;
 use crate::fifo::{ChunkPool, RxFifo, TxFifo};
 use crate::layer::{Ending, Layered, Scratch};
+use crate::life::{EndedBy, Life};
 use crate::lookup::{AppWorkerRecords, ListenerRecords};
 use crate::state::{AppSide, SessionState, SessionStates, TransportSide};
 
@@ -104,7 +105,10 @@ pub struct Session {
     flow: FlowKey,
     /// When it was allocated; for the CLI.
     born: Instant,
+    life: Life,
 }
+
+const _: () = assert!(size_of::<Session>() <= 208, "a million idle sessions are 208 MB");
 
 impl Session {
     /// The flow it runs over.
@@ -181,6 +185,11 @@ impl Session {
         self.born
     }
 
+    /// When its life took its turns, and who ended it.
+    pub fn life(&self) -> &Life {
+        &self.life
+    }
+
     /// Whether the app may still write.
     fn is_writable(&self) -> bool {
         self.app == AppSide::Open && self.transport.is_open()
@@ -249,6 +258,8 @@ pub struct Sessions {
     layer_waiters: VecDeque<SessionId>,
     /// Connections to be ended because of what layers and stages found, in order.
     due: VecDeque<(SessionId, ConnectionId, Ending)>,
+    /// Stages whose turn came.
+    stage_turns: Vec<(SessionId, &'static str)>,
     /// Lent to layers.
     scratch: Scratch,
     now: Instant,
@@ -272,6 +283,7 @@ impl Sessions {
             chunk_waiters: VecDeque::new(),
             layer_waiters: VecDeque::new(),
             due: VecDeque::new(),
+            stage_turns: Vec::new(),
             scratch: Scratch::default(),
             now: Instant::ZERO,
         }
@@ -370,6 +382,7 @@ impl Sessions {
         establishing: u32,
         transport: TransportSide,
         options: SessionOptions,
+        life: Life,
     ) -> Result<SessionId, Full> {
         let key = self.pool.insert(Session {
             rx: RxFifo::default(),
@@ -393,6 +406,7 @@ impl Sessions {
             opaque,
             flow,
             born: self.now,
+            life,
         })?;
         self.states.born(SessionState::of(AppSide::Unannounced, transport));
         self.app_workers.session_born(app_worker);
@@ -407,6 +421,7 @@ impl Sessions {
             TransportEvent::Connected { session } => {
                 if let Some(s) = self.pool.get_mut(session.0) {
                     s.advance_transport(TransportSide::Open, &mut self.states);
+                    s.life.on_up(s.born, self.now);
                     if canary::has(Bug::ReadinessStored)
                         && let Some(establishing) = self.establishing.get_mut(s.establishing as usize)
                     {
@@ -421,6 +436,7 @@ impl Sessions {
                     if s.app == AppSide::Closed {
                         self.drop_if_silent(session);
                     } else if s.layered.is_none() {
+                        s.life.on_bytes(s.born, self.now);
                         s.pending.add(Pending::READABLE);
                     }
                 }
@@ -447,6 +463,7 @@ impl Sessions {
             TransportEvent::PeerClosed { session } => {
                 if let Some(s) = self.pool.get_mut(session.0) {
                     s.advance_transport(TransportSide::PeerClosed, &mut self.states);
+                    s.life.on_end(EndedBy::Peer);
                     // "a TCP receiver should be robust to invalid urgent pointer values": nothing comes any more.
                     s.rx_urgent = s.rx_urgent.min(s.rx.len() as u32); // fits: a fifo is 2^30 at most
                     if s.layered.is_none() && s.app != AppSide::Closed {
@@ -455,7 +472,7 @@ impl Sessions {
                 }
                 session
             }
-            TransportEvent::Closed { session, reason } => {
+            TransportEvent::Closed { session, reason, stats: _ } => {
                 let reason = self.reason_with_layer(session, reason);
                 if let Some(s) = self.pool.get_mut(session.0) {
                     s.advance_transport(TransportSide::Closed(reason), &mut self.states);
@@ -549,6 +566,32 @@ impl Sessions {
         self.establishing.get(slot as usize)?.stages.current()
     }
 
+    /// Whether the app has been told of the session or will be, and so of its end; not if what it is told is that it failed.
+    pub fn is_for_app(&self, id: SessionId) -> bool {
+        let Some(session) = self.pool.get(id.0) else { return false };
+        let establishing = self.establishing.get(session.establishing as usize);
+        !session.pending.has(Pending::SILENT)
+            && establishing.is_none_or(|establishing| establishing.outcome == Some(Ok(())))
+    }
+
+    /// Somebody other than the transport ends the session, by a reset or otherwise: for [`Session::life`].
+    pub fn note_end(&mut self, id: SessionId, by: EndedBy, is_reset: bool) {
+        if let Some(session) = self.pool.get_mut(id.0) {
+            if is_reset { session.life.on_reset(by) } else { session.life.on_end(by) }
+        }
+    }
+
+    /// The establishment stages whose turn came since this was asked last, in order. Those that were done at once when
+    /// their turn came are not all among them.
+    pub fn take_stage_turns(&mut self) -> impl Iterator<Item = (SessionId, &'static str)> {
+        self.stage_turns.drain(..)
+    }
+
+    /// Whether [`Sessions::take_stage_turns`] has something to tell.
+    pub fn has_stage_turns(&self) -> bool {
+        !self.stage_turns.is_empty()
+    }
+
     /// Whom a session's connection is said to be between, if a stage was told.
     pub fn declared(&self, id: SessionId) -> Option<&Declared> {
         self.declared.get(&id).map(|declared| &**declared)
@@ -608,11 +651,13 @@ impl Sessions {
         let slot = std::mem::replace(&mut session.establishing, NOT_ESTABLISHING);
         let Some(establishing) = self.establishing.try_remove(slot as usize) else {
             session.advance_app(AppSide::Open, &mut self.states);
+            session.life.on_announced(session.born, self.now, !session.rx.is_empty());
             return Some(Announcement::Accepted);
         };
         match establishing.outcome {
             Some(Ok(())) => {
                 session.advance_app(AppSide::Open, &mut self.states);
+                session.life.on_announced(session.born, self.now, !session.rx.is_empty());
                 Some(establishing.ticket.map_or(Announcement::Accepted, Announcement::Connected))
             }
             Some(Err(failure)) => {

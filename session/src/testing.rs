@@ -10,7 +10,8 @@ use std::sync::Arc;
 use hoststack_transport::border::{SessionLayer, TransportEvent};
 use hoststack_transport::{
     AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId, DomainId, Duration,
-    EarlyData, Endpoint, FlowKey, Instant, Key, ListenerId, Protocol, SessionId, TicketLedger, WorkerId,
+    EarlyData, EndStats, Endpoint, FlowKey, Instant, Key, ListenerId, Protocol, SessionId, TicketLedger,
+    WorkerId,
 };
 
 use crate::{
@@ -269,7 +270,11 @@ impl Pair {
     fn gone(&mut self, n: usize, reason: CloseReason) {
         if !std::mem::replace(&mut self.ends[n].is_gone, true) {
             let session = self.ends[n].id;
-            self.ends[n].sessions.on_event(&TransportEvent::Closed { session, reason });
+            self.ends[n].sessions.on_event(&TransportEvent::Closed {
+                session,
+                reason,
+                stats: EndStats::default(),
+            });
         }
     }
 

@@ -36,6 +36,12 @@ pub struct StackConfig {
     pub channel_batches: usize,
     /// Most packets that wait for a segment's half-open to be handed over, per worker. Default 4096.
     pub parked_max: usize,
+    /// Most state changes that each thread remembers for [`Query::Events`](crate::Query::Events), 48 bytes each. Default
+    /// 8192; 0 remembers none, and there may be 65536 at most.
+    pub events_max: usize,
+    /// A line of the log for each session at its end and each connect that failed: a `tracing` event, target
+    /// `hoststack::session`, level info. It is written by the worker, so what takes the events must not block. Default no.
+    pub session_log: bool,
     /// Other bounds of a step.
     pub bursts: Bursts,
     /// How long a thread that finds nothing looks again before it sleeps. Default 50 us: less than it costs to wake.
@@ -62,6 +68,8 @@ impl Default for StackConfig {
             tx_burst_max: 64,
             channel_batches: 64,
             parked_max: 4096,
+            events_max: 8192,
+            session_log: false,
             bursts: Bursts::default(),
             spin: Duration::from_micros(50),
             pin: true,
@@ -175,6 +183,8 @@ pub enum BuildError {
     BadWorkers(usize),
     /// A limit that must be positive is zero.
     ZeroLimit(&'static str),
+    /// `events_max` is more than a thread may remember.
+    TooManyEvents(usize),
     /// A fifo chunk size that is no power of two, or below 64 bytes.
     BadChunk(usize),
     /// An interface's route or address is wrong.
@@ -198,6 +208,9 @@ impl fmt::Display for BuildError {
             }
             BuildError::ZeroLimit(name) => {
                 write!(f, "{name} is 0, so nothing could ever be done: give at least 1")
+            }
+            BuildError::TooManyEvents(events) => {
+                write!(f, "events_max is {events}: give at most {}", crate::events::EVENTS_MAX)
             }
             BuildError::BadChunk(bytes) => {
                 write!(f, "sessions.chunk_bytes is {bytes}: give a power of two, 64 or more")
@@ -242,6 +255,9 @@ impl StackConfig {
         ];
         if let Some((name, _)) = limits.iter().find(|(_, limit)| *limit == 0) {
             return Err(BuildError::ZeroLimit(name));
+        }
+        if self.events_max > crate::events::EVENTS_MAX {
+            return Err(BuildError::TooManyEvents(self.events_max));
         }
         if !self.sessions.chunk_bytes.is_power_of_two() || self.sessions.chunk_bytes < 64 {
             return Err(BuildError::BadChunk(self.sessions.chunk_bytes));

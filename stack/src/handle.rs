@@ -260,6 +260,15 @@ impl StackHandle {
         self.send(Request::SetTcpConfig(Box::new(config)))
     }
 
+    /// From now on each session has a line in the log at its end and each connect that failed one, or no longer; see
+    /// [`StackConfig::session_log`](crate::StackConfig::session_log).
+    ///
+    /// # Errors
+    /// The stack has stopped.
+    pub fn set_session_log(&self, is_on: bool) -> Result<(), Stopped> {
+        self.send(Request::SetSessionLog(is_on))
+    }
+
     /// Asks the whole stack a question; answered by message, in slices, stalling nobody.
     ///
     /// # Errors

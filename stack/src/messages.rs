@@ -79,6 +79,8 @@ pub(crate) enum Command {
     Attach {
         app_worker: AppWorkerId,
         unit: u32,
+        /// `application/unit`.
+        name: Arc<str>,
         pending_connects_max: usize,
         object: Box<dyn AppWorker>,
         abandoned: Arc<AtomicBool>,
@@ -126,6 +128,8 @@ pub(crate) enum Command {
     Clear(Clear),
     /// Echo requests.
     Ping(PingCommand),
+    /// Whether sessions' ends are logged.
+    SetSessionLog(bool),
     /// Leave.
     Stop,
 }
@@ -251,6 +255,7 @@ pub(crate) enum Request {
         how: EndHow,
     },
     SetTcpConfig(Box<TcpConfig>),
+    SetSessionLog(bool),
     Inspect {
         what: Query,
         reply: Reply<Result<crate::inspect::Answer, Stopped>>,

@@ -5,7 +5,8 @@ use alloc::boxed::Box;
 
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
-    Algorithm, ConnectionId, ConnectionStats, FlowKey, Instant, Key, SessionId, SessionLayer, SocketOptions,
+    Algorithm, ConnectionId, ConnectionStats, EndStats, FlowKey, Instant, Key, SessionId, SessionLayer,
+    SocketOptions,
 };
 use hoststack_wire::{IpFields, SegmentHeader, SeqNum};
 
@@ -541,6 +542,23 @@ impl Connection {
         if self.has_timestamps { TIMESTAMPS_LEN } else { 0 }
     }
 
+    /// Bytes acknowledged over its life; with the FIN, which takes a place among them.
+    fn bytes_acked(&self) -> u64 {
+        let sacked = self.recovery.as_deref().map_or(0, |recovery| recovery.flight.sacked());
+        self.delivered - u64::from(sacked)
+    }
+
+    /// What is told of it with its end.
+    pub(crate) fn end_stats(&self) -> EndStats {
+        let has_acked_fin = self.is_fin_sent && self.snd.una == self.snd.nxt;
+        EndStats {
+            bytes_in: self.bytes_received,
+            bytes_out: self.bytes_acked().saturating_sub(u64::from(has_acked_fin)),
+            retransmitted: self.extras.as_ref().map_or(0, |extras| extras.counts.retransmitted_segments),
+            srtt_us: self.rtt.srtt_us().unwrap_or(0),
+        }
+    }
+
     /// What an app may know of it: `ConnectionStats`.
     pub(crate) fn stats(&self, shared: &Shared) -> ConnectionStats {
         let recovery = self.recovery.as_deref();
@@ -565,7 +583,7 @@ impl Connection {
             retransmits: self.retransmits,
             in_trouble: self.retransmits >= R1,
             probes: self.extras.as_ref().map_or(0, |extras| extras.probes),
-            bytes_acked: self.delivered - u64::from(recovery.map_or(0, |recovery| recovery.flight.sacked())),
+            bytes_acked: self.bytes_acked(),
             bytes_received: self.bytes_received,
             retransmitted_segments: counts.retransmitted_segments,
             dsack_duplicates: counts.dsacks,

@@ -228,12 +228,27 @@ pub enum TransportEvent {
         session: SessionId,
         /// How it ended.
         reason: CloseReason,
+        /// What it did in its life.
+        stats: EndStats,
     },
     /// The flow is no longer in use here (after TIME-WAIT): its 4-tuple may be given out again.
     FlowGone {
         /// The flow.
         flow: FlowKey,
     },
+}
+
+/// What a connection did, told with its end: of its bytes as the transport carries them, a layer's included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct EndStats {
+    /// Bytes received in order.
+    pub bytes_in: u64,
+    /// Bytes that the peer has acknowledged, or the host has taken where it does not say.
+    pub bytes_out: u64,
+    /// Segments sent again; 0 where the transport does not know.
+    pub retransmitted: u32,
+    /// Smoothed round-trip time in microseconds; 0 before the first measurement, and where the transport does not know.
+    pub srtt_us: u32,
 }
 
 /// How a synchronized connection ended.

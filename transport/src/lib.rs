@@ -30,8 +30,8 @@ pub mod wheel;
 
 pub use address::{Address, AddressError, Uri};
 pub use border::{
-    AcceptError, CloseReason, ConnectFailure, HalfOpenUser, Measures, OooRange, RxStored, SessionLayer,
-    StageCause, StageFailure, Transmitted, Transport, TransportEvent,
+    AcceptError, CloseReason, ConnectFailure, EndStats, HalfOpenUser, Measures, OooRange, RxStored,
+    SessionLayer, StageCause, StageFailure, Transmitted, Transport, TransportEvent,
 };
 pub use early_data::{EARLY_DATA_MAX, EarlyData};
 pub use flow::{Endpoint, FlowKey, Protocol};

@@ -5,6 +5,7 @@
 
 mod cli;
 pub(crate) mod effective;
+mod log;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use hoststack_tls::Server;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use toml::Spanned;
 
+use crate::log::LogSetup;
 use crate::parse::{self, DeviceName};
 
 /// What the file says.
@@ -44,6 +46,8 @@ pub(crate) struct Config {
     /// Applications.
     #[serde(default)]
     pub(crate) app: Vec<AppConfig>,
+    /// The log; without this section as for other commands.
+    log: Option<log::LogConfig>,
     /// Control sockets: `[cli]`, or several `[[cli]]`; none without such a section.
     #[serde(default, deserialize_with = "cli::one_or_several")]
     pub(crate) cli: Vec<CliConfig>,
@@ -461,7 +465,15 @@ impl Config {
         }
     }
 
+    /// What the log is to be.
+    pub(crate) fn log(&self) -> LogSetup {
+        log::setup(self.log.as_ref())
+    }
+
     fn check(&self) -> Result<(), Mistake> {
+        if let Some(log) = &self.log {
+            log.check()?;
+        }
         let workers = *self.workers.get_ref();
         if !(1..=hoststack::config::WORKERS_MAX).contains(&workers) {
             let expected =

@@ -25,6 +25,7 @@ use crate::error::CliError;
 use crate::host::{Host, not_built};
 
 use crate::interrupt::EndSignals;
+use crate::log;
 use crate::output::print;
 use crate::parse::DeviceName;
 
@@ -51,6 +52,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
     if args.check {
         return print(&format!("{}: good\n", file.display()));
     }
+    let _log = log::start(&config.log())?;
     // Caught and bound before there is anything that an end or a second stack would leave behind.
     let mut signals = EndSignals::catch()?;
     let bind = |cli: &CliConfig| BoundSocket::bind(&cli.path(), cli.level());
@@ -137,8 +139,8 @@ fn detach_all(handle: &StackHandle, apps: &[AppInfo]) -> Vec<Result<DetachReport
 
 fn start(config: &Config) -> Result<Running, CliError> {
     let mut captures = Vec::new();
-    let mut builder =
-        Stack::builder().config(stack_config(&config.limits)).workers(*config.workers.get_ref());
+    let stack_config = StackConfig { session_log: config.log().sessions, ..stack_config(&config.limits) };
+    let mut builder = Stack::builder().config(stack_config).workers(*config.workers.get_ref());
     builder = interfaces(builder, &config.device, &mut captures)?;
     let stack = builder.start().map_err(not_built)?;
     let handle = stack.handle();

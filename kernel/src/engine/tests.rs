@@ -19,6 +19,8 @@ struct World {
     layer: FakeLayer,
     events: Vec<TransportEvent>,
     now: Instant,
+    /// What the connection that ended last did; the events that tests compare leave it out.
+    ended: Option<EndStats>,
 }
 
 impl World {
@@ -29,7 +31,7 @@ impl World {
     fn holding(connections_max: usize) -> World {
         let host = ModelHost::default();
         let engine = Engine::new(host.as_host(), connections_max).unwrap();
-        World { host, engine, layer: FakeLayer::new(), events: Vec::new(), now: ms(1) }
+        World { host, engine, layer: FakeLayer::new(), events: Vec::new(), now: ms(1), ended: None }
     }
 
     fn seed(wire: &Wire, options: SocketOptions) -> Box<Seed> {
@@ -59,7 +61,13 @@ impl World {
 
     fn taken(&mut self) -> Vec<TransportEvent> {
         self.engine.check_consistency();
-        std::mem::take(&mut self.events)
+        let mut taken = std::mem::take(&mut self.events);
+        for event in &mut taken {
+            if let TransportEvent::Closed { stats, .. } = event {
+                self.ended = Some(std::mem::take(stats));
+            }
+        }
+        taken
     }
 
     fn poll(&mut self) -> bool {
@@ -154,7 +162,7 @@ fn peer_closed(session: SessionId) -> TransportEvent {
 }
 
 fn closed(session: SessionId, reason: CloseReason) -> TransportEvent {
-    TransportEvent::Closed { session, reason }
+    TransportEvent::Closed { session, reason, stats: EndStats::default() }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use hoststack_transport::border::{SessionLayer, TransportEvent};
 use hoststack_transport::{
     AppWorkerId, CloseReason, ConnectFailure, ConnectId, ConnectTicket, ConnectionId, DomainId, Duration,
-    Endpoint, Instant, Key, ListenerId, Protocol, SessionId, TicketLedger, WorkerId,
+    EndStats, Endpoint, Instant, Key, ListenerId, Protocol, SessionId, TicketLedger, WorkerId,
 };
 
 use super::*;
@@ -202,7 +202,11 @@ impl World {
             }
             Happens::Fin => sessions.on_event(&TransportEvent::PeerClosed { session: id }),
             Happens::Reset => {
-                sessions.on_event(&TransportEvent::Closed { session: id, reason: CloseReason::PeerReset });
+                sessions.on_event(&TransportEvent::Closed {
+                    session: id,
+                    reason: CloseReason::PeerReset,
+                    stats: EndStats::default(),
+                });
             }
             Happens::Deadline => {
                 assert!(sessions.connect_deadline(id).is_some(), "it waits within a bound");

@@ -11,6 +11,7 @@ use super::{NOT_ESTABLISHING, SessionOptions, Sessions};
 use crate::establish::{Ran, StageIo, StagePlans, Stages, Want};
 use crate::events::Pending;
 use crate::layer::{Layered, PeerStream};
+use crate::life::Life;
 use crate::state::{AppSide, TransportSide};
 
 /// A session that has not been announced and waits for something: outbound ones hold the connect ticket, inbound ones
@@ -29,6 +30,19 @@ pub(super) struct Establishing {
     pub(super) deadline: Instant,
     /// A failure that another attempt may mend is not told: the ticket goes back to main.
     pub(super) may_retry: bool,
+    /// The stage whose turn was noted last.
+    pub(super) turn: Option<&'static str>,
+}
+
+impl Establishing {
+    /// Notes the stage whose turn it is, if that is news.
+    fn note_turn(&mut self, id: SessionId, turns: &mut Vec<(SessionId, &'static str)>) {
+        let stage = self.stages.current();
+        if stage != self.turn {
+            self.turn = stage;
+            turns.extend(stage.map(|stage| (id, stage)));
+        }
+    }
 }
 
 impl Sessions {
@@ -54,6 +68,7 @@ impl Sessions {
             return Err((ticket, ConnectFailure::NoRoom));
         }
         let opaque = ticket.opaque();
+        let life = Life::outbound(self.now.micros_since(ticket.made()));
         let early_data = if stages.is_empty() { EarlyData::NONE } else { early_data.clone() };
         let slot = self.establishing.insert(Establishing {
             ticket: Some(ticket),
@@ -64,9 +79,10 @@ impl Sessions {
             is_said: false,
             deadline,
             may_retry: false,
+            turn: None,
         });
         let session =
-            self.new_session(flow, app_worker, opaque, slot as u32, TransportSide::Opening, options);
+            self.new_session(flow, app_worker, opaque, slot as u32, TransportSide::Opening, options, life);
         match session {
             Ok(id) => {
                 self.establishing[slot].session = Some(id);
@@ -176,6 +192,7 @@ impl Sessions {
         if is_over || establishing.stages.is_empty() {
             return false;
         }
+        establishing.note_turn(id, &mut self.stage_turns);
         let layered = session.layered.as_deref();
         if let Some(broken) = layered.filter(|layered| layered.is_broken()) {
             let cause = match broken.standing.peer {
@@ -224,6 +241,9 @@ impl Sessions {
                 session.layered = Some(Box::new(Layered::new(layer, rx, tx)));
                 has_left = true;
             }
+        }
+        if establishing.verdict.is_none() {
+            establishing.note_turn(id, &mut self.stage_turns);
         }
         if session.rx.is_empty() {
             // Nothing is left that the app could read.

@@ -8,6 +8,7 @@ use super::{NOT_ESTABLISHING, Session, Sessions};
 use crate::establish::Stages;
 use crate::events::Pending;
 use crate::fifo::{RxFifo, TxFifo};
+use crate::life::Life;
 use crate::state::TransportSide;
 
 impl Session {
@@ -70,10 +71,19 @@ impl SessionLayer for Sessions {
                 is_said: false,
                 deadline,
                 may_retry: false,
+                turn: None,
             }
         });
         let id = self
-            .new_session(*flow, app_worker, opaque, NOT_ESTABLISHING, TransportSide::Open, options)
+            .new_session(
+                *flow,
+                app_worker,
+                opaque,
+                NOT_ESTABLISHING,
+                TransportSide::Open,
+                options,
+                Life::accepted(),
+            )
             .map_err(|Full| AcceptError::NoRoom)?;
         self.bind(id, connection);
         if let Some(establishing) = stages

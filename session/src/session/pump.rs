@@ -70,6 +70,7 @@ impl Sessions {
             self.layer_waiters.push_back(id);
         }
         if did.deliver && session.app != AppSide::Closed {
+            session.life.on_bytes(session.born, self.now);
             session.pending.add(Pending::READABLE);
         }
         if did.take && session.wants_room && session.is_writable() && has_worthwhile_room(session) {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use hoststack_transport::border::{SessionLayer, TransportEvent};
-use hoststack_transport::{DomainId, Endpoint, Key, ListenerId, Protocol};
+use hoststack_transport::{DomainId, EndStats, Endpoint, Key, ListenerId, Protocol};
 
 use super::*;
 use crate::StagePlans;
@@ -102,7 +102,11 @@ fn a_session_that_ended_while_it_waited_does_not_use_up_a_turn() {
         (accepted(&mut sessions, 1), accepted(&mut sessions, 2), accepted(&mut sessions, 3));
     assert_eq!(sessions.write(full, &[1; CHUNK]), CHUNK);
     assert_eq!((sessions.write(ended, &[2; 1]), sessions.write(waiting, &[3; 1])), (0, 0));
-    sessions.on_event(&TransportEvent::Closed { session: ended, reason: CloseReason::PeerReset });
+    sessions.on_event(&TransportEvent::Closed {
+        session: ended,
+        reason: CloseReason::PeerReset,
+        stats: EndStats::default(),
+    });
     assert_eq!(visit(&mut sessions), Some((ended, vec![Pending::RESET, Pending::CLOSED])));
     sessions.free(ended);
     sessions.tx_acknowledge(full, CHUNK as u32);
@@ -146,7 +150,11 @@ fn closed_after_a_graceful_end_waits_until_all_bytes_are_taken() {
     assert_eq!(sessions.rx_store(id, 0, b"the rest").advanced, 8);
     sessions.on_event(&TransportEvent::Received { session: id });
     sessions.on_event(&TransportEvent::PeerClosed { session: id });
-    sessions.on_event(&TransportEvent::Closed { session: id, reason: CloseReason::Finished });
+    sessions.on_event(&TransportEvent::Closed {
+        session: id,
+        reason: CloseReason::Finished,
+        stats: EndStats::default(),
+    });
     assert_eq!(visit(&mut sessions), Some((id, vec![Pending::READABLE, Pending::PEER_CLOSED])));
     assert_eq!(sessions.read(id, &mut [0; 7]), 7);
     assert!(visit(&mut sessions).is_none());

@@ -5,6 +5,7 @@
 pub(crate) mod channels;
 pub(crate) mod config;
 mod congestion;
+pub(crate) mod events;
 mod figures;
 mod filter;
 mod half_opens;
@@ -35,6 +36,7 @@ use hoststack_app::HalfOpenCounters;
 use hoststack_transport::{AppId, AppWorkerId, ConnectId, SessionHandle};
 use serde::Serialize;
 
+pub use events::{EVENTS_PER_ANSWER, EventCursor, EventInfo, EventsAnswer, EventsQuery};
 pub use filter::{AppName, Filter};
 pub use half_opens::{HalfOpenCursor, HalfOpenInfo, HalfOpenQuery};
 pub use hoststack_session::SessionState;
@@ -84,6 +86,8 @@ pub enum Query {
     Memory,
     /// What the stack was built with.
     Config,
+    /// State changes. The answer has no figures of the workers, for who follows them asks often.
+    Events(EventsQuery),
 }
 
 impl Query {
@@ -155,6 +159,9 @@ pub struct Answer {
     /// Settings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub config: Vec<ConfigItem>,
+    /// State changes, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<EventsAnswer>,
 }
 
 /// What [`crate::StackHandle::clear`] clears. Nothing is forgotten that anything but the eye needs: it is shown as counted
@@ -426,6 +433,7 @@ pub(crate) struct WorkerAnswer {
     pub(crate) figures: WorkerFigures,
     /// With the last slice, if the question is about one.
     pub(crate) topic: Option<Topic>,
+    pub(crate) events: events::EventPart,
 }
 
 /// A worker's part of an answer about something else than its figures and sessions.

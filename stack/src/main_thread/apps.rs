@@ -10,6 +10,7 @@ use hoststack_transport::{AppId, AppWorkerId, ListenerId, Pool, WorkerId};
 
 use super::Main;
 use super::detach::{AppDetach, WorkerDetach};
+use crate::events::What;
 use crate::messages::{Attached, Command};
 
 /// An application.
@@ -82,6 +83,7 @@ impl Main {
             .map_err(|_| AttachError::NoRoom)?;
         let id = AppId(key);
         self.names.insert(options.name.clone(), id);
+        self.note_app(What::AppAttached(id));
         for _ in 0..count {
             if let Err(error) = self.attach_app_worker(id) {
                 self.detach_app(id, DetachPolicy::Reset, None);
@@ -131,9 +133,14 @@ impl Main {
             record.next_unit += 1;
             record.app_workers.push(app_worker);
         }
+        self.note_app_worker(app_worker, What::WorkerAttached);
+        let name: Arc<str> = self.app_worker_name(app_worker).into();
         for (worker, object) in workers.into_iter().zip(objects) {
-            let abandoned = abandoned.clone();
-            self.send(worker, Command::Attach { app_worker, unit, pending_connects_max, object, abandoned });
+            let (name, abandoned) = (name.clone(), abandoned.clone());
+            self.send(
+                worker,
+                Command::Attach { app_worker, unit, name, pending_connects_max, object, abandoned },
+            );
         }
         self.directory.open(app_worker);
         Ok(app_worker)

@@ -14,6 +14,7 @@ use hoststack_transport::{
 
 use super::listeners::Place;
 use super::{Main, worker_of};
+use crate::events::{Subject, What};
 use crate::messages::{Command, Seed};
 
 /// What a request has to try, unless it is one attempt at an endpoint by this stack's TCP, which its flow says.
@@ -59,11 +60,13 @@ impl Main {
         session.flow.remote = remote.endpoint().unwrap_or(Endpoint::UNSPECIFIED);
         session.flow.local =
             Endpoint::new(session.local_addr.unwrap_or(Endpoint::UNSPECIFIED.addr), session.local_port);
+        let (connect, number, domain) = (session.connect, session.attempts, session.flow.domain.0);
+        self.note_connect(app_worker, connect, What::Attempt(number));
         match remote {
             Address::Tcp(_) => self.attempt_tcp(app_worker, key, wanted),
             Address::KernelTcp(_) | Address::KernelUnix(_) => self.attempt_kernel(app_worker, key, &remote),
             Address::Local(name) => {
-                let place = Place::Local(session.flow.domain.0, name);
+                let place = Place::Local(domain, name);
                 let listener = self.places.get(&place).copied().ok_or(ConnectFailure::Refused)?;
                 self.attempt_local(app_worker, key, listener)
             }
@@ -210,6 +213,12 @@ impl Main {
     pub(super) fn hand_over(&mut self, user: HalfOpenUser, seed: Seed) {
         let Some(session) = self.half_open(user.app_worker, user.half_open) else { return };
         let Some(ticket) = session.ticket.take() else { return };
+        self.events_ring.push(
+            self.now,
+            Subject::app_worker(user.app_worker).connect(ticket.connect()),
+            What::HandedOver,
+        );
+        let Some(session) = self.half_open(user.app_worker, user.half_open) else { return };
         session.state = HalfOpenState::HandedOver;
         let may_retry = session.remotes.as_ref().is_some_and(|remotes| remotes.has_more());
         let (early_data, stages) = if may_retry {
@@ -249,6 +258,7 @@ impl Main {
             else {
                 return;
             };
+            let connect = session.connect;
             let is_final = matches!(failure, ConnectFailure::Cancelled | ConnectFailure::Detached);
             let remotes = session.remotes.as_mut().filter(|remotes| remotes.has_more());
             let Some(remotes) = remotes.filter(|_| !is_final && now < session.deadline) else {
@@ -256,6 +266,8 @@ impl Main {
             };
             let pause = remotes.advance();
             session.collisions = 0;
+            self.note_connect_failure(app_worker, connect, What::AttemptFailed, failure);
+            let Some(session) = self.half_open(app_worker, key) else { return };
             if let Some(pause) = pause {
                 session.attempts = session.attempts.wrapping_add(1);
                 let waiter = (app_worker, key, session.attempts);

@@ -14,7 +14,9 @@ use hoststack_transport::{
 };
 
 use super::attempts::remotes;
+use super::life::Failed;
 use super::{MAIN_ORIGIN, Main};
+use crate::events::What;
 use crate::messages::{Command, Seed, Settled};
 
 /// Local ports tried when workers say that one is taken, before the outcome is `AddressInUse`.
@@ -94,7 +96,9 @@ impl Main {
             stages: options.stages.clone(),
             early_data,
         });
+        self.note_connect(app_worker, connect, What::Requested);
         let Ok(key) = inserted else {
+            self.warn_limit("half_opens_max", app_worker);
             let ticket = ConnectTicket::mint(connect, NO_HALF_OPEN, app_worker, options.opaque, made, ledger);
             self.in_flight[worker.index()] += 1;
             self.send(worker, Command::Outcome { ticket, failure: ConnectFailure::NoRoom, attempt: None });
@@ -231,7 +235,8 @@ impl Main {
         let Some(session) = self.half_open(app_worker, key).filter(|s| s.transport == Some(half_open)) else {
             return;
         };
-        let (flow, owns_tuple, again) = (
+        let (connect, flow, owns_tuple, again) = (
+            session.connect,
             session.flow,
             session.owns_tuple,
             session.ticket.is_some() && session.local_port == 0 && session.collisions + 1 < COLLISIONS_MAX,
@@ -246,6 +251,7 @@ impl Main {
             self.tuples.release(&flow);
         }
         self.half_opens_act();
+        self.note_connect_failure(app_worker, connect, What::AttemptFailed, ConnectFailure::AddressInUse);
         let result =
             if again { self.attempt(app_worker, key, None) } else { Err(ConnectFailure::AddressInUse) };
         if let Err(failure) = result {
@@ -262,6 +268,9 @@ impl Main {
 
     /// Cancels a connect request: here if main holds its ticket, else by asking the worker that does.
     pub(super) fn cancel(&mut self, connect: ConnectId) -> Result<(), CancelError> {
+        if let Some(&(app_worker, _)) = self.connects.get(&connect) {
+            self.note_connect(app_worker, connect, What::CancelAsked);
+        }
         self.fail_connect(connect, ConnectFailure::Cancelled)
     }
 
@@ -291,6 +300,13 @@ impl Main {
     /// A worker told the outcome (or could not): the transport may delete the half-open now.
     pub(super) fn settled(&mut self, worker: WorkerId, settled: Settled) {
         let Settled { connect, app_worker, half_open: key, opaque, outcome, undelivered } = settled;
+        match outcome {
+            Ok(()) => self.note_connect(app_worker, connect, What::Settled),
+            Err(cause) => {
+                self.note_connect_failure(app_worker, connect, What::Settled, cause);
+                self.log_failed(&Failed { connect, app_worker, cause }, key);
+            }
+        }
         self.in_flight[worker.index()] = self.in_flight[worker.index()].saturating_sub(1);
         self.forget_pending(Some(worker), app_worker, connect);
         if let Some(record) = self.app_workers.get_mut(app_worker.0) {

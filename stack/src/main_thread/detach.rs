@@ -14,6 +14,7 @@ use hoststack_transport::{AppId, AppWorkerId, ConnectFailure, ConnectId, Instant
 
 use super::Main;
 use super::apps::App;
+use crate::events::What;
 use crate::messages::{Command, Reply};
 
 /// The detach of an application: ends with its last app worker.
@@ -139,6 +140,8 @@ impl Main {
             app.ending.push(app_worker);
         }
         self.detaching.push(app_worker);
+        self.note_app_worker(app_worker, What::DetachBegun);
+        tracing::info!(%app_worker, app = self.app_worker_name(app_worker), ?policy, panicked, "detaching");
         self.broadcast(|| Command::DetachBegin { app_worker });
         Ok(())
     }
@@ -314,6 +317,7 @@ impl Main {
             detach.phase = Phase::Told;
             record.abandoned.store(true, Ordering::Relaxed);
         }
+        self.note_app_worker(app_worker, What::DetachEnded);
         tracing::info!(%app_worker, half_opens = report.half_opens, sessions = report.sessions, "detached");
         if let Some(app) = self.apps.get_mut(app.0) {
             app.ending.retain(|&id| id != app_worker);
@@ -335,6 +339,8 @@ impl Main {
         }
         let Some(app) = self.apps.remove(id.0) else { return };
         self.names.remove(&app.name);
+        self.note_app(What::AppDetached(id));
+        tracing::info!(app = %app.name, %id, "application detached");
         let Some(mut detach) = app.detach else { return };
         detach.reports.sort_by_key(|report| report.unit);
         let report = DetachReport { app: id, name: app.name, app_workers: detach.reports };

@@ -10,6 +10,7 @@ use hoststack_session::ListenerRecord;
 use hoststack_transport::{Address, AppId, AppWorkerId, ListenerId, SocketOptions, WorkerId};
 
 use super::Main;
+use crate::events::What;
 use crate::inspect::ListenerInfo;
 use crate::messages::{Command, ListenOn, Reply};
 
@@ -195,8 +196,14 @@ impl Main {
         }
         let (app_worker, local, opaque, reply) =
             (record.app_worker, record.local.clone(), record.opaque, record.reply.take());
-        let result = match record.failed {
-            None => Ok(listener),
+        let failed = record.failed;
+        let what = if failed.is_none() { What::ListenerUp(listener) } else { What::ListenerFailed(listener) };
+        self.note_app_worker(app_worker, what);
+        let result = match failed {
+            None => {
+                tracing::info!(%listener, app = self.app_worker_name(app_worker), at = %local, "listening");
+                Ok(listener)
+            }
             Some(error) => {
                 // The workers that have it give it up.
                 self.remove_listener(listener);
@@ -266,6 +273,8 @@ impl Main {
     fn remove_listener(&mut self, listener: ListenerId) {
         let Some(record) = self.listeners.remove(listener.0) else { return };
         self.places.remove(&Place::of(record.domain, &record.local));
+        self.note_app_worker(record.app_worker, What::ListenerGone(listener));
+        tracing::info!(%listener, at = %record.local, "listener gone");
         if let Some(app_worker) = self.app_workers.get_mut(record.app_worker.0) {
             app_worker.listeners.retain(|&id| id != listener);
         }

@@ -8,6 +8,7 @@ mod attempts;
 mod connects;
 mod detach;
 mod inspect;
+mod life;
 mod listeners;
 mod pings;
 
@@ -34,6 +35,7 @@ use crate::directory::Directory;
 use crate::hash::IdHasher;
 use crate::measure::{Pace, StageClock};
 use crate::messages::{Command, Report, Request};
+use crate::rate_limit::RateLimit;
 use crate::record::{Tape, flush};
 use crate::step::Step;
 use crate::worker::WorkerStats;
@@ -100,6 +102,8 @@ pub(crate) struct Main {
     inspections: BTreeMap<u64, inspect::Inspection>,
     next_query: u64,
     pings: pings::Pings,
+    events_ring: crate::events::Ring,
+    warnings: RateLimit,
     mint: ConnectMint,
     main_requests: Vec<MainRequest>,
     actions: Vec<HalfOpenAction>,
@@ -149,6 +153,8 @@ impl Main {
             inspections: BTreeMap::new(),
             next_query: 0,
             pings: pings::Pings::default(),
+            events_ring: crate::events::Ring::new(seed.config.events_max),
+            warnings: RateLimit::default(),
             mint: ConnectMint::new(MAIN_ORIGIN),
             main_requests: Vec::new(),
             actions: Vec::new(),
@@ -333,6 +339,10 @@ impl Main {
             }
             Request::Clear { what } => self.clear(what),
             Request::Ping { options, reply } => self.begin_ping(options, &reply),
+            Request::SetSessionLog(is_on) => {
+                self.config.session_log = is_on;
+                self.broadcast(|| Command::SetSessionLog(is_on));
+            }
             Request::Inspect { what, reply } => self.begin_inspection(what, reply),
             Request::Stop => {
                 self.broadcast(|| Command::Stop);

@@ -4,12 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use hoststack_app::{AppRequest, AppWorker, Context, DetachPolicy};
-use hoststack_session::{Announcement, AppSide, Pending};
+use hoststack_session::{Announcement, AppSide, EndedBy, Pending};
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{AppWorkerId, CloseReason, ConnectFailure, Instant, SessionId};
 
 use super::Worker;
 use super::transports::Ask;
+use crate::events::What;
 use crate::messages::Report;
 
 /// The detach of an app worker on this worker, after `DetachEnd`.
@@ -85,7 +86,7 @@ impl Worker {
         for _ in 0..self.outcomes.len().min(told_max) {
             let Some((ticket, failure)) = self.outcomes.pop_front() else { break };
             worked = true;
-            self.tell_failure(ticket, failure);
+            self.tell_failure(None, ticket, failure);
         }
         for _ in 0..self.notices.len().min(told_max) {
             let Some((app_worker, message)) = self.notices.pop_front() else { break };
@@ -109,10 +110,17 @@ impl Worker {
         }
     }
 
-    fn tell_failure(&mut self, ticket: hoststack_transport::ConnectTicket, failure: ConnectFailure) {
+    /// Tells the outcome of a connect that failed, with the session `id` or without one.
+    fn tell_failure(
+        &mut self,
+        id: Option<SessionId>,
+        ticket: hoststack_transport::ConnectTicket,
+        failure: ConnectFailure,
+    ) {
         self.measured.connect_failures += 1;
         self.measured.connect_failure.record(self.now.micros_since(ticket.made()));
         let (connect, opaque) = (ticket.connect(), ticket.opaque());
+        self.note_failed(id, ticket.app_worker(), connect, What::Failed, failure);
         let told =
             self.call(ticket.app_worker(), |app, ctx| app.connected(ctx, connect, opaque, Err(failure)));
         if canary::has(Bug::OutcomeToldTwice) {
@@ -123,6 +131,7 @@ impl Worker {
 
     /// Tells an app what is pending of one session, in order.
     fn deliver_session(&mut self, id: SessionId, app_worker: AppWorkerId) {
+        self.note_stage_turns();
         let handle = self.sessions.handle(id);
         let mut last = None;
         while let Some(pending) = self.sessions.take_pending(id, last) {
@@ -131,6 +140,7 @@ impl Worker {
                 Pending::ANNOUNCE => match self.sessions.announce(id) {
                     Some(Announcement::Accepted) => {
                         self.measured.accepts += 1;
+                        self.note_announced(id, app_worker, None);
                         if !self.call(app_worker, |app, ctx| app.accepted(ctx, handle)) {
                             self.requests.push(AppRequest::Reset(id));
                         }
@@ -139,6 +149,7 @@ impl Worker {
                         self.measured.connects += 1;
                         self.measured.connect_latency.record(self.now.micros_since(ticket.made()));
                         let (connect, opaque) = (ticket.connect(), ticket.opaque());
+                        self.note_announced(id, app_worker, Some(connect));
                         let told =
                             self.call(app_worker, |app, ctx| app.connected(ctx, connect, opaque, Ok(handle)));
                         self.report_settled(ticket, Ok(()), told);
@@ -148,17 +159,18 @@ impl Worker {
                     }
                     Some(Announcement::Failed(ticket, failure, connection)) => {
                         self.reset_if_there(id, connection);
-                        self.tell_failure(ticket, failure);
+                        self.tell_failure(Some(id), ticket, failure);
                         return;
                     }
                     Some(Announcement::Retry(ticket, failure, connection)) => {
                         self.reset_if_there(id, connection);
+                        self.note_failed(Some(id), app_worker, ticket.connect(), What::Retry, failure);
                         self.reports.push(Report::NextAttempt { ticket, failure });
                         return;
                     }
                     Some(Announcement::NotAccepted(flow, failure, connection)) => {
                         self.reset_if_there(id, connection);
-                        tracing::debug!(%flow, cause = %failure, "not accepted");
+                        self.note_not_accepted(id, app_worker, &flow, failure);
                         self.count_not_accepted(failure);
                         self.call(app_worker, |app, ctx| app.not_accepted(ctx, &flow, failure));
                         return;
@@ -231,7 +243,7 @@ impl Worker {
                 | AppRequest::HalfClose(_)
                 | AppRequest::Reset(_)
                 | AppRequest::Set(..) => {
-                    self.ask_transport(&request);
+                    self.ask_transport(&request, EndedBy::App);
                 }
             }
         }
@@ -344,9 +356,9 @@ impl Worker {
                 run.sessions_reset += 1;
             } else if run.resetting {
                 run.sessions_reset += 1;
-                self.ask_transport(&AppRequest::Reset(id));
+                self.ask_transport(&AppRequest::Reset(id), EndedBy::Detach);
             } else {
-                self.ask_transport(&AppRequest::Close(id));
+                self.ask_transport(&AppRequest::Close(id), EndedBy::Detach);
             }
         }
         if run.resetting && run.cursor >= end {

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use hoststack_app::ListenError;
 use hoststack_app::context::AppWorkerState;
-use hoststack_session::{SessionOptions, StagePlans};
+use hoststack_session::{AppSide, EndedBy, SessionOptions, StagePlans};
 use hoststack_tcp::EstablishError;
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
@@ -59,8 +59,8 @@ impl Worker {
                 // A probe that cannot be sent is counted as a drop; main asks again.
                 let _ = self.path.probe(interface, target, &mut self.pool);
             }
-            Command::Attach { app_worker, unit, pending_connects_max, object, abandoned } => {
-                self.attach(app_worker, unit, pending_connects_max, object, abandoned);
+            Command::Attach { app_worker, unit, name, pending_connects_max, object, abandoned } => {
+                self.attach(app_worker, unit, name, pending_connects_max, object, abandoned);
             }
             Command::DetachBegin { app_worker } => self.begin_detach(app_worker),
             Command::DetachEnd { app_worker, policy } => self.end_detach(app_worker, policy),
@@ -113,6 +113,7 @@ impl Worker {
             Command::Inspect { query, what } => self.inspections.push_back(inspect::Run::new(query, what)),
             Command::Clear(what) => self.clear(what),
             Command::Ping(ping) => self.ping(ping),
+            Command::SetSessionLog(is_on) => self.config.session_log = is_on,
             Command::Stop => self.stopped = true,
         }
     }
@@ -121,6 +122,7 @@ impl Worker {
         &mut self,
         app_worker: AppWorkerId,
         unit: u32,
+        name: Arc<str>,
         pending_connects_max: usize,
         object: Box<dyn hoststack_app::AppWorker>,
         abandoned: Arc<AtomicBool>,
@@ -132,7 +134,8 @@ impl Worker {
         self.sessions.app_workers().attach(app_worker);
         let state = AppWorkerState { pending_connects_max, ..AppWorkerState::default() };
         let object = Some(object);
-        self.apps[slot] = Some(AppSlot { id: app_worker, unit, object, state, detach: None, abandoned });
+        self.apps[slot] =
+            Some(AppSlot { id: app_worker, unit, name, object, state, detach: None, abandoned });
         self.call(app_worker, |app, ctx| app.attached(ctx));
     }
 
@@ -178,6 +181,7 @@ impl Worker {
             Seed::Tcp(seed) => Some(seed.half_open),
             Seed::Kernel(_) | Seed::Local { .. } => None,
         };
+        let (connect, app_worker) = (ticket.connect(), ticket.app_worker());
         let mut opened =
             self.sessions.open_outbound(seed.flow(), ticket, deadline, options, stages, early_data);
         if let Ok(session) = opened
@@ -189,6 +193,7 @@ impl Worker {
         }
         match opened {
             Ok(session) => {
+                self.note_born(session, app_worker, connect);
                 if may_retry {
                     self.sessions.may_retry(session);
                 }
@@ -213,6 +218,9 @@ impl Worker {
                 }
             }
             Err((ticket, failure)) => {
+                if failure == ConnectFailure::NoRoom {
+                    self.warn_limit("sessions");
+                }
                 // The peer believes in the connection: it must hear that there is none.
                 match seed {
                     Seed::Tcp(seed) => {
@@ -262,7 +270,10 @@ impl Worker {
     }
 
     fn end_session(&mut self, session: SessionHandle, how: EndHow) {
-        let Some((id, _)) = self.sessions.find(session) else { return };
+        let Some((id, session)) = self.sessions.find(session) else { return };
+        if session.app_side() != AppSide::Unannounced {
+            self.sessions.note_end(id, EndedBy::Operator, how == EndHow::Reset);
+        }
         self.requests.push(match how {
             EndHow::Close => hoststack_app::AppRequest::Close(id),
             EndHow::Reset => hoststack_app::AppRequest::Reset(id),

@@ -1,11 +1,12 @@
 //! A worker: owns everything established. [`Worker::step`] is the life of a segment, one line per stage.
 //!
-//! [`commands`] what main asks, [`packets`] devices and TCP, [`apps`] callbacks, requests and detach, [`inspect`]
+//! [`commands`] what main asks, [`packets`] devices and TCP, [`apps`] callbacks, requests and detach, [`life`] what is told of sessions, [`inspect`]
 //! answers in slices. A worker never blocks and takes no lock; it reads no clock.
 
 mod apps;
 mod commands;
 mod inspect;
+mod life;
 mod packets;
 mod pings;
 mod transports;
@@ -36,6 +37,7 @@ use crate::channel::{Inbox, Outbox};
 use crate::config::StackConfig;
 use crate::measure::StageClock;
 use crate::messages::{Command, Report};
+use crate::rate_limit::RateLimit;
 use crate::record::{Digest, Tape};
 use crate::step::Step;
 use crate::sync::{AtomicUsize, Ordering};
@@ -77,6 +79,8 @@ pub(crate) struct Port {
 struct AppSlot {
     id: AppWorkerId,
     unit: u32,
+    /// `application/unit`, for the log.
+    name: Arc<str>,
     /// `None` after a panic, and while a callback of it runs.
     object: Option<Box<dyn AppWorker>>,
     state: AppWorkerState,
@@ -145,6 +149,8 @@ pub(crate) struct Worker {
     app_timers: TimerWheel<(AppWorkerId, u64)>,
     connect_timers: TimerWheel<SessionId>,
     inspections: VecDeque<inspect::Run>,
+    events_ring: crate::events::Ring,
+    warnings: RateLimit,
     mint: ConnectMint,
     stats: Arc<WorkerStats>,
     figures: Figures,
@@ -194,6 +200,8 @@ impl Worker {
             app_timers: TimerWheel::new(Instant::ZERO),
             connect_timers: TimerWheel::new(Instant::ZERO),
             inspections: VecDeque::new(),
+            events_ring: crate::events::Ring::new(seed.config.events_max),
+            warnings: RateLimit::default(),
             mint: ConnectMint::new(u16::from(seed.id.0)),
             stats: seed.stats,
             figures: Figures::default(),

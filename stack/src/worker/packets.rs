@@ -2,7 +2,7 @@
 
 use hoststack_app::AppRequest;
 use hoststack_net::{IpPath, OutFlow, PacketPool, RxSegment};
-use hoststack_session::{CloseAction, Ending};
+use hoststack_session::{CloseAction, EndedBy, Ending};
 use hoststack_tcp::{Disposition, Output};
 use hoststack_transport::border::Transmitted;
 use hoststack_transport::canary::{self, Bug};
@@ -116,6 +116,9 @@ impl Worker {
                 // The one packet drop that a full ring causes.
                 _ => {
                     self.figures.handover_dropped += 1;
+                    if let Some(times) = self.warnings.admit(self.now) {
+                        tracing::warn!(limit = "hand-over ring", worker = %self.id, times, "a limit was hit");
+                    }
                     self.pool.give(handover.packet);
                 }
             }
@@ -177,6 +180,7 @@ impl Worker {
             }
             Disposition::Park(_) => {
                 self.figures.parked_dropped += 1;
+                self.warn_limit("parked_max");
                 self.pool.give(rx.packet);
             }
         }
@@ -238,11 +242,13 @@ impl Worker {
         for error in self.half_open_errors.drain(..) {
             self.reports.push(Report::HalfOpenError(error));
         }
-        for event in self.events.drain(..) {
+        // None of what follows records another.
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
             if let TransportEvent::FlowGone { flow } = event {
                 self.reports.push(Report::FlowGone(flow));
             } else {
-                self.sessions.on_event(&event);
+                self.on_transport_event(&event);
                 if let TransportEvent::Accepted { session } = event
                     && let Some(deadline) = self.sessions.connect_deadline(session)
                 {
@@ -251,6 +257,8 @@ impl Worker {
                 }
             }
         }
+        self.events = events;
+        self.note_stage_turns();
     }
 
     /// Sockets of the host that are ready.
@@ -407,6 +415,7 @@ impl Worker {
             } else if self.now.since(*port.stuck_since.get_or_insert(self.now)) >= STUCK_MAX {
                 // A device that takes nothing must not hold up the others: what waits for it is lost, as on a dead link.
                 self.figures.device_stuck += tx.len() as u64;
+                tracing::warn!(interface = %port.interface, packets = tx.len(), "a device takes nothing: its packets are dropped");
                 self.pool.give_all(tx);
                 port.stuck_since = None;
             }
@@ -451,7 +460,12 @@ impl Worker {
     }
 
     /// Asks the transport for what an app asked for.
-    pub(super) fn ask_transport(&mut self, request: &AppRequest) {
+    pub(super) fn ask_transport(&mut self, request: &AppRequest, by: EndedBy) {
+        let app_side = |worker: &Worker, id| worker.sessions.get(id).map(|session| session.app_side());
+        let before = match *request {
+            AppRequest::Close(id) | AppRequest::HalfClose(id) | AppRequest::Reset(id) => app_side(self, id),
+            _ => None,
+        };
         let (session, action, ask) = match *request {
             AppRequest::Close(session) => (session, self.sessions.app_closes(session), Ask::Close),
             AppRequest::HalfClose(session) => {
@@ -464,6 +478,9 @@ impl Worker {
             }
             _ => unreachable!("only session requests are asked of a transport"),
         };
+        if let Some(before) = before {
+            self.note_asked(session, before, by, matches!(ask, Ask::Reset));
+        }
         if let CloseAction::Ask(connection) = action {
             self.ask(session, connection, ask);
         }

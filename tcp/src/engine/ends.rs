@@ -27,11 +27,11 @@ impl Engine {
         events: &mut Vec<TransportEvent>,
     ) {
         let Some(connection) = self.connections.get(key) else { return };
-        let flow = connection.flow;
+        let (flow, stats) = (connection.flow, connection.end_stats());
         let is_failure = !matches!(reason, CloseReason::Finished | CloseReason::LocalReset);
         self.shared.counters.failed += u64::from(is_failure);
         // RFC 9293 §3.6 (MUST-12): the reason tells a reset from a normal end.
-        events.push(TransportEvent::Closed { session: connection.session, reason });
+        events.push(TransportEvent::Closed { session: connection.session, reason, stats });
         if connection.is_active_open {
             events.push(TransportEvent::FlowGone { flow });
         }
@@ -52,7 +52,7 @@ impl Engine {
             // Nothing will carry it any more.
             connection.send_ack(&mut self.shared, now, layer, out);
         }
-        let (flow, session) = (connection.flow, connection.session);
+        let (flow, session, stats) = (connection.flow, connection.session, connection.end_stats());
         let record = TimeWait::of(connection, &self.shared.secrets);
         self.discard_connection(key);
         if self.time_waits.is_full() {
@@ -65,7 +65,7 @@ impl Engine {
         let record = self.time_waits.insert(record, now + self.shared.config.time_wait);
         let hash = self.table_hash(&flow);
         self.flows.replace(FlowTarget::Connection(key).word(hash), FlowTarget::TimeWait(record).word(hash));
-        events.push(TransportEvent::Closed { session, reason: CloseReason::Finished });
+        events.push(TransportEvent::Closed { session, reason: CloseReason::Finished, stats });
     }
 
     /// Drops a connection where it is; its flow entry is the caller's.

@@ -3,6 +3,7 @@
 mod bench;
 mod console;
 mod echo;
+mod log;
 mod run;
 mod tls;
 mod top;

@@ -4,6 +4,7 @@ pub(crate) mod channels;
 pub(crate) mod config;
 pub(crate) mod congestion;
 pub(crate) mod errors;
+pub(crate) mod events;
 pub(crate) mod histograms;
 pub(crate) mod memory;
 pub(crate) mod network;

@@ -186,6 +186,7 @@ fn a_close_sends_what_is_queued_and_drops_what_comes() {
     assert_eq!(w.told(&wire, WRITABLE), []);
     assert_eq!(w.transmits(), [acknowledged(session), closed(session, CloseReason::Finished)]);
     assert_eq!(wire.script().written, b"goodbye");
+    assert_eq!(w.ended.map(|stats| stats.bytes_out), Some(7));
     assert!(!wire.script().is_reset);
     w.is_over(session, &wire);
 }

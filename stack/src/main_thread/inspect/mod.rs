@@ -1,5 +1,6 @@
 //! Questions to the whole stack: asked of every worker, put together here, formatted elsewhere.
 
+mod events;
 mod figures;
 mod half_opens;
 mod topics;
@@ -14,7 +15,7 @@ use super::Main;
 use crate::handle::Stopped;
 use crate::inspect::{
     Answer, AppInfo, AppWorkerInfo, Clear, Filter, HalfOpenCursor, Leaks, MainInfo, Outcomes, Query,
-    SessionQuery, Since, Topic, WorkerAnswer,
+    SessionQuery, Since, Topic, WorkerAnswer, events::EventPart,
 };
 use crate::messages::{Command, Reply};
 
@@ -23,6 +24,7 @@ use crate::messages::{Command, Reply};
 pub(super) struct Inspection {
     what: Query,
     answer: Answer,
+    events: Vec<(u8, EventPart)>,
     /// Answers that are to come.
     waiting: usize,
     /// Whose turn the walk is; `None` before it began.
@@ -75,6 +77,7 @@ impl Main {
             cursor,
             last_listed: cursor,
             matched: 0,
+            events: Vec::new(),
             topics: Vec::new(),
             reply,
         };
@@ -97,6 +100,7 @@ impl Main {
         if !last {
             return;
         }
+        inspection.events.push((part.info.worker, part.events));
         inspection.waiting -= 1;
         inspection.matched += part.matched;
         if inspection.turn.is_none() {
@@ -169,7 +173,10 @@ impl Main {
     fn finish_inspection(&mut self, query: u64) {
         if let Some(inspection) = self.inspections.remove(&query) {
             let reply = inspection.reply.clone();
-            let answer = self.complete(inspection);
+            let answer = match &inspection.what {
+                Query::Events(what) => self.events_answer(&what.clone(), inspection.events),
+                _ => self.complete(inspection),
+            };
             // The asker may have left.
             let _ = reply.send(Ok(answer));
         }

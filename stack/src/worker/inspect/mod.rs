@@ -1,6 +1,7 @@
 //! Answers to main's questions, a bounded slice of the session pool a step.
 
 mod baseline;
+mod events;
 mod figures;
 mod sessions;
 mod topics;
@@ -8,6 +9,7 @@ mod topics;
 pub(super) use baseline::Baseline;
 pub use figures::drop_reasons;
 pub(super) use figures::{Measured, Stage};
+pub(super) use sessions::end;
 
 use super::Worker;
 use crate::inspect::ports::PortCounts;
@@ -27,11 +29,21 @@ pub(super) struct Run {
     timers: usize,
     /// Flows of the slots so far.
     ports: PortCounts,
+    walk: Option<Box<crate::inspect::events::Walk>>,
 }
 
 impl Run {
     pub(super) fn new(query: u64, what: Query) -> Run {
-        Run { query, what, cursor: 0, listed: 0, matched: 0, timers: 0, ports: PortCounts::default() }
+        Run {
+            query,
+            what,
+            cursor: 0,
+            listed: 0,
+            matched: 0,
+            timers: 0,
+            ports: PortCounts::default(),
+            walk: None,
+        }
     }
 }
 
@@ -39,6 +51,20 @@ impl Worker {
     /// One slice of the oldest question.
     pub(super) fn answer_inspections(&mut self) -> bool {
         let Some(mut run) = self.inspections.pop_front() else { return false };
+        if let Query::Events(query) = &run.what {
+            let query = query.clone();
+            if !self.answer_events(&mut run, &query) {
+                self.inspections.push_front(run);
+            }
+            return true;
+        }
+        if let Query::Events(query) = &run.what {
+            let query = query.clone();
+            if !self.answer_events(&mut run, &query) {
+                self.inspections.push_front(run);
+            }
+            return true;
+        }
         let mut part = WorkerAnswer::default();
         let last = match &run.what {
             Query::Summary => self.count_timers(&mut run),
@@ -52,7 +78,8 @@ impl Worker {
                 self.congestion_slice(slots, &mut part.figures);
                 last
             }
-            Query::Status
+            Query::Events(_)
+            | Query::Status
             | Query::HalfOpens(_)
             | Query::HalfOpen(_)
             | Query::Listeners { .. }

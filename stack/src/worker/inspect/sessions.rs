@@ -161,7 +161,7 @@ fn fifo(view: FifoView) -> FifoInfo {
 }
 
 /// One end of a session, if it has an address.
-fn end(protocol: Protocol, endpoint: Endpoint) -> String {
+pub(in crate::worker) fn end(protocol: Protocol, endpoint: Endpoint) -> String {
     match protocol {
         Protocol::Tcp | Protocol::KernelTcp => endpoint.to_string(),
         Protocol::KernelUnix | Protocol::Local => "-".into(),
