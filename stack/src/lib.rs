@@ -12,6 +12,7 @@
 //! (what they say to each other), `channel`, `wake` and `sync` (how), `threads` (the loops), `clock` (the only clock).
 
 mod builder;
+mod capture;
 mod channel;
 mod clock;
 pub mod config;
@@ -45,7 +46,7 @@ pub use builder::{Builder, Stack};
 pub use config::{BuildError, Bursts, InterfaceSpec, StackConfig};
 pub use handle::{Requests, StackHandle, Stopped, Waiting};
 pub use hoststack_session::SessionLimits;
-pub use inspect::{Answer, Leaks, Query};
+pub use inspect::{Answer, CaptureError, CaptureSpec, Leaks, Query, TraceError, TraceSpec};
 pub use messages::{Attached, EndHow};
 pub use record::{Actor, RecordedStep, Recording};
 pub use single::SingleThreaded;

@@ -17,8 +17,10 @@ use hoststack_transport::{
     FlowKey, HalfOpenId, Instant, ListenerId, SessionHandle, SocketOptions, WorkerId,
 };
 
+use crate::capture::CaptureTap;
 use crate::handle::Stopped;
-use crate::inspect::{Query, WorkerAnswer};
+use crate::inspect::{Query, TraceError, TraceSpec, WorkerAnswer};
+use crate::worker::WatchCommand;
 
 /// What a connection is made of, whatever its transport: the only place where a hand-over names protocols.
 #[derive(Debug)]
@@ -119,6 +121,8 @@ pub(crate) enum Command {
     EndSession { session: SessionHandle, how: EndHow },
     /// Answered by `Report::Answer`, in slices.
     Inspect { query: u64, what: Query },
+    /// Packets are to be watched, or no longer so.
+    Watch(WatchCommand),
     /// Leave.
     Stop,
 }
@@ -245,5 +249,12 @@ pub(crate) enum Request {
         what: Query,
         reply: Reply<Result<crate::inspect::Answer, Stopped>>,
     },
+    TraceAdd {
+        spec: Arc<TraceSpec>,
+        reply: Reply<Result<(), TraceError>>,
+    },
+    TraceClear,
+    /// To every worker; `None`: no more.
+    Capture(Option<Arc<CaptureTap>>),
     Stop,
 }

@@ -20,6 +20,7 @@ use hoststack_transport::{
 use hoststack_wire::{Flags, FlowHasher, IpFields, Segment, SegmentHeader, SeqNum};
 
 use self::flows::{FlowTarget, HalfOpenFlow};
+pub use self::inspect::FlowRecord;
 use self::passive::Passive;
 use crate::config::TcpConfig;
 use crate::connection::{Connection, Fate};

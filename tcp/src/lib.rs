@@ -56,7 +56,7 @@ mod urgent;
 pub use config::{Blackhole, FastOpenKey, SynCookies, TcpConfig};
 pub use describe::{ConnectionInfo, Counters, EngineCounts, HalfOpenInfo};
 pub use drop_reason::{DropCounters, DropReason};
-pub use engine::{Disposition, Engine, EstablishError, FlowTaken, ListenError, Output};
+pub use engine::{Disposition, Engine, EstablishError, FlowRecord, FlowTaken, ListenError, Output};
 pub use half_opens::{HalfOpenAction, HalfOpens};
 pub use isn::Secrets;
 pub use seed::{ConnectionSeed, HalfOpenError, HalfOpenSegment, IcmpError, SeedState, Syn};

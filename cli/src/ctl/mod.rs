@@ -7,4 +7,5 @@ pub(crate) mod client;
 pub(crate) mod format;
 pub(crate) mod grammar;
 pub(crate) mod server;
+pub(crate) mod show;
 pub(crate) mod wire;

@@ -2,11 +2,23 @@
 //!
 //! Workers answer in bounded slices, a slice a step, so that a walk over a million sessions stalls nobody.
 
+mod capture;
+mod trace;
+
+pub use capture::{
+    CAPTURE_BYTES_DEFAULT, CAPTURE_BYTES_MIN, CaptureError, CaptureReport, CaptureSpec, CaptureState,
+};
+pub(crate) use trace::check_filter;
+pub use trace::{
+    TRACE_COUNT_DEFAULT, TRACE_COUNT_MAX, TRACES_MAX, TraceAnswer, TraceError, TraceRecord, TraceSpec,
+    TraceStage,
+};
+
 use hoststack_app::HalfOpenCounters;
 use hoststack_transport::{AppId, AppWorkerId};
 use serde::Serialize;
 
-/// A question. Every answer carries the workers' figures; the lists are filled for the question that asks for them.
+/// A question. Nearly every answer carries the workers' figures; the lists are filled for the question that asks for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Query {
     /// Workers' and main's figures, applications, leaks.
@@ -26,6 +38,11 @@ pub enum Query {
     /// Listeners, at most `limit` of them listed.
     Listeners {
         /// The most that are listed.
+        limit: usize,
+    },
+    /// What traces recorded, and nothing else; see [`StackHandle::trace_add`](crate::StackHandle::trace_add).
+    Trace {
+        /// The most records that are listed, of each worker the newest.
         limit: usize,
     },
 }
@@ -51,6 +68,8 @@ pub struct Answer {
     pub leaks: Leaks,
     /// TIME-WAIT records, all workers'.
     pub time_wait: usize,
+    /// What traces recorded.
+    pub trace: TraceAnswer,
 }
 
 /// What the stack holds now. With no app attached and nothing under way all are zero; what is not has leaked.
@@ -369,4 +388,8 @@ pub(crate) struct WorkerAnswer {
     pub(crate) info: WorkerInfo,
     pub(crate) summary: SessionSummary,
     pub(crate) sessions: Vec<SessionInfo>,
+    /// Records of traces.
+    pub(crate) trace: Vec<TraceRecord>,
+    /// How many the worker has.
+    pub(crate) trace_total: usize,
 }

@@ -30,10 +30,11 @@ use crate::channel::{Inbox, Outbox};
 use crate::config::StackConfig;
 use crate::directory::Directory;
 use crate::hash::IdHasher;
+use crate::inspect::TraceSpec;
 use crate::messages::{Command, Report, Request};
 use crate::record::{Tape, flush};
 use crate::step::Step;
-use crate::worker::WorkerStats;
+use crate::worker::{WatchCommand, WorkerStats};
 
 /// The origin of connects made on main; stack handles come above it.
 pub(crate) const MAIN_ORIGIN: u16 = 256;
@@ -96,6 +97,8 @@ pub(crate) struct Main {
     settled_elsewhere: BTreeMap<(WorkerId, AppWorkerId), usize>,
     inspections: BTreeMap<u64, inspect::Inspection>,
     next_query: u64,
+    /// Traces that were added and not cleared.
+    traces: Vec<Arc<TraceSpec>>,
     mint: ConnectMint,
     main_requests: Vec<MainRequest>,
     actions: Vec<HalfOpenAction>,
@@ -140,6 +143,7 @@ impl Main {
             settled_elsewhere: BTreeMap::new(),
             inspections: BTreeMap::new(),
             next_query: 0,
+            traces: Vec::new(),
             mint: ConnectMint::new(MAIN_ORIGIN),
             main_requests: Vec::new(),
             actions: Vec::new(),
@@ -310,6 +314,13 @@ impl Main {
                 self.send(session.worker(), Command::EndSession { session, how });
             }
             Request::Inspect { what, reply } => self.begin_inspection(what, reply),
+            Request::TraceAdd { spec, reply } => {
+                let _ = reply.send(self.add_trace(spec));
+            }
+            Request::TraceClear => self.clear_traces(),
+            Request::Capture(tap) => {
+                self.broadcast(|| Command::Watch(WatchCommand::Capture(tap.clone())));
+            }
             Request::Stop => {
                 self.broadcast(|| Command::Stop);
                 self.stopped = true;

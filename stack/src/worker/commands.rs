@@ -110,6 +110,7 @@ impl Worker {
             Command::Notify { app_worker, message } => self.notices.push_back((app_worker, message)),
             Command::EndSession { session, how } => self.end_session(session, how),
             Command::Inspect { query, what } => self.inspections.push_back(inspect::Run::new(query, what)),
+            Command::Watch(command) => self.watch(command),
             Command::Stop => self.stopped = true,
         }
     }

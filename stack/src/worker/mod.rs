@@ -9,6 +9,7 @@ mod inspect;
 mod packets;
 mod transports;
 
+pub(crate) use inspect::WatchCommand;
 pub(crate) use transports::Transports;
 
 use std::collections::VecDeque;
@@ -143,6 +144,8 @@ pub(crate) struct Worker {
     app_timers: TimerWheel<(AppWorkerId, u64)>,
     connect_timers: TimerWheel<SessionId>,
     inspections: VecDeque<inspect::Run>,
+    /// Packets that someone watches. `None`, as nearly always: nobody does, and nothing else asks.
+    watch: Option<Box<inspect::Watch>>,
     mint: ConnectMint,
     stats: Arc<WorkerStats>,
     figures: Figures,
@@ -190,6 +193,7 @@ impl Worker {
             app_timers: TimerWheel::new(Instant::ZERO),
             connect_timers: TimerWheel::new(Instant::ZERO),
             inspections: VecDeque::new(),
+            watch: None,
             mint: ConnectMint::new(u16::from(seed.id.0)),
             stats: seed.stats,
             figures: Figures::default(),

@@ -1,5 +1,7 @@
 //! Questions to the whole stack: asked of every worker, put together here, formatted elsewhere.
 
+mod trace;
+
 use std::collections::BTreeMap;
 
 use hoststack_session::{HalfOpenSession, HalfOpenState};
@@ -36,10 +38,12 @@ impl Main {
         let Some(inspection) = self.inspections.get_mut(&query) else { return };
         inspection.answer.session_summary.merge(&part.summary);
         inspection.answer.sessions.extend(part.sessions);
+        inspection.answer.trace.records.extend(part.trace);
         if !last {
             return;
         }
         inspection.answer.workers.push(part.info);
+        inspection.answer.trace.total += part.trace_total;
         inspection.waiting -= 1;
         if inspection.waiting > 0 {
             return;
@@ -52,6 +56,9 @@ impl Main {
     }
 
     fn complete(&self, what: Query, mut answer: Answer) -> Answer {
+        if let Query::Trace { limit } = what {
+            return self.complete_trace(limit, answer.trace);
+        }
         answer.workers.sort_by_key(|worker| worker.worker);
         answer.time_wait = answer.workers.iter().map(|worker| worker.time_wait).sum();
         answer.main = self.info();

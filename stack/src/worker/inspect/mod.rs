@@ -1,5 +1,11 @@
 //! Answers to main's questions, a bounded slice of the session pool a step.
 
+mod trace;
+mod watch;
+
+pub(super) use watch::Watch;
+pub(crate) use watch::WatchCommand;
+
 use hoststack_session::{AppSide, Session, TransportSide};
 use hoststack_transport::{Endpoint, Protocol, SessionId};
 
@@ -15,11 +21,13 @@ pub(super) struct Run {
     listed: usize,
     /// Armed timers of the slots so far.
     timers: usize,
+    /// The number of the first record of a trace that was not sent yet.
+    first_record: u64,
 }
 
 impl Run {
     pub(super) fn new(query: u64, what: Query) -> Run {
-        Run { query, what, cursor: 0, listed: 0, timers: 0 }
+        Run { query, what, cursor: 0, listed: 0, timers: 0, first_record: 0 }
     }
 }
 
@@ -27,6 +35,10 @@ impl Worker {
     /// One slice of the oldest question.
     pub(super) fn answer_inspections(&mut self) -> bool {
         let Some(mut run) = self.inspections.pop_front() else { return false };
+        if let Query::Trace { limit } = run.what {
+            self.answer_trace(run, limit);
+            return true;
+        }
         let mut part = WorkerAnswer::default();
         let lists_sessions = matches!(run.what, Query::Sessions { .. });
         let sessions_end = if lists_sessions { self.sessions.slot_end() } else { 0 };
