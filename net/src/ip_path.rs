@@ -272,6 +272,12 @@ impl IpPath {
         &mut self.tx[interface.index()]
     }
 
+    /// The packets that wait for each interface's device queue.
+    pub fn waiting_packets(&self) -> impl Iterator<Item = (InterfaceId, &[Packet])> {
+        // Cannot cut: an interface's number made the place.
+        self.tx.iter().enumerate().map(|(number, waiting)| (InterfaceId(number as u16), waiting.as_slice()))
+    }
+
     /// How many more packets the interface's transmit vector takes.
     #[inline]
     pub fn tx_room(&self, interface: InterfaceId) -> usize {
@@ -354,6 +360,11 @@ impl IpPath {
     /// Packets that wait for a neighbour.
     pub fn waiting_len(&self) -> usize {
         self.neighbors.packets()
+    }
+
+    /// An interface that was added.
+    pub fn interface(&self, interface: InterfaceId) -> Option<&InterfaceConfig> {
+        self.fib.interface(interface).map(|found| &found.config)
     }
 
     /// The worker that owns a flow.

@@ -1,7 +1,8 @@
 //! Packet I/O: devices, IP input and output, routing domains, neighbours, steering, pcap, faults.
 //!
 //! Devices first: [`packet`] (buffers and the per-worker pool), [`device`] (what a device and a queue of it are), then
-//! the devices [`mod@memory_wire`], [`loopback`], [`mod@raw_ip`], [`tap`] and the wrappers [`impaired`] (faults), [`pcap`] (capture).
+//! the devices [`mod@memory_wire`], [`loopback`], [`mod@raw_ip`], [`tap`] and the wrappers [`impaired`] (faults), [`pcap`] (capture);
+//! [`packet_filter`] says which packets are worth a capture or a trace.
 //!
 //! Then the IP path: `interface`, `route` and `neighbor` are tables; [`Router`] has the authoritative ones, on main, and
 //! [`IpPath`] a replica and all packet work, one per worker (`ip_input`, `ip_output`, `icmp`, `resolve`, `pmtu`). They
@@ -14,6 +15,7 @@ pub mod impaired;
 pub mod loopback;
 pub mod memory_wire;
 pub mod packet;
+pub mod packet_filter;
 pub mod pcap;
 pub mod raw_ip;
 pub mod tap;
@@ -22,7 +24,8 @@ pub use impaired::{Impaired, ImpairedDevice, ImpairmentCounters, Impairments, Li
 pub use loopback::Loopback;
 pub use memory_wire::{MemoryWire, MemoryWireConfig, memory_wire};
 pub use packet::{Packet, PacketPool};
-pub use pcap::{Capture, Captured, CapturedDevice, PcapOptions, PcapWriter, capture};
+pub use packet_filter::{FilterError, PacketFilter, PacketKind, PacketPlace, PacketView};
+pub use pcap::{Capture, Captured, CapturedDevice, PacketBlocks, PcapOptions, PcapWriter, capture};
 pub use raw_ip::{RawIp, RawIpEnd, raw_ip};
 pub use tap::{Tap, TapConfig, TapError};
 

@@ -1,7 +1,7 @@
 //! Packet capture: a pcapng writer, and a wrapper that records what a device queue receives and sends.
 //!
 //! Format: draft-ietf-opsawg-pcapng: one section (SHB), an interface description (IDB) per device, an enhanced packet
-//! block (EPB) per packet with its direction. A queue encodes its packets into a buffer of its own and takes the
+//! block (EPB) per packet with its direction and, if there is something to say, a comment. A queue encodes its packets into a buffer of its own and takes the
 //! file's lock once per vector, and only while a capture runs: otherwise the wrapper costs one relaxed load.
 
 use std::fmt;
@@ -172,9 +172,19 @@ impl PcapWriter {
             direction,
             self.options.snap_len,
             data,
+            "",
         );
         self.write_blocks(&scratch, &[scratch.len()]);
         self.scratch = scratch;
+    }
+
+    /// Writes packets that were encoded before, on another thread perhaps; as [`PcapWriter::write_packet`] otherwise.
+    ///
+    /// # Panics
+    /// When one is of an interface that was not added.
+    pub fn write(&mut self, packets: &PacketBlocks) {
+        assert!(packets.interfaces <= self.interfaces, "the interface must be described first");
+        self.write_blocks(&packets.blocks, &packets.ends);
     }
 
     /// Whether a limit was reached or a write failed: nothing more is written.
@@ -187,13 +197,16 @@ impl PcapWriter {
         &self.summary
     }
 
-    /// Hands everything to the operating system.
+    /// Hands everything to the operating system. A failure ends the capture, as that of a write does.
     ///
     /// # Errors
     /// What the write said.
     pub fn flush(&mut self) -> io::Result<()> {
         self.unflushed = 0;
-        self.out.flush()
+        self.out.flush().inspect_err(|error| {
+            self.full = true;
+            self.summary.error.get_or_insert(error.to_string());
+        })
     }
 
     /// Ends the capture and tells what it wrote.
@@ -263,6 +276,48 @@ impl fmt::Debug for PcapWriter {
             .field("interfaces", &self.interfaces)
             .field("summary", &self.summary)
             .finish_non_exhaustive()
+    }
+}
+
+/// Packets encoded for a [`PcapWriter`], where they are and when: what is done with them afterwards is up to the writer.
+#[derive(Clone, Debug, Default)]
+pub struct PacketBlocks {
+    blocks: Vec<u8>,
+    /// Where each block ends.
+    ends: Vec<usize>,
+    /// One more than the highest interface number.
+    interfaces: u32,
+}
+
+impl PacketBlocks {
+    /// Adds a packet, of which `snap_len` bytes are kept; `at_us` are microseconds since 1970. An empty comment is none.
+    pub fn add(
+        &mut self,
+        interface: u32,
+        at_us: u64,
+        direction: Direction,
+        snap_len: u32,
+        data: &[u8],
+        comment: &str,
+    ) {
+        enhanced_packet(&mut self.blocks, interface, at_us, direction, snap_len, data, comment);
+        self.ends.push(self.blocks.len());
+        self.interfaces = self.interfaces.max(interface + 1);
+    }
+
+    /// How many packets there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Bytes of file that they are.
+    pub fn bytes(&self) -> usize {
+        self.blocks.len()
     }
 }
 
@@ -435,6 +490,7 @@ impl<D: DeviceQueue> Captured<D> {
                 direction,
                 options.snap_len,
                 packet.data(),
+                "",
             );
             self.ends.push(self.blocks.len());
         }
@@ -543,6 +599,7 @@ fn enhanced_packet(
     direction: Direction,
     snap_len: u32,
     data: &[u8],
+    comment: &str,
 ) {
     let kept = &data[..data.len().min(snap_len as usize)];
     block(into, 6, |body| {
@@ -555,6 +612,9 @@ fn enhanced_packet(
         body.extend((data.len() as u32).to_le_bytes());
         body.extend(kept);
         pad(body, kept.len());
+        if !comment.is_empty() {
+            option(body, 1, comment.as_bytes()); // opt_comment
+        }
         option(body, 2, &direction.flags().to_le_bytes()); // epb_flags
         option(body, 0, &[]);
     });

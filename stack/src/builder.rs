@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::unbounded;
 use hoststack_app::{DetachPolicy, DetachReport};
 use hoststack_kernel::host::Host;
+use hoststack_net::pcap::LinkType;
 use hoststack_net::{
     DeviceQueue, InterfaceConfig, InterfaceId, IpLimits, IpPath, NeighborConfig, NetUpdate, PacketPool,
     Route, Router,
@@ -202,6 +203,9 @@ impl Builder {
             workers,
             domains,
             pending_connects_max: config.pending_connects_max,
+            interfaces: links.names,
+            epoch_us: Clock::unix_us(),
+            capture: Default::default(),
         });
         let main = MainSeed {
             half_opens: HalfOpens::new(config.tcp, secrets),
@@ -238,12 +242,15 @@ struct Links {
     router: Router,
     updates: Vec<NetUpdate>,
     ports: Vec<Vec<Port>>,
+    /// Names and link types, in the order of the interfaces' numbers.
+    names: Vec<(String, LinkType)>,
 }
 
 impl Links {
     fn open(interfaces: Vec<InterfaceSpec>, workers: usize) -> Result<Links, BuildError> {
         let mut router = Router::new(NeighborConfig::default());
         let mut updates = Vec::new();
+        let mut names = Vec::new();
         let mut ports: Vec<Vec<Port>> = (0..workers).map(|_| Vec::new()).collect();
         for (number, spec) in interfaces.into_iter().enumerate() {
             let InterfaceSpec { domain, device, addresses, routes } = spec;
@@ -255,6 +262,8 @@ impl Links {
             let mut config = InterfaceConfig::new(id, name.clone());
             config.domain = domain.0;
             config.mac = device.mac();
+            let link = if config.mac.is_some() { LinkType::Ethernet } else { LinkType::RawIp };
+            names.push((name.clone(), link));
             config.mtu = device.mtu();
             config.addresses = addresses;
             updates.push(router.add_interface(config).map_err(|error| route_error(&error))?);
@@ -269,7 +278,7 @@ impl Links {
                 ports[worker].push(Port { interface: id, queue, stuck_since: None });
             }
         }
-        Ok(Links { router, updates, ports })
+        Ok(Links { router, updates, ports, names })
     }
 }
 
@@ -377,6 +386,10 @@ impl Stack {
             if thread.join().is_err() {
                 tracing::error!("a thread of the stack panicked");
             }
+        }
+        // A capture that nobody stopped is written to its end.
+        if let Ok(capture) = self.handle.begin_pcap_stop() {
+            capture.finish();
         }
     }
 }

@@ -17,6 +17,12 @@ impl Clock {
         Clock { epoch: std::time::Instant::now() }
     }
 
+    /// Microseconds since 1970 now, as the host's clock has it: for what is read beside other hosts' records.
+    pub(crate) fn unix_us() -> u64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    }
+
     /// The time now.
     pub(crate) fn now(&self) -> Instant {
         let micros = self.epoch.elapsed().as_micros();

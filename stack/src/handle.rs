@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
@@ -9,11 +10,15 @@ use hoststack_app::{
     Application, AttachError, AttachOptions, CancelError, ConnectError, ConnectMint, ConnectOptions,
     DetachError, DetachPolicy, DetachReport, ListenError, ListenOptions, WorkerDetachReport,
 };
+use hoststack_net::pcap::LinkType;
 use hoststack_transport::{AppId, AppWorkerId, ConnectId, ListenerId, SessionHandle, WorkerId};
 use parking_lot::Mutex;
 
+use crate::capture::RunningCapture;
 use crate::directory::{Directory, Refused};
-use crate::inspect::{Answer, Clear, Query};
+use crate::inspect::{
+    Answer, CaptureError, CaptureReport, CaptureSpec, Clear, Query, TraceError, TraceSpec, check_filter,
+};
 use crate::main_thread::MAIN_ORIGIN;
 use crate::messages::{Attached, EndHow, Reply, Request};
 use crate::ping::{PingError, PingOptions, Pinging};
@@ -52,7 +57,7 @@ macro_rules! stopped_is {
         })*
     };
 }
-stopped_is!(AttachError, DetachError, CancelError, ListenError, PingError);
+stopped_is!(AttachError, DetachError, CancelError, ListenError, PingError, TraceError);
 
 /// What is fixed at start and known to every handle.
 #[derive(Debug)]
@@ -63,6 +68,21 @@ pub(crate) struct Shared {
     pub(crate) workers: usize,
     pub(crate) domains: Vec<u16>,
     pub(crate) pending_connects_max: usize,
+    /// Names and link types, in the order of the interfaces' numbers.
+    pub(crate) interfaces: Vec<(String, LinkType)>,
+    /// Microseconds since 1970 at the stack's start.
+    pub(crate) epoch_us: u64,
+    pub(crate) capture: Mutex<CaptureSlot>,
+}
+
+/// The one capture that there may be.
+#[derive(Debug, Default)]
+pub(crate) enum CaptureSlot {
+    #[default]
+    Free,
+    /// Its file is being created, or its last packets are being gathered.
+    Busy(PathBuf),
+    Running(RunningCapture),
 }
 
 /// A running stack, from any thread. Cheap to clone.
@@ -292,6 +312,118 @@ impl StackHandle {
     pub fn ping(&self, options: PingOptions) -> Result<Pinging, PingError> {
         self.requests().ping(options).wait()
     }
+
+    // ---- Packets that someone watches ----
+
+    /// Traces packets: what each stage decides of them is recorded, until there are as many as were asked for. What was
+    /// recorded is the answer to [`Query::Trace`].
+    ///
+    /// # Errors
+    /// A bad specification, too many traces.
+    pub fn trace_add(&self, spec: TraceSpec) -> Result<(), TraceError> {
+        self.requests().trace_add(spec)?.wait()
+    }
+
+    /// Ends all traces and forgets what they recorded.
+    ///
+    /// # Errors
+    /// The stack has stopped.
+    pub fn trace_clear(&self) -> Result<(), Stopped> {
+        self.send(Request::TraceClear)
+    }
+
+    /// Captures packets into a file, with what became of them as comments. Creates the file before it returns; packets
+    /// are captured from each worker's next step on.
+    ///
+    /// # Errors
+    /// A file that cannot be created, a filter that nothing can pass, a capture that was not stopped.
+    pub fn pcap_start(&self, spec: CaptureSpec) -> Result<(), CaptureError> {
+        let shared = &self.shared;
+        let interfaces = shared.interfaces.iter().map(|(name, _)| name.as_str());
+        check_filter(&spec.filter, shared.workers, interfaces).map_err(CaptureError::Nothing)?;
+        {
+            let mut slot = shared.capture.lock();
+            if let Some(file) = slot.file() {
+                return Err(CaptureError::Running(file.clone()));
+            }
+            *slot = CaptureSlot::Busy(spec.file.clone());
+        }
+        // The lock is not held while the host creates the file.
+        let started = RunningCapture::start(spec, &shared.interfaces, shared.epoch_us).and_then(|capture| {
+            let tap = Arc::clone(capture.tap());
+            self.send(Request::Capture(Some(tap))).map_err(|Stopped| CaptureError::Stopped)?;
+            Ok(capture)
+        });
+        let (slot, result) = match started {
+            Ok(capture) => (CaptureSlot::Running(capture), Ok(())),
+            Err(error) => (CaptureSlot::Free, Err(error)),
+        };
+        *shared.capture.lock() = slot;
+        result
+    }
+
+    /// Ends the capture; returns when all of it is in the file, which waits for the disk.
+    ///
+    /// # Errors
+    /// None runs.
+    pub fn pcap_stop(&self) -> Result<CaptureReport, CaptureError> {
+        let ending = self.begin_pcap_stop()?;
+        // The answer comes when every worker has heard that it is over. A stack that has stopped has none.
+        let _ = self.inspect(Query::Trace { limit: 0 });
+        Ok(ending.finish())
+    }
+
+    /// Has the workers end the capture: when they have answered another question, they have.
+    pub(crate) fn begin_pcap_stop(&self) -> Result<EndingCapture, CaptureError> {
+        let capture = {
+            let mut slot = self.shared.capture.lock();
+            let busy = slot.file().map_or(CaptureSlot::Free, |file| CaptureSlot::Busy(file.clone()));
+            match std::mem::replace(&mut *slot, busy) {
+                CaptureSlot::Running(capture) => capture,
+                CaptureSlot::Free => return Err(CaptureError::NotRunning),
+                CaptureSlot::Busy(file) => {
+                    *slot = CaptureSlot::Busy(file.clone());
+                    return Err(CaptureError::Running(file));
+                }
+            }
+        };
+        // No worker of a stack that has stopped puts packets anywhere.
+        let _ = self.send(Request::Capture(None));
+        Ok(EndingCapture { shared: Arc::clone(&self.shared), capture })
+    }
+
+    /// The capture, if one was started and not stopped.
+    pub fn pcap(&self) -> Option<CaptureReport> {
+        match &*self.shared.capture.lock() {
+            CaptureSlot::Running(capture) => Some(capture.report()),
+            CaptureSlot::Free | CaptureSlot::Busy(_) => None,
+        }
+    }
+}
+
+impl CaptureSlot {
+    fn file(&self) -> Option<&PathBuf> {
+        match self {
+            CaptureSlot::Free => None,
+            CaptureSlot::Busy(file) => Some(file),
+            CaptureSlot::Running(capture) => Some(&capture.tap().spec.file),
+        }
+    }
+}
+
+/// A capture that workers are being told the end of.
+pub(crate) struct EndingCapture {
+    shared: Arc<Shared>,
+    capture: RunningCapture,
+}
+
+impl EndingCapture {
+    /// Waits for the disk.
+    pub(crate) fn finish(self) -> CaptureReport {
+        let report = self.capture.finish();
+        *self.shared.capture.lock() = CaptureSlot::Free;
+        report
+    }
 }
 
 /// The calls of a [`StackHandle`] that are answered, each returning where its answer will be: for callers that must not
@@ -371,6 +503,17 @@ impl Requests<'_> {
             return Waiting { answer };
         }
         self.ask(|reply| Request::Ping { options, reply })
+    }
+
+    /// See [`StackHandle::trace_add`].
+    ///
+    /// # Errors
+    /// What this thread knows to be wrong.
+    pub fn trace_add(self, spec: TraceSpec) -> Result<Waiting<Result<(), TraceError>>, TraceError> {
+        let shared = &self.handle.shared;
+        spec.check(shared.workers, shared.interfaces.iter().map(|(name, _)| name.as_str()))?;
+        let spec = Arc::new(spec);
+        Ok(self.ask(|reply| Request::TraceAdd { spec, reply }))
     }
 }
 

@@ -13,6 +13,7 @@
 //! (what a thread knows of its own steps).
 
 mod builder;
+mod capture;
 mod channel;
 mod clock;
 pub mod config;
@@ -50,7 +51,7 @@ pub use builder::{Builder, Stack};
 pub use config::{BuildError, Bursts, InterfaceSpec, StackConfig};
 pub use handle::{Requests, StackHandle, Stopped, Waiting};
 pub use hoststack_session::SessionLimits;
-pub use inspect::{Answer, Leaks, Query};
+pub use inspect::{Answer, CaptureError, CaptureSpec, Leaks, Query, TraceError, TraceSpec};
 pub use messages::{Attached, EndHow};
 pub use record::{Actor, RecordedStep, Recording};
 pub use single::SingleThreaded;

@@ -17,9 +17,11 @@ use hoststack_transport::{
     FlowKey, HalfOpenId, Instant, ListenerId, SessionHandle, SocketOptions, WorkerId,
 };
 
+use crate::capture::CaptureTap;
 use crate::handle::Stopped;
-use crate::inspect::{Clear, Query, WorkerAnswer};
+use crate::inspect::{Clear, Query, TraceError, TraceSpec, WorkerAnswer};
 use crate::ping::{PingCommand, PingError, PingOptions, PingSent, Pinging};
+use crate::worker::WatchCommand;
 
 /// What a connection is made of, whatever its transport: the only place where a hand-over names protocols.
 #[derive(Debug)]
@@ -130,6 +132,8 @@ pub(crate) enum Command {
     Ping(PingCommand),
     /// Whether sessions' ends are logged.
     SetSessionLog(bool),
+    /// Packets are to be watched, or no longer so.
+    Watch(WatchCommand),
     /// Leave.
     Stop,
 }
@@ -267,5 +271,12 @@ pub(crate) enum Request {
         options: PingOptions,
         reply: Reply<Result<Pinging, PingError>>,
     },
+    TraceAdd {
+        spec: Arc<TraceSpec>,
+        reply: Reply<Result<(), TraceError>>,
+    },
+    TraceClear,
+    /// To every worker; `None`: no more.
+    Capture(Option<Arc<CaptureTap>>),
     Stop,
 }

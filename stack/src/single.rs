@@ -16,7 +16,7 @@ use hoststack_transport::{
 use crate::clock::Clock;
 use crate::config::BuildError;
 use crate::handle::{FromStopped, Requests, StackHandle, Stopped, Waiting};
-use crate::inspect::{Answer, Clear, Query};
+use crate::inspect::{Answer, CaptureError, CaptureReport, CaptureSpec, Clear, Query, TraceError, TraceSpec};
 use crate::messages::{Attached, EndHow, Request};
 use crate::ping::{PingError, PingOptions, Pinging};
 use crate::record::{RecordedStep, Recording};
@@ -385,6 +385,47 @@ impl SingleThreaded {
     /// What is wrong with the options, or as many pings are under way as may be.
     pub fn ping(&mut self, options: PingOptions) -> Result<Pinging, PingError> {
         self.call(|requests| requests.ping(options))
+    }
+
+    /// See [`StackHandle::trace_add`].
+    ///
+    /// # Errors
+    /// A bad specification, too many traces.
+    pub fn trace_add(&mut self, spec: TraceSpec) -> Result<(), TraceError> {
+        let waiting = self.stepped.handle().requests().trace_add(spec)?;
+        self.wait(waiting).unwrap_or(Err(TraceError::Stopped))
+    }
+
+    /// See [`StackHandle::trace_clear`].
+    ///
+    /// # Errors
+    /// The stack has stopped.
+    pub fn trace_clear(&mut self) -> Result<(), Stopped> {
+        self.stepped.handle().trace_clear()
+    }
+
+    /// See [`StackHandle::pcap_start`].
+    ///
+    /// # Errors
+    /// A file that cannot be created, a filter that nothing can pass, a capture that was not stopped.
+    pub fn pcap_start(&mut self, spec: CaptureSpec) -> Result<(), CaptureError> {
+        self.stepped.handle().pcap_start(spec)
+    }
+
+    /// See [`StackHandle::pcap_stop`].
+    ///
+    /// # Errors
+    /// None runs.
+    pub fn pcap_stop(&mut self) -> Result<CaptureReport, CaptureError> {
+        let ending = self.stepped.handle().begin_pcap_stop()?;
+        // With the answer every worker has heard that it is over.
+        let _ = self.inspect(Query::Trace { limit: 0 });
+        Ok(ending.finish())
+    }
+
+    /// See [`StackHandle::pcap`].
+    pub fn pcap(&self) -> Option<CaptureReport> {
+        self.stepped.handle().pcap()
     }
 
     /// Detaches every application. See [`crate::Stack::shutdown`].

@@ -47,6 +47,14 @@ impl Placement {
     }
 }
 
+/// Starts a thread beside the stack's own, which the stack never waits for while it runs.
+pub(crate) fn start_helper<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    Builder::new().name(name.into()).spawn(work)
+}
+
 /// What the loop runs: main or a worker.
 pub(crate) trait Stepper {
     fn step(&mut self, now: Instant) -> Step;

@@ -22,6 +22,7 @@ use hoststack_wire::{Flags, FlowHasher, IpFields, Segment, SegmentHeader, SeqNum
 
 use self::flows::{FlowTarget, HalfOpenFlow};
 pub use self::held::Holder;
+pub use self::inspect::FlowRecord;
 use self::passive::Passive;
 use crate::config::TcpConfig;
 use crate::connection::{Connection, Fate};

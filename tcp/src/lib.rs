@@ -57,7 +57,7 @@ mod urgent;
 pub use config::{Blackhole, FastOpenKey, SynCookies, TcpConfig};
 pub use describe::{CongestionState, ConnectionInfo, Counters, EngineCounts, HalfOpenInfo, RecoveryPhase};
 pub use drop_reason::{DropCounters, DropReason};
-pub use engine::{Disposition, Engine, EstablishError, FlowTaken, Holder, ListenError, Output};
+pub use engine::{Disposition, Engine, EstablishError, FlowRecord, FlowTaken, Holder, ListenError, Output};
 pub use half_opens::{HalfOpenAction, HalfOpens};
 pub use isn::Secrets;
 pub use seed::{ConnectionSeed, HalfOpenError, HalfOpenSegment, IcmpError, SeedState, Syn};

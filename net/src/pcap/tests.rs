@@ -100,6 +100,44 @@ fn written_packets_read_back_equal() {
 }
 
 #[test]
+fn comments_read_back_and_blocks_encoded_elsewhere_count_like_others() {
+    let file = Shared::default();
+    let mut writer = file.writer(PcapOptions { packets_max: Some(3), ..PcapOptions::default() });
+    writer.add_interface("tap0", LinkType::Ethernet).unwrap();
+    let mut packets = PacketBlocks::default();
+    assert!(packets.is_empty());
+    packets.add(0, 5, Direction::Inbound, 100, b"first", "dropped: tcp-bad-checksum; worker 1");
+    packets.add(0, 6, Direction::Outbound, 100, b"second", "");
+    assert_eq!(packets.len(), 2);
+    writer.write(&packets);
+    writer.write(&packets);
+    let summary = writer.finish();
+    assert_eq!((summary.packets, summary.missed), (3, 1));
+    let bytes = file.0.lock().unwrap().clone();
+    let mut reader = PcapNgReader::new(&bytes[..]).unwrap();
+    let mut comments = Vec::new();
+    while let Some(block) = reader.next_block() {
+        if let Block::EnhancedPacket(packet) = block.unwrap() {
+            comments.push(packet.options.iter().find_map(|option| match option {
+                EnhancedPacketOption::Comment(text) => Some(text.to_string()),
+                _ => None,
+            }));
+        }
+    }
+    let said = Some("dropped: tcp-bad-checksum; worker 1".to_owned());
+    assert_eq!(comments, [said.clone(), None, said]);
+}
+
+#[test]
+#[should_panic(expected = "described first")]
+fn a_block_of_an_interface_that_is_not_described_is_refused() {
+    let mut writer = Shared::default().writer(PcapOptions::default());
+    let mut packets = PacketBlocks::default();
+    packets.add(0, 0, Direction::Inbound, 100, b"x", "");
+    writer.write(&packets);
+}
+
+#[test]
 fn snap_len_cuts_the_data_and_keeps_the_length() {
     let file = Shared::default();
     let mut writer = file.writer(PcapOptions { snap_len: 3, ..PcapOptions::default() });

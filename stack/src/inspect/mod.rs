@@ -2,6 +2,7 @@
 //!
 //! Workers answer in bounded slices, a slice a step, so that a walk over a million sessions stalls nobody.
 
+mod capture;
 pub(crate) mod channels;
 pub(crate) mod config;
 mod congestion;
@@ -14,6 +15,7 @@ pub(crate) mod memory;
 pub(crate) mod network;
 pub(crate) mod ports;
 mod sessions;
+mod trace;
 mod transports;
 
 pub use channels::ChannelInfo;
@@ -31,6 +33,14 @@ pub use ports::{Held, LocalPorts, PortsInfo, RemotePorts};
 pub use transports::TransportInfo;
 
 pub use crate::worker::drop_reasons;
+pub use capture::{
+    CAPTURE_BYTES_DEFAULT, CAPTURE_BYTES_MIN, CaptureError, CaptureReport, CaptureSpec, CaptureState,
+};
+pub(crate) use trace::check_filter;
+pub use trace::{
+    TRACE_COUNT_DEFAULT, TRACE_COUNT_MAX, TRACES_MAX, TraceAnswer, TraceError, TraceRecord, TraceSpec,
+    TraceStage,
+};
 
 use hoststack_app::HalfOpenCounters;
 use hoststack_transport::{AppId, AppWorkerId, ConnectId, SessionHandle};
@@ -44,7 +54,7 @@ pub use sessions::{
     Detail, FifoInfo, LayerInfo, SessionDetail, SessionInfo, SessionQuery, SessionSummary, Variables,
 };
 
-/// A question. Every answer carries the workers' figures; the lists are filled for the question that asks for them.
+/// A question. Nearly every answer carries the workers' figures; the lists are filled for the question that asks for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     /// Workers' and main's figures, applications, leaks. Timers are counted one by one, in slices.
@@ -88,6 +98,11 @@ pub enum Query {
     Config,
     /// State changes. The answer has no figures of the workers, for who follows them asks often.
     Events(EventsQuery),
+    /// What traces recorded, and nothing else; see [`StackHandle::trace_add`](crate::StackHandle::trace_add).
+    Trace {
+        /// The most records that are listed, of each worker the newest.
+        limit: usize,
+    },
 }
 
 impl Query {
@@ -162,6 +177,8 @@ pub struct Answer {
     /// State changes, where they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<EventsAnswer>,
+    /// What traces recorded.
+    pub trace: TraceAnswer,
 }
 
 /// What [`crate::StackHandle::clear`] clears. Nothing is forgotten that anything but the eye needs: it is shown as counted
@@ -434,6 +451,10 @@ pub(crate) struct WorkerAnswer {
     /// With the last slice, if the question is about one.
     pub(crate) topic: Option<Topic>,
     pub(crate) events: events::EventPart,
+    /// Records of traces.
+    pub(crate) trace: Vec<TraceRecord>,
+    /// How many the worker has.
+    pub(crate) trace_total: usize,
 }
 
 /// A worker's part of an answer about something else than its figures and sessions.

@@ -33,12 +33,13 @@ use crate::channel::{Inbox, Outbox};
 use crate::config::StackConfig;
 use crate::directory::Directory;
 use crate::hash::IdHasher;
+use crate::inspect::TraceSpec;
 use crate::measure::{Pace, StageClock};
 use crate::messages::{Command, Report, Request};
 use crate::rate_limit::RateLimit;
 use crate::record::{Tape, flush};
 use crate::step::Step;
-use crate::worker::WorkerStats;
+use crate::worker::{WatchCommand, WorkerStats};
 
 /// The origin of connects made on main; stack handles come above it.
 pub(crate) const MAIN_ORIGIN: u16 = 256;
@@ -104,6 +105,8 @@ pub(crate) struct Main {
     pings: pings::Pings,
     events_ring: crate::events::Ring,
     warnings: RateLimit,
+    /// Traces that were added and not cleared.
+    traces: Vec<Arc<TraceSpec>>,
     mint: ConnectMint,
     main_requests: Vec<MainRequest>,
     actions: Vec<HalfOpenAction>,
@@ -155,6 +158,7 @@ impl Main {
             pings: pings::Pings::default(),
             events_ring: crate::events::Ring::new(seed.config.events_max),
             warnings: RateLimit::default(),
+            traces: Vec::new(),
             mint: ConnectMint::new(MAIN_ORIGIN),
             main_requests: Vec::new(),
             actions: Vec::new(),
@@ -344,6 +348,13 @@ impl Main {
                 self.broadcast(|| Command::SetSessionLog(is_on));
             }
             Request::Inspect { what, reply } => self.begin_inspection(what, reply),
+            Request::TraceAdd { spec, reply } => {
+                let _ = reply.send(self.add_trace(spec));
+            }
+            Request::TraceClear => self.clear_traces(),
+            Request::Capture(tap) => {
+                self.broadcast(|| Command::Watch(WatchCommand::Capture(tap.clone())));
+            }
             Request::Stop => {
                 self.broadcast(|| Command::Stop);
                 self.stopped = true;

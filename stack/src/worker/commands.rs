@@ -114,6 +114,7 @@ impl Worker {
             Command::Clear(what) => self.clear(what),
             Command::Ping(ping) => self.ping(ping),
             Command::SetSessionLog(is_on) => self.config.session_log = is_on,
+            Command::Watch(command) => self.watch(command),
             Command::Stop => self.stopped = true,
         }
     }

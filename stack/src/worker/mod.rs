@@ -11,6 +11,7 @@ mod packets;
 mod pings;
 mod transports;
 
+pub(crate) use inspect::WatchCommand;
 pub use inspect::drop_reasons;
 pub(crate) use transports::Transports;
 
@@ -151,6 +152,8 @@ pub(crate) struct Worker {
     inspections: VecDeque<inspect::Run>,
     events_ring: crate::events::Ring,
     warnings: RateLimit,
+    /// Packets that someone watches. `None`, as nearly always: nobody does, and nothing else asks.
+    watch: Option<Box<inspect::Watch>>,
     mint: ConnectMint,
     stats: Arc<WorkerStats>,
     figures: Figures,
@@ -202,6 +205,7 @@ impl Worker {
             inspections: VecDeque::new(),
             events_ring: crate::events::Ring::new(seed.config.events_max),
             warnings: RateLimit::default(),
+            watch: None,
             mint: ConnectMint::new(u16::from(seed.id.0)),
             stats: seed.stats,
             figures: Figures::default(),

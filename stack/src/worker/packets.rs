@@ -13,6 +13,7 @@ use hoststack_transport::{
 use hoststack_wire::{IpFields, Segment, SegmentHeader};
 
 use super::Worker;
+use super::inspect::Watch;
 use super::transports::Ask;
 use crate::messages::Report;
 use crate::record::flush;
@@ -26,6 +27,8 @@ const STUCK_MAX: Duration = Duration::from_millis(200);
 /// TCP's way out: the IP path and the packet pool of this worker, lent for a call.
 pub(super) struct Out<'a> {
     pub(super) now_us: u64,
+    /// Hears of what the path does not take.
+    pub(super) watch: &'a mut Option<Box<Watch>>,
     pub(super) path: &'a mut IpPath,
     pub(super) pool: &'a mut PacketPool,
 }
@@ -53,7 +56,12 @@ impl Output for Out<'_> {
     ) {
         let out = OutFlow { domain: flow.domain.0, src: flow.local.addr, dst: flow.remote.addr, ip };
         // A drop is counted by the path; to TCP it is a loss like any other.
-        let _ = self.path.tcp(self.now_us, self.pool, out, header, payload_len, fill);
+        if let Err(reason) = self.path.tcp(self.now_us, self.pool, out, header, payload_len, fill)
+            && let Some(watch) = self.watch
+            && watch.is_active()
+        {
+            watch.unsent(self.path, flow, header, payload_len, reason);
+        }
     }
 }
 
@@ -62,6 +70,7 @@ macro_rules! out {
     ($worker:expr) => {
         super::packets::Out {
             now_us: $worker.now.as_micros(),
+            watch: &mut $worker.watch,
             path: &mut $worker.path,
             pool: &mut $worker.pool,
         }
@@ -78,7 +87,18 @@ impl Worker {
             for _ in 0..self.tape.find_waiting("batches of packets", || inbox.available()) {
                 let Some(mut batch) = inbox.take() else { break };
                 worked = true;
-                self.path.input_handed_over(now_us, &mut batch, &mut self.pool, &mut self.received);
+                match self.watch.as_deref_mut().filter(|watch| watch.is_active()) {
+                    None => {
+                        self.path.input_handed_over(now_us, &mut batch, &mut self.pool, &mut self.received)
+                    }
+                    Some(watch) => watch.input_handed_over(
+                        now_us,
+                        &mut self.path,
+                        &mut batch,
+                        &mut self.pool,
+                        &mut self.received,
+                    ),
+                }
                 inbox.recycle(batch);
             }
         }
@@ -104,9 +124,20 @@ impl Worker {
             if let Some(digest) = &mut self.digest {
                 digest.packets(now_us, self.rx_packets.iter().map(hoststack_net::Packet::data));
             }
-            self.path.input(now_us, port.interface, &mut self.rx_packets, &mut self.pool, &mut self.received);
+            let (interface, packets) = (port.interface, &mut self.rx_packets);
+            match self.watch.as_deref_mut().filter(|watch| watch.is_active()) {
+                None => self.path.input(now_us, interface, packets, &mut self.pool, &mut self.received),
+                Some(watch) => watch.input(
+                    now_us,
+                    interface,
+                    &mut self.path,
+                    packets,
+                    &mut self.pool,
+                    &mut self.received,
+                ),
+            }
         }
-        for handover in self.received.handovers.drain(..) {
+        for (place, handover) in self.received.handovers.drain(..).enumerate() {
             let target = handover.worker as usize;
             match self.handover_out.get_mut(target).and_then(Option::as_mut) {
                 Some(outbox) if outbox.waiting() < self.config.rx_burst_max * 4 => {
@@ -118,6 +149,9 @@ impl Worker {
                     self.figures.handover_dropped += 1;
                     if let Some(times) = self.warnings.admit(self.now) {
                         tracing::warn!(limit = "hand-over ring", worker = %self.id, times, "a limit was hit");
+                    }
+                    if let Some(watch) = &mut self.watch {
+                        watch.handover_lost(place);
                     }
                     self.pool.give(handover.packet);
                 }
@@ -136,20 +170,23 @@ impl Worker {
             return false;
         }
         let mut segments = std::mem::take(&mut self.received.segments);
+        if self.watch.is_some() {
+            self.watched_segments(&mut segments);
+        }
         for segment in segments.drain(..) {
             self.input_one(segment);
         }
         self.received.segments = segments;
         let mut errors = std::mem::take(&mut self.received.icmp_errors);
-        for error in errors.drain(..) {
-            self.input_error(&error);
+        for (place, error) in errors.drain(..).enumerate() {
+            self.watched_error(place, &error);
         }
         self.received.icmp_errors = errors;
         self.after_transport();
         true
     }
 
-    fn input_one(&mut self, rx: RxSegment) {
+    pub(super) fn input_one(&mut self, rx: RxSegment) {
         let flow = FlowKey {
             local: Endpoint::new(rx.dst, rx.dst_port),
             remote: Endpoint::new(rx.src, rx.src_port),
@@ -186,7 +223,7 @@ impl Worker {
         }
     }
 
-    fn input_error(&mut self, error: &hoststack_net::RxIcmpError) {
+    pub(super) fn input_error(&mut self, error: &hoststack_net::RxIcmpError) {
         let flow = FlowKey {
             local: Endpoint::new(error.local, error.local_port),
             remote: Endpoint::new(error.remote, error.remote_port),
@@ -226,7 +263,7 @@ impl Worker {
                 continue;
             }
             self.figures.unparked += 1;
-            self.input_one(rx);
+            self.watched_unpark(rx);
         }
         // A segment may have been parked again for another half-open of the same flow: keep it behind.
         kept.append(&mut self.parked);
@@ -393,7 +430,11 @@ impl Worker {
     pub(super) fn flush(&mut self) -> bool {
         let now_us = self.now.as_micros();
         let mut worked = false;
-        for port in &mut self.ports {
+        for number in 0..self.ports.len() {
+            if self.watch.is_some() {
+                self.watch_offered(self.ports[number].interface);
+            }
+            let port = &mut self.ports[number];
             let tx = self.path.tx(port.interface);
             if tx.is_empty() {
                 continue;
@@ -410,6 +451,7 @@ impl Worker {
             if sent > 0 {
                 self.measured.tx_vectors.record(sent as u64);
             }
+            let mut is_stuck = false;
             if tx.is_empty() || sent > 0 {
                 port.stuck_since = None;
             } else if self.now.since(*port.stuck_since.get_or_insert(self.now)) >= STUCK_MAX {
@@ -418,7 +460,14 @@ impl Worker {
                 tracing::warn!(interface = %port.interface, packets = tx.len(), "a device takes nothing: its packets are dropped");
                 self.pool.give_all(tx);
                 port.stuck_since = None;
+                is_stuck = true;
             }
+            if let Some(watch) = &mut self.watch {
+                watch.left(sent, is_stuck);
+            }
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.settle(now_us);
         }
         for outbox in self.handover_out.iter_mut().flatten() {
             flush(&mut self.tape, outbox);

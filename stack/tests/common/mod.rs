@@ -2,6 +2,8 @@
 //! two routing domains joined by a wire, and the checks that hold for every log (invariants 1 and 2 of the design).
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+pub mod peer;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;

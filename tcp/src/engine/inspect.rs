@@ -5,6 +5,23 @@ use crate::congestion::CongestionControl;
 use crate::describe::{CongestionState, RecoveryPhase};
 use crate::recovery::Mode;
 
+/// What takes a segment of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowRecord {
+    /// SYN-SENT: main decides.
+    HalfOpen(HalfOpenId),
+    /// The handshake that this listener answered.
+    SynReceived(ListenerId),
+    /// A synchronized connection, and its session.
+    Connection(ConnectionId, SessionId),
+    /// TIME-WAIT.
+    TimeWait,
+    /// No flow, but something listens there.
+    Listener(ListenerId),
+    /// Neither.
+    Nothing,
+}
+
 impl Engine {
     /// What it holds now.
     pub fn counts(&self) -> EngineCounts {
@@ -121,6 +138,48 @@ impl Engine {
             FlowTarget::SynReceived(_) => Some(State::SynReceived),
             FlowTarget::Connection(key) => self.connections.get(key).map(|connection| connection.state),
             FlowTarget::TimeWait(_) => Some(State::TimeWait),
+        }
+    }
+
+    /// What takes a segment of this flow now.
+    pub fn record_of(&self, flow: &FlowKey) -> FlowRecord {
+        match self.target_of(flow) {
+            Some(FlowTarget::HalfOpen(key)) => match self.half_opens.get(key) {
+                Some(half_open) => FlowRecord::HalfOpen(half_open.id),
+                None => FlowRecord::Nothing,
+            },
+            Some(FlowTarget::SynReceived(key)) => {
+                let record = self.syn_received.get(key);
+                match record.and_then(|record| self.listeners.get(record.listener)) {
+                    Some(listener) => FlowRecord::SynReceived(listener.id),
+                    None => FlowRecord::Nothing,
+                }
+            }
+            Some(FlowTarget::Connection(key)) => match self.connections.get(key) {
+                Some(connection) => FlowRecord::Connection(ConnectionId(key), connection.session),
+                None => FlowRecord::Nothing,
+            },
+            Some(FlowTarget::TimeWait(_)) => FlowRecord::TimeWait,
+            None => {
+                let listener = self.listeners.lookup(flow.domain, flow.local);
+                match listener.and_then(|key| self.listeners.get(key)) {
+                    Some(listener) => FlowRecord::Listener(listener.id),
+                    None => FlowRecord::Nothing,
+                }
+            }
+        }
+    }
+
+    /// ISS and IRS of a flow: what its sequence numbers are counted from. The peer's is 0 as long as it is not known.
+    pub fn isns_of(&self, flow: &FlowKey) -> Option<(SeqNum, SeqNum)> {
+        match self.target_of(flow)? {
+            FlowTarget::HalfOpen(key) => self.half_opens.get(key).map(|record| (record.iss, SeqNum(0))),
+            FlowTarget::SynReceived(key) => self.syn_received.get(key).map(|record| (record.iss, record.irs)),
+            FlowTarget::Connection(key) => {
+                let connection = self.connections.get(key)?;
+                Some((connection.iss, connection.irs))
+            }
+            FlowTarget::TimeWait(_) => None,
         }
     }
 

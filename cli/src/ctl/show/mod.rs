@@ -11,6 +11,7 @@ pub(crate) mod network;
 pub(crate) mod ping;
 pub(crate) mod ports;
 pub(crate) mod sessions;
+pub(crate) mod trace;
 pub(crate) mod transports;
 pub(crate) mod workers;
 

@@ -4,6 +4,7 @@ mod events;
 mod figures;
 mod half_opens;
 mod topics;
+mod trace;
 
 pub(super) use figures::{STAGES, Stage};
 
@@ -97,10 +98,12 @@ impl Main {
         let Some(inspection) = self.inspections.get_mut(&query) else { return };
         inspection.answer.sessions.extend(part.sessions);
         inspection.gathered.add(worker.0, self.config.workers, part.figures);
+        inspection.answer.trace.records.extend(part.trace);
         if !last {
             return;
         }
         inspection.events.push((part.info.worker, part.events));
+        inspection.answer.trace.total += part.trace_total;
         inspection.waiting -= 1;
         inspection.matched += part.matched;
         if inspection.turn.is_none() {
@@ -175,6 +178,7 @@ impl Main {
             let reply = inspection.reply.clone();
             let answer = match &inspection.what {
                 Query::Events(what) => self.events_answer(&what.clone(), inspection.events),
+                Query::Trace { limit } => self.complete_trace(*limit, inspection.answer.trace),
                 _ => self.complete(inspection),
             };
             // The asker may have left.

@@ -5,11 +5,15 @@ mod events;
 mod figures;
 mod sessions;
 mod topics;
+mod trace;
+mod watch;
 
 pub(super) use baseline::Baseline;
 pub use figures::drop_reasons;
 pub(super) use figures::{Measured, Stage};
 pub(super) use sessions::end;
+pub(super) use watch::Watch;
+pub(crate) use watch::WatchCommand;
 
 use super::Worker;
 use crate::inspect::ports::PortCounts;
@@ -30,6 +34,8 @@ pub(super) struct Run {
     /// Flows of the slots so far.
     ports: PortCounts,
     walk: Option<Box<crate::inspect::events::Walk>>,
+    /// The number of the first record of a trace that was not sent yet.
+    first_record: u64,
 }
 
 impl Run {
@@ -43,6 +49,7 @@ impl Run {
             timers: 0,
             ports: PortCounts::default(),
             walk: None,
+            first_record: 0,
         }
     }
 }
@@ -51,6 +58,10 @@ impl Worker {
     /// One slice of the oldest question.
     pub(super) fn answer_inspections(&mut self) -> bool {
         let Some(mut run) = self.inspections.pop_front() else { return false };
+        if let Query::Trace { limit } = run.what {
+            self.answer_trace(run, limit);
+            return true;
+        }
         if let Query::Events(query) = &run.what {
             let query = query.clone();
             if !self.answer_events(&mut run, &query) {
@@ -79,6 +90,7 @@ impl Worker {
                 last
             }
             Query::Events(_)
+            | Query::Trace { .. }
             | Query::Status
             | Query::HalfOpens(_)
             | Query::HalfOpen(_)
