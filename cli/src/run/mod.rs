@@ -15,7 +15,7 @@ use hoststack::{Builder, InterfaceSpec, Query, Stack, StackConfig, StackHandle};
 use hoststack_builtin::{Discard, EchoServer};
 use toml::Spanned;
 
-use self::config::{AppConfig, Config, DeviceConfig, Kind, Limits, RouteConfig};
+use self::config::{AppConfig, Config, DeviceConfig, Kind, Limits, RouteConfig, StatusConfig};
 use crate::ctl::client::default_socket;
 use crate::ctl::format;
 use crate::ctl::server::BoundSocket;
@@ -27,6 +27,7 @@ use crate::host::{Host, not_built};
 use crate::interrupt::EndSignals;
 use crate::output::print;
 use crate::parse::DeviceName;
+use crate::status::StatusServer;
 
 /// Run a stack from a configuration file until SIGTERM or SIGINT.
 #[derive(Args, Debug)]
@@ -78,6 +79,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
 /// A stack with its apps.
 struct Running {
     stack: Stack,
+    status: Option<StatusServer>,
     captures: Vec<Arc<Capture>>,
 }
 
@@ -100,6 +102,8 @@ impl Running {
                 }
             }
         }
+        // Its app is gone: nobody asks it any more, and it must not ask either while what is held is counted.
+        drop(self.status);
         let mut host = Host::threads(self.stack);
         let answer = host.quiescent().map_err(stopped)?;
         print(&format::leaks(&answer.leaks, answer.time_wait))?;
@@ -141,7 +145,13 @@ fn start(config: &Config) -> Result<Running, CliError> {
         attach(&handle, app, config)
             .map_err(|error| CliError::failed(format!("app {:?}: {error}", app.name.get_ref())))?;
     }
-    Ok(Running { stack, captures })
+    let serve = |status: &StatusConfig| {
+        let places = status.places(config).map_err(|mistake| mistake.to_string())?;
+        StatusServer::start(&handle, places, status.public)
+    };
+    let status = config.status.as_ref().map(serve).transpose();
+    let status = status.map_err(|error| CliError::failed(format!("[status]: {error}")))?;
+    Ok(Running { stack, status, captures })
 }
 
 fn stack_config(limits: &Limits) -> StackConfig {

@@ -3,6 +3,7 @@
 mod bench;
 mod echo;
 mod run;
+mod status;
 mod tls;
 mod usage;
 
