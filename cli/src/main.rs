@@ -1,6 +1,7 @@
 //! The binary `hoststack`: the stack's apps, its benchmarks and its debug CLI, from a shell.
 //!
-//! A file per sub-command: [`echo`], [`fetch`], [`run`], [`mod@bench`], [`ctl`], [`top`]. What they share: [`host`] (a stack with or
+//! A file per sub-command: [`echo`], [`fetch`], [`run`], [`mod@bench`], [`ctl`], [`top`];
+//! [`status`] is the page of a stack that [`run`] started. What they share: [`host`] (a stack with or
 //! without threads), [`devices`], [`parse`] (values), [`mod@log`], [`table`], [`progress`] and [`output`] (what is shown), [`interrupt`] (signals).
 //!
 //! Exit status: 0 all went well, 1 something failed, 2 bad usage or configuration. Standard output carries results
@@ -21,6 +22,7 @@ mod output;
 mod parse;
 mod progress;
 mod run;
+mod status;
 mod table;
 mod top;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use hoststack_app::{
     Application, AttachError, AttachOptions, CancelError, ConnectError, ConnectMint, ConnectOptions,
     DetachError, DetachPolicy, DetachReport, ListenError, ListenOptions, WorkerDetachReport,
@@ -528,6 +528,15 @@ impl<T: FromStopped> Waiting<T> {
     /// Waits for the answer: not on the thread that steps, nor inside a callback.
     pub fn wait(self) -> T {
         self.answer.recv().unwrap_or_else(|_| T::stopped())
+    }
+
+    /// Waits for the answer, `limit` at most: `None` if it has not come by then. Where [`Waiting::wait`] may be called.
+    pub fn wait_for(&mut self, limit: std::time::Duration) -> Option<T> {
+        match self.answer.recv_timeout(limit) {
+            Ok(answer) => Some(answer),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(T::stopped()),
+        }
     }
 
     /// The answer, if it has come; it is there once.

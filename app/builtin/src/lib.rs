@@ -1,4 +1,4 @@
-//! The apps that ship: [`EchoServer`] and [`EchoClient`], [`Discard`], [`Fetch`].
+//! The apps that ship: [`EchoServer`] and [`EchoClient`], [`Discard`], [`Fetch`], [`HttpServer`].
 //!
 //! Each is an [`Application`](hoststack_app::Application) to attach, and a handle or statistics to keep: `Arc`s of
 //! atomics that any thread may read while the app runs. Read [`echo`] first: it shows what a pair of apps looks like.
@@ -12,6 +12,7 @@ pub mod discard;
 pub mod echo;
 pub mod fetch;
 pub mod histogram;
+pub mod http;
 mod plan;
 pub mod server;
 
@@ -25,4 +26,5 @@ pub use fetch::app::{Fetch, FetchHandle, FetchOptions, FetchRequest, FetchSink};
 pub use fetch::outcome::{FetchError, FetchOutcome, FetchState, FetchStats, FetchTotals, Fetched, HeadError};
 pub use fetch::url::{Scheme, Url, UrlError, parse_url};
 pub use histogram::{Histogram, HistogramSummary};
+pub use http::{HttpOptions, HttpServer};
 pub use server::{Listening, ServerStats, ServerTotals};

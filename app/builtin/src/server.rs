@@ -39,7 +39,7 @@ pub struct ServerStats {
 pub struct ServerTotals {
     /// Sessions accepted.
     pub accepted: u64,
-    /// Bytes echoed or discarded.
+    /// Bytes echoed, discarded or answered.
     pub bytes: u64,
     /// Sessions that ended as both ends wanted.
     pub closed: u64,

@@ -6,6 +6,7 @@
 mod cli;
 pub(crate) mod effective;
 mod log;
+mod status;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use hoststack_tls::Server;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use toml::Spanned;
 
+pub(crate) use self::status::StatusConfig;
 use crate::log::LogSetup;
 use crate::parse::{self, DeviceName};
 
@@ -51,6 +53,8 @@ pub(crate) struct Config {
     /// Control sockets: `[cli]`, or several `[[cli]]`; none without such a section.
     #[serde(default, deserialize_with = "cli::one_or_several")]
     pub(crate) cli: Vec<CliConfig>,
+    /// The status page; none without this section.
+    pub(crate) status: Option<StatusConfig>,
 }
 
 fn one() -> Spanned<usize> {
@@ -253,19 +257,47 @@ fn read<T>(text: &Spanned<String>, parse: impl Fn(&str) -> Result<T, String>) ->
     parse(text.get_ref()).or_else(|error| mistake(text, format!("{error}, found {:?}", text.get_ref())))
 }
 
+/// Reads a place to listen on. An endpoint alone is one of `default`'s transport.
+fn place_uri(text: &Spanned<String>, default: fn(SocketAddr) -> Place) -> Result<Uri, Mistake> {
+    let place = |text: &str| {
+        parse::place(text).map(|place| match place {
+            parse::PlaceText::Uri(uri) => uri,
+            parse::PlaceText::Endpoint(endpoint) => Uri { tls: false, address: default(endpoint) },
+        })
+    };
+    read(text, place)
+}
+
+/// Whether nobody listens there yet; from now on somebody does.
+fn check_free(
+    places: &mut BTreeMap<(u16, Place), ()>,
+    text: &Spanned<String>,
+    domain: u16,
+    at: &Place,
+) -> Result<(), Mistake> {
+    // Port 0 is another one each time; sockets of the host know no domain.
+    let is_any = at.endpoint().is_some_and(|at| at.port == 0);
+    let domain = match at {
+        Place::Tcp(_) | Place::Local(_) => domain,
+        Place::KernelTcp(_) | Place::KernelUnix(_) => 0,
+    };
+    if !is_any && places.insert((domain, at.clone()), ()).is_some() {
+        let told = match at {
+            Place::Tcp(at) => format!("{at} in domain {domain}"),
+            at => at.to_string(),
+        };
+        return mistake(text, format!("an app already listens on {told}: expected another"));
+    }
+    Ok(())
+}
+
 impl AppConfig {
     /// Where it listens, read. An endpoint alone is one of `default`'s transport.
     ///
     /// # Errors
     /// The first that is no place to listen on.
     pub(crate) fn places(&self, default: fn(SocketAddr) -> Place) -> Result<Vec<Uri>, Mistake> {
-        let place = |text: &str| {
-            parse::place(text).map(|place| match place {
-                parse::PlaceText::Uri(uri) => uri,
-                parse::PlaceText::Endpoint(endpoint) => Uri { tls: false, address: default(endpoint) },
-            })
-        };
-        self.listen.iter().map(|text| read(text, place)).collect()
+        self.listen.iter().map(|text| place_uri(text, default)).collect()
     }
 
     /// Its routing domain.
@@ -496,6 +528,9 @@ impl Config {
             }
             self.check_app(app, &mut places)?;
         }
+        if let Some(status) = &self.status {
+            status.check(self, &mut places)?;
+        }
         Ok(())
     }
 
@@ -565,20 +600,8 @@ impl Config {
             );
         }
         for (text, Uri { tls: _, address: at }) in app.listen.iter().zip(uris) {
-            self.check_place(app, text, &at)?;
-            // Port 0 is another one each time; sockets of the host know no domain.
-            let is_any = at.endpoint().is_some_and(|at| at.port == 0);
-            let domain = match at {
-                Place::Tcp(_) | Place::Local(_) => app.domain(),
-                Place::KernelTcp(_) | Place::KernelUnix(_) => 0,
-            };
-            if !is_any && places.insert((domain, at.clone()), ()).is_some() {
-                let told = match at {
-                    Place::Tcp(at) => format!("{at} in domain {domain}"),
-                    at => at.to_string(),
-                };
-                return mistake(text, format!("an app already listens on {told}: expected another"));
-            }
+            self.check_place(app.domain.as_ref(), text, &at)?;
+            check_free(places, text, app.domain(), &at)?;
         }
         let positive =
             [&app.app_workers, &app.backlog, &app.fifo, &app.rx_window_initial, &app.tx_capacity_max];
@@ -611,13 +634,18 @@ impl Config {
 }
 
 impl Config {
-    /// Whether an app can listen there, as far as the file says.
-    fn check_place(&self, app: &AppConfig, text: &Spanned<String>, at: &Place) -> Result<(), Mistake> {
+    /// Whether an app of the domain (default 0) can listen there, as far as the file says.
+    fn check_place(
+        &self,
+        domain_key: Option<&Spanned<u16>>,
+        text: &Spanned<String>,
+        at: &Place,
+    ) -> Result<(), Mistake> {
         let Place::Tcp(at) = at else { return Ok(()) };
         if at.port == 0 {
             return mistake(text, "port 0 is none: expected 1 to 65535");
         }
-        let domain = app.domain();
+        let domain = domain_key.map_or(0, |domain| *domain.get_ref());
         let mut addresses = Vec::new();
         let mut has_device = false;
         for device in self.device.iter().filter(|device| device.domain == domain) {
@@ -628,7 +656,7 @@ impl Config {
             let what = format!(
                 "no device is in domain {domain}: expected a [[device]] with `domain = {domain}`, or kernel+tcp:// for a socket of the host"
             );
-            return match &app.domain {
+            return match domain_key {
                 Some(at) => mistake(at, what),
                 None => mistake(text, what),
             };

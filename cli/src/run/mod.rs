@@ -15,7 +15,7 @@ use hoststack::{Builder, InterfaceSpec, Query, Stack, StackConfig, StackHandle};
 use hoststack_builtin::{Discard, EchoServer};
 use toml::Spanned;
 
-use self::config::{AppConfig, CliConfig, Config, DeviceConfig, Kind, Limits, RouteConfig};
+use self::config::{AppConfig, CliConfig, Config, DeviceConfig, Kind, Limits, RouteConfig, StatusConfig};
 use crate::clock::Stopwatch;
 use crate::ctl::console::Services;
 use crate::ctl::format;
@@ -28,6 +28,7 @@ use crate::interrupt::EndSignals;
 use crate::log;
 use crate::output::print;
 use crate::parse::DeviceName;
+use crate::status::StatusServer;
 
 /// Run a stack from a configuration file until SIGTERM or SIGINT.
 #[derive(Args, Debug)]
@@ -85,6 +86,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
 /// A stack with its apps.
 struct Running {
     stack: Stack,
+    status: Option<StatusServer>,
     captures: Vec<Arc<Capture>>,
 }
 
@@ -107,6 +109,8 @@ impl Running {
                 }
             }
         }
+        // Its app is gone: nobody asks it any more, and it must not ask either while what is held is counted.
+        drop(self.status);
         let mut host = Host::threads(self.stack);
         let answer = host.quiescent().map_err(stopped)?;
         print(&format::leaks(&answer.leaks, answer.time_wait))?;
@@ -148,7 +152,13 @@ fn start(config: &Config) -> Result<Running, CliError> {
         attach(&handle, app, config)
             .map_err(|error| CliError::failed(format!("app {:?}: {error}", app.name.get_ref())))?;
     }
-    Ok(Running { stack, captures })
+    let serve = |status: &StatusConfig| {
+        let places = status.places(config).map_err(|mistake| mistake.to_string())?;
+        StatusServer::start(&handle, places, status.public)
+    };
+    let status = config.status.as_ref().map(serve).transpose();
+    let status = status.map_err(|error| CliError::failed(format!("[status]: {error}")))?;
+    Ok(Running { stack, status, captures })
 }
 
 fn stack_config(limits: &Limits) -> StackConfig {

@@ -5,6 +5,7 @@ mod console;
 mod echo;
 mod log;
 mod run;
+mod status;
 mod tls;
 mod top;
 mod usage;

@@ -206,7 +206,7 @@ fn every_mistake_is_told_with_its_line_its_key_and_what_was_expected() {
         (
             "[cli]",
             "[ctl]",
-            "f.toml:41: ctl: unknown field `ctl`, expected one of `workers`, `limits`, `device`, `app`, `log`, `cli`",
+            "f.toml:41: ctl: unknown field `ctl`, expected one of `workers`, `limits`, `device`, `app`, `log`, `cli`, `status`",
         ),
         // What does not fit together.
         (
