@@ -12,10 +12,10 @@ pub(crate) fn print(text: &str) -> Result<(), CliError> {
     print_on(text).map(|_| ())
 }
 
-/// As [`print`]; whether somebody still reads, for what goes on and on.
+/// As [`print()`]; whether somebody still reads, for what goes on and on.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_on(text: &str) -> Result<bool, CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::commands::help;
 use super::console::Show;
@@ -179,6 +180,14 @@ impl Connection {
                 path.display()
             ))
         })
+    }
+
+    /// Whether the stack has hung up, as it does on a client that is silent for long.
+    pub(crate) fn is_gone(&self) -> bool {
+        let mut ready = [PollFd::new(self.stream.get_ref(), PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Asked for or not, a hang-up is always told.
+        self.is_broken || poll(&mut ready, Some(&now)).is_ok_and(|events| events > 0)
     }
 
     /// A second handle of the socket, to end a conversation that another thread waits in.

@@ -207,3 +207,94 @@ fn filtered(show: &dyn Show, filters: &[Filter]) -> String {
         |(index, line): &(usize, &str)| *index < headings || filters.iter().all(|one| one.passes(line));
     text.split_inclusive('\n').enumerate().filter(passes).map(|(_, line)| line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::line::statements;
+
+    /// Parts of a number, each with a heading.
+    struct Lines(usize);
+
+    impl Show for Lines {
+        fn text(&self) -> String {
+            format!("heading {0}\nodd {0}\neven {0}\n", self.0)
+        }
+
+        fn json(&self) -> Value {
+            serde_json::json!({ "part": self.0 })
+        }
+    }
+
+    /// A client that reads so many parts, and has had enough after so many waits.
+    #[derive(Default)]
+    struct Client {
+        parts: Vec<String>,
+        reads: usize,
+        waits: usize,
+        waited: Duration,
+    }
+
+    impl Sink for Client {
+        fn part(&mut self, text: &str) -> io::Result<()> {
+            if self.parts.len() == self.reads {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            self.parts.push(text.to_owned());
+            Ok(())
+        }
+
+        fn wait(&mut self, span: Duration) -> io::Result<Wait> {
+            self.waited += span;
+            match self.waits.checked_sub(1) {
+                None => Ok(Wait::Enough),
+                Some(left) => {
+                    self.waits = left;
+                    Ok(Wait::Elapsed)
+                }
+            }
+        }
+    }
+
+    /// A command that goes on until the client has had enough.
+    fn follow(client: &mut Client, format: Format, line: &str) -> Result<usize, CommandError> {
+        let stack = hoststack::Stack::builder().workers(1).start().expect("a stack without devices");
+        let filters = statements(line).expect(line).remove(0).filters;
+        let mut console = Console {
+            stack: &stack.handle(),
+            level: Level::User,
+            services: &Services::default(),
+            sockets: &[],
+            sink: client,
+            format,
+            filters,
+        };
+        let mut number = 0;
+        loop {
+            console.part(&Lines(number))?;
+            number += 1;
+            if console.wait(Duration::from_secs(25))? == Wait::Enough {
+                return Ok(number);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_followed_ends_when_the_client_has_had_enough() {
+        let mut client = Client { reads: usize::MAX, waits: 5, ..Client::default() };
+        let parts = follow(&mut client, Format::Text, "x | include odd").expect("it was read");
+        // 25 s are three waits, with a sign of life between them.
+        assert_eq!((parts, client.waited), (2, Duration::from_secs(25 + 25)));
+        let lines = ["heading 0\nodd 0\n", "", "", "heading 1\nodd 1\n", "", ""];
+        assert_eq!(client.parts, lines);
+    }
+
+    #[test]
+    fn what_is_followed_ends_when_the_client_has_gone() {
+        let mut client = Client { reads: 7, waits: usize::MAX, ..Client::default() };
+        let ended = follow(&mut client, Format::Json, "x");
+        assert!(matches!(ended, Err(CommandError::Gone(_))));
+        let lines: Vec<&String> = client.parts.iter().filter(|part| !part.is_empty()).collect();
+        assert_eq!(lines, ["{\"part\":0}\n", "{\"part\":1}\n", "{\"part\":2}\n"]);
+    }
+}

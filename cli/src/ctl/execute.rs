@@ -1,14 +1,16 @@
 //! A line, done: its commands understood, all of them before the first is run, and run in order.
 
+use std::io;
+use std::sync::Arc;
+
+use hoststack::StackHandle;
+
 use super::commands::complete;
 use super::console::{CommandError, Console, Level, Output, Services, Sink};
 use super::grammar::{self, GrammarError, Matched};
 use super::line::{self, Filter};
 use super::server::SocketState;
 use super::wire::{Format, Reply};
-use hoststack::StackHandle;
-use std::io;
-use std::sync::Arc;
 
 /// What every client's commands are run with.
 pub(crate) struct Context<'c> {

@@ -119,10 +119,11 @@ pub(crate) fn converse(socket: &Path, format: Format) -> Result<(), CliError> {
             break;
         }
         let mut connection = connection.borrow_mut();
-        if connection.is_broken {
+        if connection.is_gone() {
             match Connection::open(socket) {
                 Ok(opened) => *connection = opened,
                 Err(error) => {
+                    connection.is_broken = true;
                     let _ = error.report();
                     continue;
                 }
@@ -171,7 +172,7 @@ impl Completer for Words {
     fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
         let line = line.get(..at).unwrap_or(line);
         let mut connection = self.0.borrow_mut();
-        if connection.is_broken {
+        if connection.is_gone() {
             return Ok((at, Vec::new()));
         }
         let reply = connection.ask_each(Format::Json, &format!("complete {line}"), &mut |_| Ok(()));

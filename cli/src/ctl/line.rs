@@ -3,7 +3,7 @@
 //! Quotes, `"..."` or `'...'`, keep blanks, `;` and `|` in a word; within double quotes a backslash takes the meaning from a
 //! quote or a backslash behind it. A quoted word is never taken for a word of the grammar.
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 /// A word of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +37,9 @@ pub(crate) struct Filter {
 
 impl Filter {
     fn new(keeps: bool, text: &str) -> Filter {
-        // A pattern that is no regular expression, like `[::`, is text all the same.
-        Filter { keeps, text: text.to_owned(), regex: Regex::new(text).ok() }
+        // A pattern that is no regular expression, like `[::`, or too large a one, is text all the same.
+        let regex = RegexBuilder::new(text).size_limit(REGEX_SIZE_MAX).build().ok();
+        Filter { keeps, text: text.to_owned(), regex }
     }
 
     /// Whether the line passes: it contains the pattern, or matches it as a regular expression (or, to be excluded, does not).
@@ -48,6 +49,9 @@ impl Filter {
         found == self.keeps
     }
 }
+
+/// Bytes that a compiled pattern may have: 256 clients may each have one.
+const REGEX_SIZE_MAX: usize = 1 << 20;
 
 /// What may stand behind `|`.
 pub(crate) const FILTERS: &[(&str, &str)] = &[

@@ -1,7 +1,7 @@
 //! The debug CLI: `hoststack ctl` and the sockets in `hoststack run` that it talks to.
 //!
 //! [`commands`] is the table that all is made from, in the language of [`pattern`] and [`kinds`]: [`grammar`] reads lines with
-//! it, [`page`] writes `docs/cli.md`. [`line`] cuts what is typed, [`execute`] does it in a [`console`], [`wire`] is how it
+//! it, [`page`] writes `docs/cli.md`. [`mod@line`] cuts what is typed, [`execute`] does it in a [`console`], [`wire`] is how it
 //! travels, [`server`] and [`client`] are the two ends, with [`interactive`] for people; [`mod@format`] has answers as text.
 //! Nothing here reads a worker's memory: main gathers answers by message.
 

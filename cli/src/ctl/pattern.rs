@@ -113,9 +113,6 @@ impl Argument {
     }
 }
 
-/// Why a word is none of several: none begins like it, or these do.
-pub(crate) type Meant = Vec<&'static str>;
-
 /// The one of `words` that `text` is, or is the beginning of.
 ///
 /// # Errors
@@ -123,7 +120,7 @@ pub(crate) type Meant = Vec<&'static str>;
 pub(crate) fn resolve(
     words: impl IntoIterator<Item = &'static str>,
     text: &str,
-) -> Result<&'static str, Meant> {
+) -> Result<&'static str, Vec<&'static str>> {
     let mut begun: Vec<&'static str> = Vec::new();
     for word in words {
         if word == text {
@@ -159,7 +156,7 @@ pub(crate) fn parts(pattern: &'static str) -> Vec<Part> {
     parts
 }
 
-/// What is given for an option without arguments: `[now|later]`, as `[now | later]`.
+/// What stands in brackets, one by one: `[a|b]` is `[a | b]`.
 fn alternatives(inner: &'static str) -> Vec<Alternative> {
     if inner.contains(" | ") {
         return inner.split(" | ").map(alternative).collect();

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -288,7 +289,10 @@ fn accept(listener: &UnixListener, state: &Arc<SocketState>, shared: &Arc<Shared
         let shared = Arc::clone(shared);
         let spawned =
             Builder::new().name("ctl-client".to_owned()).stack_size(THREAD_STACK).spawn(move || {
-                if let Err(error) = answer_client(&client, &shared) {
+                // One that left, in the middle of an answer or not, had the right to.
+                if let Err(error) = answer_client(&client, &shared)
+                    && !has_left(&error)
+                {
                     client.state.hung_up_on.fetch_add(1, Ordering::Relaxed);
                     tracing::debug!(%error, "a control client was hung up on");
                 }
@@ -298,6 +302,14 @@ fn accept(listener: &UnixListener, state: &Arc<SocketState>, shared: &Arc<Shared
             tracing::warn!(%error, "no thread for a control client");
         }
     }
+}
+
+/// Whether the client ended the conversation, and not we.
+fn has_left(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+    )
 }
 
 fn turn_away(mut stream: &UnixStream, text: &str) {
@@ -322,7 +334,14 @@ fn answer_client(client: &Client, shared: &Shared) -> io::Result<()> {
             // The line by which a client ended what it followed has done its work.
             Request::Command(..) if std::mem::take(&mut talk.enough) => {}
             Request::Command(format, line) => {
-                let reply = execute(&context, format, &line, &mut talk)?;
+                let done = catch_unwind(AssertUnwindSafe(|| execute(&context, format, &line, &mut talk)));
+                let reply = match done {
+                    Ok(reply) => reply?,
+                    // Said where by the panic itself; nothing that a command touches outlives it.
+                    Err(_) => {
+                        Reply::Error("the command panicked, which is a bug: the log says where".to_owned())
+                    }
+                };
                 write_frame(&mut talk.stream, &Frame::Last(reply))?;
             }
             Request::Bad(why) => {

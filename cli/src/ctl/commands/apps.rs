@@ -86,7 +86,6 @@ pub(super) const COMMANDS: &[Spec] = &[
             };
             Box::new(Detached { name: "echo".to_owned(), reports: vec![report] })
         },
-        ..Spec::BASE
     },
 ];
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ctl::commands::filter::FilterOptions;
 use crate::ctl::line::statements;
 use crate::ctl::pattern;
 
@@ -161,4 +162,37 @@ fn lines_that_make_no_sense_end_in_an_error_and_nothing_worse() {
         let words = statements(text).expect("a line").pop().unwrap_or_default().words;
         let _ = next(&words);
     }
+}
+
+#[test]
+fn a_group_of_options_is_read_in_any_order_and_each_condition_has_its_value() {
+    static LIST: Spec = Spec { pattern: "list [FILTER] [limit N]", ..Spec::BASE };
+    let words = |text: &str| statements(text).expect("a line").remove(0).words;
+    let line = "list queued 64k remote 10.0.0.0/8 limit 5 app echo port 80 older 10s stuck local ::1 worker 1 state open";
+    let walked = walk(&LIST, &words(line));
+    assert!(matches!(walked.end, End::Done(_)));
+    let expected = FilterOptions {
+        worker: Some(1),
+        app: Some("echo".to_owned()),
+        state: Some("open".to_owned()),
+        local: "::1/128".parse().ok(),
+        remote: "10.0.0.0/8".parse().ok(),
+        port: Some(80),
+        older: Some(Duration::from_secs(10)),
+        queued: Some(65536),
+        stuck: true,
+        ..FilterOptions::default()
+    };
+    assert_eq!(FilterOptions::of(&walked.matched), expected);
+    assert_eq!(walked.matched.count("limit"), Some(5));
+    let fails = |text: &str| match walk(&LIST, &words(text)).end {
+        End::Fails(error) => error.to_string(),
+        End::Done(_) | End::Wants(..) => panic!("{text} is understood"),
+    };
+    assert!(fails("list remote 10.0.0.0/33").contains("found `10.0.0.0/33`"));
+    assert!(fails("list transport udp").contains("tcp, kernel+tcp, kernel+unix or local"));
+    assert!(fails("list port 1 port 2").contains("given twice"));
+    assert!(fails("list remoet ::1").contains("did you mean `remote`"));
+    // A beginning that fits two is told, not guessed.
+    assert_eq!(fails("list lo 1"), "`list lo` wants more: `local` or `local-port`");
 }
