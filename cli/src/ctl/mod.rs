@@ -21,3 +21,26 @@ pub(crate) mod server;
 mod show;
 mod watch;
 pub(crate) mod wire;
+
+use hoststack::app::SessionHandle;
+use hoststack::inspect::Filter;
+
+/// Reads what a command's `[FILTER]` may say.
+///
+/// # Errors
+/// What to type instead.
+pub(crate) fn read_filter(text: &str) -> Result<Filter, String> {
+    let matched = execute::check(&format!("show session {text}"))?;
+    match &matched[..] {
+        [one] => Ok(commands::filter::filter(one)),
+        _ => Err("a filter has no `;`: `help show session` lists what it may have".to_owned()),
+    }
+}
+
+/// Reads a session's handle, as it is printed or as a number.
+pub(crate) fn read_handle(text: &str) -> Option<SessionHandle> {
+    match (kinds::kind("HANDLE")?.parse)(text) {
+        Some(kinds::Value::Session(handle)) => Some(handle),
+        _ => None,
+    }
+}

@@ -18,7 +18,7 @@ use super::metrics;
 use super::overview::{self, FIRST_SESSIONS};
 use super::samples::{Sample, Samples};
 use super::sessions;
-use super::source::{Source, Trouble};
+use super::source::{SessionPage, Source, Trouble};
 use super::view::{Sort, View};
 use crate::clock::Stopwatch;
 
@@ -235,8 +235,11 @@ impl Site {
             "/sessions" => {
                 let filter = request.query_value("filter").unwrap_or_default();
                 let after = request.query_value("after").and_then(|text| text.parse().ok());
-                let page = self.source.sessions(&filter, after)?;
-                let lead = sessions::list_lead(&filter, after.is_none(), page.next);
+                let (page, refused) = match self.source.sessions(&filter, after)? {
+                    Ok(page) => (page, None),
+                    Err(refused) => (SessionPage::default(), Some(refused)),
+                };
+                let lead = sessions::list_lead(&filter, refused.as_deref(), after.is_none(), page.next);
                 of(HTML, html::page(&sorted(sessions::list(&page)), &Frame { lead: &lead, ..frame }))
             }
             "/metrics" => {

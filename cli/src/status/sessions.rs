@@ -21,13 +21,16 @@ pub(super) fn list(page: &SessionPage) -> View {
 }
 
 /// The form of its filter and the links between its pages, as HTML.
-pub(super) fn list_lead(filter: &str, is_first: bool, next: Option<u64>) -> String {
+pub(super) fn list_lead(filter: &str, refused: Option<&str>, is_first: bool, next: Option<u64>) -> String {
     let mut html = format!(
         "<form action=\"/sessions\"><input type=\"search\" name=\"filter\" value=\"{}\" \
-         placeholder=\"words that a row has: echo/0 10.0.0.7 kernel+tcp\" aria-label=\"Filter\">\
+         placeholder=\"app echo remote 10.0.0.0/8 state open older 10s\" aria-label=\"Filter\">\
          <button>Filter</button></form>",
         escaped(filter)
     );
+    if let Some(refused) = refused {
+        html.push_str(&format!("<p class=\"empty\">{}</p>", escaped(refused)));
+    }
     let filter = percent_encoded(filter);
     let first = (!is_first).then(|| format!("<a href=\"/sessions?filter={filter}\">First page</a>"));
     let next =

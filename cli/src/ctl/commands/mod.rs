@@ -10,6 +10,7 @@ mod half_opens;
 pub(crate) mod help;
 mod program;
 mod sessions;
+mod status;
 mod workers;
 
 use serde_json::{Value, json};
@@ -53,6 +54,7 @@ const TABLES: &[&[Spec]] = &[
     help::COMMANDS,
     sessions::COMMANDS,
     half_opens::COMMANDS,
+    status::COMMANDS,
     apps::COMMANDS,
     workers::COMMANDS,
     errors::COMMANDS,

@@ -1,0 +1,68 @@
+//! Everything at a glance, for views that look again and again.
+
+use hoststack::inspect::{HistogramInfo, SessionInfo};
+use hoststack::{Answer, Query};
+use serde_json::{Value, json};
+
+use super::Spec;
+use crate::ctl::console::{Output, Show};
+use crate::ctl::show::sessions as show;
+use crate::ctl::show::workers::{MainThread, Workers};
+use crate::table::span_us;
+
+/// Sessions that are told besides: those with the most queued, or else the first.
+const SLOWEST: usize = 20;
+
+pub(super) const COMMANDS: &[Spec] = &[Spec {
+    pattern: "show status",
+    help: "everything at a glance: workers, main, applications, sessions by state, latencies",
+    details: "What `hoststack top` and the status page are made of. Nothing is walked: it costs the same whatever the stack holds.",
+    run: |console, _| {
+        let answer = console.ask(Query::Histograms)?;
+        let slowest = console.ask(Query::sessions(SLOWEST, false))?.sessions;
+        Output::one(Status { answer, slowest })
+    },
+    sample: || Box::new(Status { answer: Answer::default(), slowest: Vec::new() }),
+    ..Spec::BASE
+}];
+
+struct Status {
+    answer: Answer,
+    slowest: Vec<SessionInfo>,
+}
+
+impl Show for Status {
+    fn text(&self) -> String {
+        let Answer { workers: all, main, session_summary, time_wait, histograms, .. } = &self.answer;
+        let mut text = show::summary(session_summary, *time_wait);
+        text.push_str(&show::half_open_summary(main.half_open_sessions, main.half_open_connections));
+        let whole =
+            |histogram: &&HistogramInfo| histogram.worker.is_none() && histogram.name == "connect-latency";
+        if let Some(latency) = histograms.iter().find(whole) {
+            text.push_str(&format!(
+                "{} connects came up: half of them within {}, 99 of 100 within {}\n",
+                latency.count,
+                span_us(latency.p50),
+                span_us(latency.p99)
+            ));
+        }
+        text.push_str(&Workers { workers: all.clone() }.text());
+        text.push_str(&MainThread { main: main.clone() }.text());
+        text
+    }
+
+    fn json(&self) -> Value {
+        let Answer { workers, main, apps, session_summary, time_wait, since, histograms, .. } = &self.answer;
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "at_us": since.now_us,
+            "workers": workers,
+            "main": main,
+            "apps": apps,
+            "sessions": session_summary,
+            "time_wait": time_wait,
+            "histograms": histograms,
+            "slowest": self.slowest,
+        })
+    }
+}
