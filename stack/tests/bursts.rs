@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use hoststack::app::*;
 use hoststack::net::{MemoryWireConfig, memory_wire};
-use hoststack::{Actor, Attached, Bursts, Query, SingleThreaded, Stack, StackConfig, Stepped};
+use hoststack::{Actor, Attached, Bursts, SingleThreaded, Stack, StackConfig, Stepped};
 
 const COUNT: usize = 20;
 

@@ -279,7 +279,7 @@ fn threads_measure_every_step_that_did_something_and_the_stages_of_one_in_64() {
     let steps = histogram(&answer, "main-step", None);
     assert_eq!((steps.count, steps.sum), (answer.main.busy_steps, answer.main.pace.busy_us));
     assert_eq!(answer.main.pace.sampled_steps, answer.main.busy_steps.div_ceil(64));
-    assert_eq!(answer.main.pace.stages.len(), 6);
+    assert_eq!(answer.main.pace.stages.len(), 7);
     stack.shutdown(DetachPolicy::Reset);
     log.check(true);
     server_log.check(true);
