@@ -142,6 +142,8 @@ pub(crate) struct Console<'c> {
     pub(super) sink: &'c mut dyn Sink,
     pub(super) format: Format,
     pub(super) filters: Vec<Filter>,
+    /// How long the client has heard nothing.
+    pub(super) silent: Duration,
 }
 
 /// How long a client hears nothing while it follows something.
@@ -168,6 +170,7 @@ impl Console<'_> {
         if text.is_empty() {
             return Ok(());
         }
+        self.silent = Duration::ZERO;
         self.sink.part(&text).map_err(CommandError::Gone)
     }
 
@@ -175,16 +178,22 @@ impl Console<'_> {
     ///
     /// # Errors
     /// The client has gone: the command ends, and tells nobody.
-    #[allow(dead_code, reason = "the commands that follow the stack come with the events")]
     pub(crate) fn wait(&mut self, mut span: Duration) -> Result<Wait, CommandError> {
-        while span > HEARTBEAT {
-            if self.sink.wait(HEARTBEAT).map_err(CommandError::Gone)? == Wait::Enough {
+        loop {
+            let slice = span.min(HEARTBEAT.saturating_sub(self.silent));
+            if self.sink.wait(slice).map_err(CommandError::Gone)? == Wait::Enough {
                 return Ok(Wait::Enough);
             }
-            self.sink.part("").map_err(CommandError::Gone)?;
-            span -= HEARTBEAT;
+            span -= slice;
+            self.silent += slice;
+            if self.silent >= HEARTBEAT {
+                self.silent = Duration::ZERO;
+                self.sink.part("").map_err(CommandError::Gone)?;
+            }
+            if span.is_zero() {
+                return Ok(Wait::Elapsed);
+            }
         }
-        self.sink.wait(span).map_err(CommandError::Gone)
     }
 
     /// An answer as it is sent when it is the only one.
@@ -268,6 +277,7 @@ mod tests {
             sink: client,
             format,
             filters,
+            silent: Duration::ZERO,
         };
         let mut number = 0;
         loop {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hoststack::StackHandle;
 
@@ -61,6 +62,7 @@ pub(crate) fn execute(
             sink,
             format: if json { Format::Json } else { format },
             filters,
+            silent: Duration::ZERO,
         };
         match (matched.spec.run)(&mut console, &matched) {
             Ok(Output::Streamed) => {}

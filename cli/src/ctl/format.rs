@@ -1,7 +1,7 @@
 //! Answers of the stack as aligned text and as JSON.
 
 use hoststack::app::WorkerDetachReport;
-use hoststack::inspect::{AppInfo, DropInfo, ListenerInfo, MainInfo, Outcomes, WorkerInfo};
+use hoststack::inspect::{AppInfo, ListenerInfo, Outcomes, WorkerInfo};
 use hoststack::{Answer, Leaks};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -12,16 +12,6 @@ use crate::table::{Column, Table, grouped, pairs, span_us};
 pub(crate) fn to_json(value: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(value);
     text.expect("cannot fail because every key is a string and no write can fail") + "\n"
-}
-
-/// `show errors` for programs.
-pub(crate) fn errors_json(workers: &[WorkerInfo]) -> Value {
-    let errors: Vec<Value> = drops(workers)
-        .map(|(worker, drop)| {
-            json!({ "worker": worker, "reason": drop.reason, "count": drop.count, "help": drop.help })
-        })
-        .collect();
-    json!({ "errors": errors })
 }
 
 /// Says so when a list was asked for and is shorter than what there is.
@@ -112,74 +102,9 @@ pub(crate) fn apps(apps: &[AppInfo]) -> String {
     if table.is_empty() { "no application is attached\n".to_owned() } else { table.to_string() }
 }
 
-/// `show worker`.
-pub(crate) fn workers(workers: &[WorkerInfo], main: &MainInfo) -> String {
-    let mut columns = vec![Column::Left("")];
-    // The headings are static: a worker's number stands in the first row instead.
-    columns.extend(workers.iter().map(|_| Column::Right("worker")));
-    let mut table = Table::new(&columns);
-    let mut row = |name: &str, figure: &dyn Fn(&WorkerInfo) -> u64| {
-        let figures = workers.iter().map(|worker| grouped(figure(worker)));
-        table.row([name.to_owned()].into_iter().chain(figures));
-    };
-    row("number", &|worker| worker.worker.into());
-    row("steps", &|worker| worker.steps);
-    row("busy steps", &|worker| worker.busy_steps);
-    row("sleeps", &|worker| worker.sleeps);
-    row("packets received", &|worker| worker.rx_packets);
-    row("packets sent", &|worker| worker.tx_packets);
-    row("packets handed over", &|worker| worker.handed_over);
-    row("callbacks", &|worker| worker.callbacks);
-    row("sessions", &|worker| worker.sessions as u64);
-    row("establishing", &|worker| worker.establishing as u64);
-    row("fifo chunks", &|worker| worker.fifo_chunks as u64);
-    row("connections", &|worker| worker.connections as u64);
-    row("half-open entries", &|worker| worker.half_open_entries as u64);
-    row("SYN-RECEIVED", &|worker| worker.syn_received as u64);
-    row("TIME-WAIT", &|worker| worker.time_wait as u64);
-    row("timers", &|worker| worker.timers as u64);
-    row("flows", &|worker| worker.flows as u64);
-    let mut counters: Vec<&str> =
-        workers.iter().flat_map(|worker| worker.tcp.iter().map(|(name, _)| name.as_str())).collect();
-    counters.sort_unstable();
-    counters.dedup();
-    for name in counters {
-        row(&format!("tcp {name}"), &|worker| counter(worker, name));
-    }
-    let main = pairs([
-        ("steps", grouped(main.steps)),
-        ("half-open sessions", grouped(main.half_open_sessions as u64)),
-        ("half-open connections", grouped(main.half_open_connections as u64)),
-        ("4-tuples", grouped(main.tuples as u64)),
-        ("listeners", grouped(main.listeners as u64)),
-        ("messages waiting", grouped(main.messages)),
-        ("tickets dropped", grouped(main.tickets_dropped)),
-        ("connects orphaned", grouped(main.connects_orphaned)),
-    ]);
-    format!("{table}main\n{main}")
-}
-
 /// A TCP counter of a worker by name; 0 when it is not listed.
 pub(crate) fn counter(worker: &WorkerInfo, name: &str) -> u64 {
     worker.tcp.iter().find(|(other, _)| other == name).map_or(0, |(_, count)| *count)
-}
-
-fn drops(workers: &[WorkerInfo]) -> impl Iterator<Item = (u8, &DropInfo)> {
-    workers.iter().flat_map(|worker| worker.drops.iter().map(|drop| (worker.worker, drop)))
-}
-
-/// `show errors`: what was dropped, by reason.
-pub(crate) fn errors(workers: &[WorkerInfo]) -> String {
-    let mut table = Table::new(&[
-        Column::Right("worker"),
-        Column::Right("count"),
-        Column::Left("reason"),
-        Column::Left("meaning"),
-    ]);
-    for (worker, drop) in drops(workers) {
-        table.row([worker.to_string(), grouped(drop.count), drop.reason.clone(), drop.help.clone()]);
-    }
-    if table.is_empty() { "nothing was dropped\n".to_owned() } else { table.to_string() }
 }
 
 /// `show leaks`: what is held now, TIME-WAIT apart.

@@ -366,6 +366,8 @@ fn optionals(
             if let Some(argument) = &one.argument {
                 let value = take(argument, argument.name, typed)?;
                 matched.values.push((argument.name, value));
+                // More words of it may follow.
+                pending = argument.rest.then(|| Next::Argument(argument.clone()));
             }
             continue;
         };

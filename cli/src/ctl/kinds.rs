@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hoststack::app::{ConnectId, SessionHandle, Uri};
-use hoststack::net::Cidr;
+use hoststack::net::{Cidr, PacketFilter};
 
 use crate::parse;
 
@@ -186,6 +186,13 @@ pub(crate) const KINDS: &[Kind] = &[
         parse: some,
         source: Source::None,
     },
+    Kind {
+        name: "PACKETS",
+        meaning: "words that choose packets, each of which must hold",
+        example: "tcp port 80",
+        parse: some,
+        source: Source::Words(&PACKET_WORDS),
+    },
     Kind { name: "WORD", meaning: "a word", example: "word", parse: some, source: Source::None },
     Kind { name: "TEXT", meaning: "some text", example: "info", parse: some, source: Source::None },
     Kind {
@@ -196,6 +203,17 @@ pub(crate) const KINDS: &[Kind] = &[
         source: Source::None,
     },
 ];
+
+/// The words that choose packets.
+const PACKET_WORDS: [&str; PacketFilter::WORDS.len()] = {
+    let mut words = [""; PacketFilter::WORDS.len()];
+    let mut index = 0;
+    while index < words.len() {
+        words[index] = PacketFilter::WORDS[index].0;
+        index += 1;
+    }
+    words
+};
 
 const STATES: &[&str] = &["unannounced", "open", "peer-closed", "half-closed", "closing", "ended"];
 

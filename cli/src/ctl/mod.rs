@@ -17,8 +17,7 @@ mod line;
 mod page;
 mod pattern;
 pub(crate) mod server;
-#[allow(dead_code, reason = "wired into the grammar by its table")]
-mod show;
+pub(crate) mod show;
 mod watch;
 pub(crate) mod wire;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hoststack::net::PacketFilter;
 use serde_json::Value;
 
 use super::commands::{Spec, commands, help};
@@ -32,6 +33,13 @@ pub(crate) fn page() -> String {
         for (option, meaning) in group.options {
             write(format!("- `{}`: {meaning}.", option.trim_matches(['[', ']'])));
         }
+    }
+    write(
+        "\n## `[PACKETS...]`\n\nChooses packets: each word that is given must hold. A packet that\n"
+            .to_owned(),
+    );
+    for (word, wants, meaning) in PacketFilter::WORDS {
+        write(format!("- `{}`: {meaning}.", format!("{word} {wants}").trim_end()));
     }
     write("\n## Commands".to_owned());
     for spec in commands() {

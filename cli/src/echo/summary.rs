@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::EchoArgs;
 use crate::ctl::format;
+use crate::ctl::show::errors::Errors;
 use crate::table::{bytes, grouped, pairs, span_us};
 
 /// What the client did.
@@ -188,7 +189,7 @@ impl Summary {
         }
         let drops = match end.workers.iter().all(|worker| worker.drops.is_empty()) {
             true => String::new(),
-            false => format!("{}\n", format::errors(&end.workers)),
+            false => format!("{}\n", Errors::of(&end.workers, true).text()),
         };
         format!("{}\n{drops}{}", self.text(), format::leaks(&end.leaks, end.time_wait))
     }

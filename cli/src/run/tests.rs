@@ -12,6 +12,7 @@ use hoststack::app::{
 };
 
 use super::*;
+use crate::ctl::show::errors::Errors;
 
 /// Opens a session, writes `bytes` and reads nothing; tells what the connection was like at first, and when all is written.
 #[derive(Clone)]
@@ -205,7 +206,7 @@ fn stage_timeout_ends_a_connection_without_a_header_and_show_errors_tells_why() 
     stream.set_read_timeout(Some(Duration::from_secs(9))).expect("not zero");
     assert_eq!(read_to_end(stream).unwrap_or_default(), b"");
     let answer = running.stack.handle().inspect(Query::Summary).expect("it runs");
-    let errors = format::errors(&answer.workers);
+    let errors = Errors::of(&answer.workers, true).text();
     let told = "1  not-accepted  PROXY header to receive: not done before the deadline";
     assert!(errors.contains(told), "{errors}");
 }

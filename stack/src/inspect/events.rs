@@ -12,6 +12,7 @@ use hoststack_session::EndedBy;
 use hoststack_transport::{AppId, AppWorkerId, ConnectId, ListenerId, SessionHandle};
 use serde::Serialize;
 
+use super::AppName;
 use crate::events::{Event, Ring, What};
 
 /// Most events in an answer, whatever was asked for.
@@ -34,6 +35,8 @@ pub struct EventsQuery {
     pub connect: Option<ConnectId>,
     /// Of this app worker only.
     pub app_worker: Option<AppWorkerId>,
+    /// Of the app workers of this application only.
+    pub app: Option<AppName>,
     /// The most that are told; at most [`EVENTS_PER_ANSWER`].
     pub limit: usize,
 }
@@ -182,6 +185,10 @@ impl Walk {
     fn takes(&mut self, event: &Event) -> bool {
         let about = &event.about;
         if self.query.app_worker.is_some_and(|wanted| about.app_worker_id() != Some(wanted)) {
+            return false;
+        }
+        let is_of = |app: &AppName| about.app_worker_id().is_some_and(|id| app.has(id));
+        if !self.query.app.as_ref().is_none_or(is_of) {
             return false;
         }
         if self.query.session.is_none() && self.query.connect.is_none() {

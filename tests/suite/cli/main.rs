@@ -5,6 +5,7 @@ mod console;
 mod echo;
 mod log;
 mod run;
+mod shows;
 mod status;
 mod tls;
 mod top;

@@ -156,7 +156,7 @@ fn run_listens_with_tls_and_shows_what_was_agreed() {
     let _ = crate::run(&["fetch", "--discard", &url]).failure();
     let done = crate::run(&["fetch", "--discard", &url.replace("http:", "https:")]).failure();
     assert!(done.stdout.contains("TLS"), "{}", done.transcript());
-    wait::until("the failures", wait::READY, || show("errors").contains("TLS: ").then_some(()));
+    wait::until("the failures", wait::READY, || show("errors nonzero").contains("TLS: ").then_some(()));
 
     stack.signal(Signal::TERM);
     let done = stack.wait(LIMIT).success();

@@ -12,6 +12,7 @@ use crate::world::{ECHO, ECHO_PORT, Family, LIMIT, World, assert_no_leaks, famil
 family_tests! {
     sessions_are_listed_with_their_endpoints
     drops_are_told_by_reason
+    a_syn_is_traced_and_captured
     a_detach_of_one_app_worker_leaves_the_sessions_of_the_other
 }
 
@@ -21,7 +22,7 @@ fn sessions_are_listed_with_their_endpoints(family: Family) {
     let at = SocketAddr::new(family.ours(), ECHO_PORT);
     let streams: Vec<_> = (0..5).map(|_| peers::connect(&world.namespace, at).unwrap()).collect();
     server.wait_for_sessions(5);
-    let answer = server.ask("show session verbose");
+    let answer = server.ask("show session verbose 2");
     assert_eq!((number(&answer, "/summary/open"), number(&answer, "/summary/total")), (5, 5));
     let sessions = answer["sessions"].as_array().unwrap();
     let listed: BTreeSet<_> =
@@ -46,13 +47,45 @@ fn drops_are_told_by_reason(family: Family) {
     let server = world.run(1, "", ECHO);
     let refused = peers::connect(&world.namespace, SocketAddr::new(family.ours(), 9)).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-    let errors = server.ask("show errors");
+    let errors = server.ask("show errors nonzero");
     let errors = errors["errors"].as_array().unwrap();
     let is_told = |error: &serde_json::Value| {
         let has = |name: &str| error[name].as_str().is_some_and(|text| !text.is_empty());
         has("reason") && has("help") && number(error, "/count") > 0
     };
     assert!(!errors.is_empty() && errors.iter().all(is_told), "{errors:#?}");
+    let _ = server.end();
+}
+
+fn a_syn_is_traced_and_captured(family: Family) {
+    let world = World::new();
+    let server = world.run(1, "", ECHO);
+    let at = SocketAddr::new(family.ours(), ECHO_PORT);
+    let file = world.path("syn.pcapng");
+    let _ = server.ask(&format!("trace add tcp syn local-port {ECHO_PORT} count 2"));
+    let _ = server.ask(&format!("pcap start {} tcp syn port {ECHO_PORT}", file.display()));
+    let stream = peers::connect(&world.namespace, at).unwrap();
+    server.wait_for_sessions(1);
+    let answer = server.ask("show trace");
+    let records = answer["records"].as_array().unwrap();
+    let directions: Vec<_> = records.iter().map(|record| record["direction"].as_str().unwrap()).collect();
+    assert_eq!(directions, ["in", "out"], "{answer:#}");
+    assert!(records.iter().all(|record| !record["stages"].as_array().unwrap().is_empty()), "{answer:#}");
+    let report = server.ask("pcap stop");
+    assert_eq!(number(&report, "/capture/packets"), 2, "{report:#}");
+    let mut tshark = std::process::Command::new("tshark");
+    tshark.args(["-n", "-r"]).arg(&file).args(["-T", "fields", "-e", "tcp.flags.ack", "-e", "tcp.dstport"]);
+    let read = hoststack_tests::Process::spawn("tshark", tshark).wait(LIMIT).success().stdout;
+    let local = stream.local_addr().unwrap().port();
+    let lines: Vec<&str> = read.lines().collect();
+    let flag = |line: &str| line.starts_with('1') || line.starts_with("True");
+    assert_eq!(lines.iter().map(|line| flag(line)).collect::<Vec<_>>(), [false, true], "{read}");
+    assert!(
+        lines[0].ends_with(&format!("\t{ECHO_PORT}")) && lines[1].ends_with(&format!("\t{local}")),
+        "{read}"
+    );
+    drop(stream);
+    server.wait_for_sessions(0);
     let _ = server.end();
 }
 

@@ -1,19 +1,27 @@
 //! Commands about what was dropped and what is held.
 
-use hoststack::inspect::WorkerInfo;
-use hoststack::{Leaks, Query};
+use hoststack::inspect::Clear;
+use hoststack::{Answer, Leaks, Query};
 use serde_json::{Value, json};
 
 use super::{Spec, workers};
 use crate::ctl::console::{Output, Show};
 use crate::ctl::format;
+use crate::ctl::show::errors::Errors;
 
 pub(super) const COMMANDS: &[Spec] = &[
     Spec {
-        pattern: "show errors",
-        help: "why packets and segments were dropped, by reason",
-        run: |console, _| Output::one(Errors(console.ask(Query::Summary)?.workers)),
-        sample: || Box::new(Errors(vec![workers::sample()])),
+        pattern: "show errors [nonzero]",
+        help: "why packets, segments and connections were dropped, by reason, with what each reason means",
+        options: &[("nonzero", "only the reasons that struck")],
+        run: |console, matched| {
+            let answer = console.ask(Query::Status)?;
+            Output::one(Dropped { errors: Errors::of(&answer.workers, matched.has("nonzero")), answer })
+        },
+        sample: || {
+            let answer = workers::sample();
+            Box::new(Dropped { errors: Errors::of(&answer.workers, true), answer })
+        },
         ..Spec::BASE
     },
     Spec {
@@ -28,15 +36,27 @@ pub(super) const COMMANDS: &[Spec] = &[
     },
 ];
 
-struct Errors(Vec<WorkerInfo>);
+struct Dropped {
+    errors: Errors,
+    answer: Answer,
+}
 
-impl Show for Errors {
+impl Show for Dropped {
     fn text(&self) -> String {
-        format::errors(&self.0)
+        self.errors.text() + &workers::since(&self.answer, Clear::Errors)
     }
 
     fn json(&self) -> Value {
-        format::errors_json(&self.0)
+        json!({ "errors": self.errors.errors, "since": self.answer.since })
+    }
+
+    fn headings(&self) -> usize {
+        match &self.errors.errors[..] {
+            [] => 0,
+            // The workers' numbers.
+            [first, ..] if first.workers.len() > 1 => 2,
+            _ => 1,
+        }
     }
 }
 

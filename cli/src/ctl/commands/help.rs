@@ -1,5 +1,6 @@
 //! `help`, and the commands that the client does by itself.
 
+use hoststack::net::PacketFilter;
 use serde_json::{Value, json};
 
 use super::{Spec, commands};
@@ -66,6 +67,17 @@ pub(crate) fn about(prefix: &str) -> Option<Help> {
     (!specs.is_empty()).then_some(Help { specs, is_list: typed.is_empty() })
 }
 
+/// The option whose words are explained one by one.
+const PACKETS: &str = "PACKETS...";
+
+/// The words that choose packets, with what follows each and what it means.
+fn packet_words() -> impl Iterator<Item = (&'static str, String)> {
+    PacketFilter::WORDS.iter().map(|(word, wants, meaning)| match *wants {
+        "" => (*word, (*meaning).to_owned()),
+        wants => (*word, format!("{wants}: {meaning}")),
+    })
+}
+
 /// Options of a command with their meanings, a group's one by one.
 pub(crate) fn explained(spec: &Spec) -> Vec<(&'static str, String)> {
     let mut explained = Vec::new();
@@ -80,6 +92,9 @@ pub(crate) fn explained(spec: &Spec) -> Vec<(&'static str, String)> {
             None => {
                 let meaning = spec.options.iter().find(|(name, _)| *name == option);
                 explained.push((option, meaning.map_or(String::new(), |(_, meaning)| (*meaning).to_owned())));
+                if option == PACKETS {
+                    explained.extend(packet_words());
+                }
             }
         }
     }

@@ -5,14 +5,19 @@
 mod apps;
 pub(crate) mod complete;
 mod errors;
+mod events;
+mod figures;
 pub(crate) mod filter;
 mod half_opens;
 pub(crate) mod help;
+mod network;
+mod packets;
 mod program;
 mod sessions;
 mod status;
 mod workers;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::console::{CommandError, Console, Level, Output, Show};
@@ -57,7 +62,11 @@ const TABLES: &[&[Spec]] = &[
     status::COMMANDS,
     apps::COMMANDS,
     workers::COMMANDS,
+    figures::COMMANDS,
     errors::COMMANDS,
+    events::COMMANDS,
+    network::COMMANDS,
+    packets::COMMANDS,
     program::COMMANDS,
 ];
 
@@ -71,6 +80,40 @@ pub(crate) const LIMIT: usize = 100;
 
 /// Sessions or half-opens that are asked for at a time by what goes over all of them.
 pub(crate) const PAGE: usize = 1000;
+
+/// Of one kind of thing of the network, the most that are listed.
+const LISTED_MAX: usize = 1024;
+
+/// An answer by how it is written.
+struct Shown<T> {
+    value: T,
+    text: fn(&T) -> String,
+    json: fn(&T) -> Value,
+    headings: usize,
+}
+
+impl<T> Show for Shown<T> {
+    fn text(&self) -> String {
+        (self.text)(&self.value)
+    }
+
+    fn json(&self) -> Value {
+        (self.json)(&self.value)
+    }
+
+    fn headings(&self) -> usize {
+        self.headings
+    }
+}
+
+/// An answer whose JSON is serde's.
+fn shown<T: Serialize>(value: T, text: fn(&T) -> String) -> Shown<T> {
+    Shown { value, text, json: to_value, headings: 1 }
+}
+
+fn to_value(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).expect("cannot fail because every key is a string")
+}
 
 /// An answer that is text.
 pub(crate) struct Text(pub(crate) String);

@@ -1,10 +1,13 @@
 //! Commands about the program that runs the stack: its version, its configuration, its control sockets.
 
+use hoststack::Query;
+use hoststack::inspect::ConfigItem;
 use serde_json::{Value, json};
 
 use super::Spec;
 use crate::ctl::console::{Level, Output, Setting, Show};
 use crate::ctl::server::ClientCounts;
+use crate::ctl::show::config::config;
 use crate::table::{Column, Table, pairs, span_us};
 
 pub(super) const COMMANDS: &[Spec] = &[
@@ -25,20 +28,34 @@ pub(super) const COMMANDS: &[Spec] = &[
         ..Spec::BASE
     },
     Spec {
-        pattern: "show config",
-        help: "the configuration in force: what the file says, and the defaults of what it does not",
-        details: "Files are shown by their paths; what is in them, keys above all, is not.",
-        run: |console, _| Output::one(Config(console.services.config.clone())),
+        pattern: "show config [all]",
+        help: "the configuration in force: what the file says with the defaults of what it does not, then what came of it in the stack",
+        details: "Files are shown by their paths; what is in them, keys above all, is not. Of the stack's settings, those that begin \
+                  with `*` are not the defaults. In JSON all are there.",
+        options: &[("all", "also the stack's settings that are the defaults")],
+        run: |console, matched| {
+            Output::one(Config {
+                file: console.services.config.clone(),
+                stack: console.ask(Query::Config)?.config,
+                all: matched.has("all"),
+            })
+        },
         sample: || {
             let setting = |key: &str, value: &str, source| Setting {
                 key: key.to_owned(),
                 value: value.to_owned(),
                 source,
             };
-            Box::new(Config(vec![
-                setting("workers", "2", "default"),
-                setting("app[0].name", "\"echo\"", "file"),
-            ]))
+            let item = |name: &str, value: &str, is_default| ConfigItem {
+                name: name.to_owned(),
+                value: value.to_owned(),
+                is_default,
+            };
+            Box::new(Config {
+                file: vec![setting("workers", "2", "default"), setting("app[0].name", "\"echo\"", "file")],
+                stack: vec![item("workers", "2", false), item("tcp.time_wait", "60s", true)],
+                all: false,
+            })
         },
         ..Spec::BASE
     },
@@ -106,11 +123,15 @@ const fn profile() -> &'static str {
     if cfg!(debug_assertions) { "debug" } else { "release" }
 }
 
-struct Config(Vec<Setting>);
+struct Config {
+    file: Vec<Setting>,
+    stack: Vec<ConfigItem>,
+    all: bool,
+}
 
 impl Show for Config {
     fn text(&self) -> String {
-        let width = self.0.iter().map(|one| one.key.chars().count() + one.value.chars().count() + 3).max();
+        let width = self.file.iter().map(|one| one.key.chars().count() + one.value.chars().count() + 3).max();
         let width = width.unwrap_or(0).min(72);
         let line = |one: &Setting| {
             let pair = format!("{} = {}", one.key, one.value);
@@ -120,11 +141,12 @@ impl Show for Config {
                 format!("{pair:<width$}  # {}\n", one.source)
             }
         };
-        self.0.iter().map(line).collect()
+        let file: String = self.file.iter().map(line).collect();
+        format!("{file}\n{}", config(&self.stack, self.all))
     }
 
     fn json(&self) -> Value {
-        json!({ "settings": self.0 })
+        json!({ "settings": self.file, "stack": self.stack })
     }
 
     fn headings(&self) -> usize {

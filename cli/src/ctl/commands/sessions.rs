@@ -2,16 +2,17 @@
 
 use hoststack::app::SessionHandle;
 use hoststack::inspect::{
-    Detail, FifoInfo, LayerInfo, SessionDetail, SessionInfo, SessionQuery, SessionSummary, Variables,
+    Detail, EventsAnswer, FifoInfo, LayerInfo, SessionDetail, SessionInfo, SessionQuery, SessionSummary,
+    Variables,
 };
 use hoststack::{Answer, EndHow, Query};
 use serde_json::{Value, json};
 
 use super::filter::filter;
-use super::{LIMIT, PAGE, Spec};
+use super::{LIMIT, PAGE, Spec, events};
 use crate::ctl::console::{CommandError, Console, Level, Output, Show};
 use crate::ctl::grammar::Matched;
-use crate::ctl::show::sessions as show;
+use crate::ctl::show::{events as show_events, sessions as show};
 
 pub(super) const COMMANDS: &[Spec] = &[
     Spec {
@@ -24,7 +25,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         options: &[
             (
                 "HANDLE",
-                "this one, with every layer: session, fifos, what runs over it, all variables of its transport",
+                "this one, with every layer: session, fifos, what runs over it, all variables of its transport, its last events",
             ),
             ("verbose [1|2|3]", "rows; with 2 also the transport's variables; with 3 every layer"),
             ("limit N", "list so many of them"),
@@ -33,7 +34,12 @@ pub(super) const COMMANDS: &[Spec] = &[
             ("all", "list all, in pages of a thousand; in JSON each page is a document on a line of its own"),
         ],
         run: show_sessions,
-        sample: || Box::new(Page { answer: sample(), lists: true, next: Some("0:17.1".to_owned()) }),
+        sample: || {
+            let answer = sample();
+            let session = Box::new(answer.sessions[0].clone());
+            let page = Page { answer, lists: true, next: Some("0:17.1".to_owned()) };
+            Box::new(Sample(page, One { session, events: events::sample() }))
+        },
         ..Spec::BASE
     },
     Spec {
@@ -50,7 +56,8 @@ pub(super) const COMMANDS: &[Spec] = &[
 
 fn show_sessions(console: &mut Console<'_>, matched: &Matched) -> Result<Output, CommandError> {
     if let Some(handle) = matched.session("HANDLE") {
-        return Output::one(One(Box::new(find(console, handle)?)));
+        let session = Box::new(find(console, handle)?);
+        return Output::one(One { session, events: events::of_session(console, handle)? });
     }
     let detail = match matched.text("verbose") {
         Some("2") => Detail::Transport,
@@ -168,19 +175,41 @@ impl Show for Streamed {
     }
 }
 
-struct One(Box<SessionInfo>);
+struct One {
+    session: Box<SessionInfo>,
+    events: EventsAnswer,
+}
 
 impl Show for One {
     fn text(&self) -> String {
-        show::one(&self.0)
+        let mut text = show::one(&self.session) + "last events\n";
+        for line in (show_events::heading() + &show_events::text(&self.events)).lines() {
+            text.push_str(&format!("  {line}\n"));
+        }
+        text
     }
 
     fn json(&self) -> Value {
-        json!({ "sessions": [*self.0] })
+        json!({ "sessions": [*self.session], "events": self.events.events })
     }
 
     fn headings(&self) -> usize {
         0
+    }
+}
+
+/// A list, and one session below: what the page says of both.
+struct Sample(Page, One);
+
+impl Show for Sample {
+    fn text(&self) -> String {
+        format!("{}\n{}", self.0.text(), self.1.text())
+    }
+
+    fn json(&self) -> Value {
+        let mut json = self.0.json();
+        json["events"] = json!(self.1.events.events);
+        json
     }
 }
 
@@ -250,7 +279,8 @@ mod tests {
         let answer = sample();
         let text = show::rows(&answer.sessions);
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[1].starts_with("!  0:17.1  echo/0"), "{text}");
+        let cells: Vec<&str> = lines[1].split_whitespace().take(3).collect();
+        assert_eq!(cells, ["!", "0:17.1", "echo/0"]);
         assert_eq!(lines[2], "    ! its timer is overdue");
         assert!(lines[3].contains("waits in the stage"));
         assert!(text.contains("    session layer\n") && text.contains("layer TLS"), "{text}");

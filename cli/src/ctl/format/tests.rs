@@ -1,46 +1,5 @@
 use super::*;
-use hoststack::inspect::{ListenerInfo, SessionSummary};
-
-fn worker(number: u8) -> WorkerInfo {
-    WorkerInfo {
-        worker: number,
-        steps: 1_234_567,
-        tcp: vec![("segments_in".to_owned(), 10 + u64::from(number))],
-        drops: vec![DropInfo { reason: "no-flow".to_owned(), count: 3, help: "no one listens".to_owned() }],
-        ..WorkerInfo::default()
-    }
-}
-
-fn two_sessions() -> Answer {
-    Answer {
-        workers: vec![worker(0), worker(1)],
-        session_summary: SessionSummary { total: 2, open: 1, closing: 1, ..SessionSummary::default() },
-        time_wait: 7,
-        ..Answer::default()
-    }
-}
-
-#[test]
-fn workers_stand_beside_each_other_with_the_counters_of_all() {
-    let Answer { workers: all, main, .. } = two_sessions();
-    let text = workers(&all, &main);
-    let line =
-        |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap().split_whitespace().last();
-    assert_eq!(line("number"), Some("1"));
-    assert_eq!(line("tcp segments_in"), Some("11"));
-    assert!(text.contains("1 234 567"));
-}
-
-#[test]
-fn errors_have_their_reason_and_meaning() {
-    let text = errors(&two_sessions().workers);
-    assert_eq!(text.lines().nth(1), Some("     0      3  no-flow  no one listens"));
-    assert_eq!(
-        errors_json(&two_sessions().workers)["errors"][1],
-        json!({ "worker": 1, "reason": "no-flow", "count": 3, "help": "no one listens" })
-    );
-    assert_eq!(errors(&[]), "nothing was dropped\n");
-}
+use hoststack::inspect::ListenerInfo;
 
 #[test]
 fn leaks_say_whether_there_are_any() {

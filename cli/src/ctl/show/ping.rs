@@ -1,6 +1,7 @@
 //! `ping`: a line per request, and a summary.
 
 use hoststack::ping::{PingOutcome, PingResult};
+use serde::Serialize;
 
 use crate::table::span_us;
 
@@ -25,20 +26,55 @@ pub(crate) fn line(result: &PingResult) -> String {
 }
 
 /// What all requests together say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Summary {
+    /// Requests whose end is known.
+    pub(crate) requests: usize,
+    /// Replies.
+    pub(crate) replies: usize,
+    /// Of a hundred requests, those without a reply; rounded down.
+    pub(crate) lost_percent: usize,
+    /// The shortest round trip; none without a reply.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rtt_min_us: Option<u64>,
+    /// The one that half of them do not exceed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rtt_median_us: Option<u64>,
+    /// The longest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rtt_max_us: Option<u64>,
+}
+
+impl Summary {
+    /// The summary of these.
+    pub(crate) fn of(results: &[PingResult]) -> Summary {
+        let mut times: Vec<u64> = results
+            .iter()
+            .filter_map(|result| match result.outcome {
+                PingOutcome::Reply { rtt_us, .. } => Some(rtt_us),
+                _ => None,
+            })
+            .collect();
+        times.sort_unstable();
+        let (requests, replies) = (results.len(), times.len());
+        Summary {
+            requests,
+            replies,
+            lost_percent: ((requests - replies) * 100).checked_div(requests).unwrap_or(0),
+            rtt_min_us: times.first().copied(),
+            rtt_median_us: times.get(replies / 2).copied(),
+            rtt_max_us: times.last().copied(),
+        }
+    }
+}
+
+/// The summary in a line.
 pub(crate) fn summary(results: &[PingResult]) -> String {
-    let mut times: Vec<u64> = results
-        .iter()
-        .filter_map(|result| match result.outcome {
-            PingOutcome::Reply { rtt_us, .. } => Some(rtt_us),
-            _ => None,
-        })
-        .collect();
-    times.sort_unstable();
-    let (sent, came) = (results.len(), times.len());
-    let lost = ((sent - came) * 100).checked_div(sent).unwrap_or(0);
-    let text = format!("{sent} requests, {came} replies, {lost}% lost");
-    match (times.first(), times.get(came / 2), times.last()) {
-        (Some(&min), Some(&median), Some(&max)) => {
+    let Summary { requests, replies, lost_percent, rtt_min_us, rtt_median_us, rtt_max_us } =
+        Summary::of(results);
+    let text = format!("{requests} requests, {replies} replies, {lost_percent}% lost");
+    match (rtt_min_us, rtt_median_us, rtt_max_us) {
+        (Some(min), Some(median), Some(max)) => {
             format!("{text}; round trip {} to {}, median {}\n", span_us(min), span_us(max), span_us(median))
         }
         _ => text + "\n",

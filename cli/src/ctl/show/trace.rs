@@ -1,5 +1,4 @@
 //! Packet traces and captures as text.
-#![allow(dead_code, reason = "the console's table of commands calls these")]
 
 use hoststack::inspect::{CaptureReport, TraceAnswer, TraceRecord};
 
@@ -8,7 +7,7 @@ use crate::table::{bytes, grouped, pairs};
 /// `show trace`: the traces, then packet by packet what each stage decided.
 pub(crate) fn trace(answer: &TraceAnswer) -> String {
     if answer.traces.is_empty() {
-        return "No trace: `trace add FILTER [count N]` begins one.\n".into();
+        return "No trace: `trace add [PACKETS] [count N]` begins one.\n".into();
     }
     let mut text = String::new();
     for trace in &answer.traces {
@@ -57,7 +56,7 @@ fn packet(record: &TraceRecord) -> String {
 /// `show pcap` and `pcap stop`.
 pub(crate) fn capture(report: Option<&CaptureReport>) -> String {
     let Some(report) = report else {
-        return "No capture: `pcap start FILE [FILTER] [size N]` begins one.\n".into();
+        return "No capture: `pcap start FILE [PACKETS] [size N]` begins one.\n".into();
     };
     let CaptureReport { file, filter, state, packets, bytes: written, bytes_max, missed, error } = report;
     let mut lines = vec![
@@ -137,7 +136,7 @@ the newest 2 of 9 packets
 
     #[test]
     fn no_trace_and_an_empty_one_say_so() {
-        assert!(trace(&TraceAnswer::default()).contains("`trace add FILTER [count N]`"));
+        assert!(trace(&TraceAnswer::default()).contains("`trace add [PACKETS] [count N]`"));
         let waiting = TraceAnswer { traces: vec!["any count 50".into()], ..TraceAnswer::default() };
         assert_eq!(trace(&waiting), "trace any count 50\nno packet has passed yet\n");
         let one = TraceAnswer { total: 1, records: vec![record()], ..waiting };
@@ -203,6 +202,6 @@ missed   0
         };
         assert!(capture(Some(&failed)).ends_with("missed   0\nerror    No space left on device\n"));
         assert_eq!(serde_json::to_value(&failed).unwrap()["state"], json!("failed"));
-        assert!(capture(None).contains("`pcap start FILE [FILTER] [size N]`"));
+        assert!(capture(None).contains("`pcap start FILE [PACKETS] [size N]`"));
     }
 }

@@ -1,6 +1,8 @@
 //! `show worker`, `show main`, `show counters`.
 
-use hoststack::inspect::{MainInfo, PaceInfo, WorkerInfo};
+use std::collections::BTreeMap;
+
+use hoststack::inspect::{IpInfo, MainInfo, PaceInfo, WorkerInfo};
 use serde::Serialize;
 
 use super::{mean, percent};
@@ -117,11 +119,13 @@ fn stages(paces: &[&PaceInfo]) -> String {
     format!("time of busy steps, one in 64 measured ({}):\n{table}", sampled.join(", "))
 }
 
-/// `show counters`: what TCP counts, by name.
+/// `show counters`: what TCP and IP count, by name.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Counters {
-    /// Each counter that is not zero on some worker, by name.
+    /// Each counter of TCP's that is not zero on some worker, by name.
     pub(crate) counters: Vec<CounterInfo>,
+    /// The same of the workers' IP paths.
+    pub(crate) ip: Vec<CounterInfo>,
 }
 
 /// A counter.
@@ -136,39 +140,56 @@ pub(crate) struct CounterInfo {
 }
 
 impl Counters {
-    /// The counters of these workers.
-    pub(crate) fn of(workers: &[WorkerInfo]) -> Counters {
-        let mut names: Vec<&str> =
-            workers.iter().flat_map(|worker| worker.tcp.iter().map(|(name, _)| name.as_str())).collect();
-        names.sort_unstable();
-        names.dedup();
-        let counter = |name: &str| {
-            let of = |worker: &WorkerInfo| {
-                worker.tcp.iter().find(|(other, _)| other == name).map_or(0, |(_, count)| *count)
-            };
-            let workers: Vec<u64> = workers.iter().map(of).collect();
-            CounterInfo { name: name.to_owned(), total: workers.iter().sum(), workers }
-        };
-        Counters { counters: names.into_iter().map(counter).collect() }
+    /// The counters of these workers, and of their IP paths.
+    pub(crate) fn of(workers: &[WorkerInfo], ip: &[IpInfo]) -> Counters {
+        let tcp: Vec<Vec<(&str, u64)>> = workers
+            .iter()
+            .map(|worker| worker.tcp.iter().map(|(name, count)| (name.as_str(), *count)).collect())
+            .collect();
+        let ip: Vec<Vec<(&str, u64)>> = ip.iter().map(|info| info.counters.clone()).collect();
+        Counters { counters: added_up(&tcp), ip: added_up(&ip) }
     }
 
     /// A row for each counter.
     pub(crate) fn text(&self) -> String {
-        let workers = self.counters.first().map_or(0, |counter| counter.workers.len());
-        if workers == 0 {
-            return "nothing was counted\n".to_owned();
+        match (&self.counters[..], &self.ip[..]) {
+            ([], []) => "nothing was counted\n".to_owned(),
+            (tcp, []) => counter_table("tcp counter", tcp),
+            ([], ip) => counter_table("ip counter", ip),
+            (tcp, ip) => {
+                format!("{}\n{}", counter_table("tcp counter", tcp), counter_table("ip counter", ip))
+            }
         }
-        let mut columns = vec![Column::Left("tcp counter"), Column::Right("total")];
-        columns.extend((0..workers).map(|_| Column::Right("worker")));
-        let mut table = Table::new(&columns);
-        let number = (0..workers).map(|worker| worker.to_string());
-        table.row([String::new(), String::new()].into_iter().chain(number));
-        for counter in &self.counters {
-            let cells = counter.workers.iter().map(|count| grouped(*count));
-            table.row([counter.name.clone(), grouped(counter.total)].into_iter().chain(cells));
-        }
-        table.to_string()
     }
+}
+
+/// Of the workers' counters each one, by name.
+fn added_up(of_workers: &[Vec<(&str, u64)>]) -> Vec<CounterInfo> {
+    let mut counters: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for (worker, own) in of_workers.iter().enumerate() {
+        for (name, count) in own {
+            counters.entry(name).or_insert_with(|| vec![0; of_workers.len()])[worker] += count;
+        }
+    }
+    counters
+        .into_iter()
+        .map(|(name, workers)| CounterInfo { name: name.to_owned(), total: workers.iter().sum(), workers })
+        .collect()
+}
+
+/// A row for each counter, and one above with the workers' numbers.
+fn counter_table(heading: &'static str, counters: &[CounterInfo]) -> String {
+    let workers = counters.first().map_or(0, |counter| counter.workers.len());
+    let mut columns = vec![Column::Left(heading), Column::Right("total")];
+    columns.extend((0..workers).map(|_| Column::Right("worker")));
+    let mut table = Table::new(&columns);
+    let number = (0..workers).map(|worker| worker.to_string());
+    table.row([String::new(), String::new()].into_iter().chain(number));
+    for counter in counters {
+        let cells = counter.workers.iter().map(|count| grouped(*count));
+        table.row([counter.name.clone(), grouped(counter.total)].into_iter().chain(cells));
+    }
+    table.to_string()
 }
 
 #[cfg(test)]
@@ -239,12 +260,16 @@ mod tests {
     fn counters_are_added_up() {
         let mut other = worker(1);
         other.tcp.push(("rtos".to_owned(), 1000));
-        let shown = Counters::of(&[worker(0), other]);
+        let shown = Counters::of(&[worker(0), other], &[]);
         let rtos = CounterInfo { name: "rtos".to_owned(), total: 1000, workers: vec![0, 1000] };
         assert_eq!(shown.counters[0], rtos);
         let text = shown.text();
         assert_eq!(line(&text, "segments_in"), ["21", "10", "11"]);
         assert_eq!(line(&text, "rtos"), ["1 000", "0", "1 000"]);
-        assert_eq!(Counters::of(&[]).text(), "nothing was counted\n");
+        assert_eq!(Counters::of(&[], &[]).text(), "nothing was counted\n");
+        let ip = |worker, count| IpInfo { worker, counters: vec![("echo_replies", count)] };
+        let text = Counters::of(&[worker(0), worker(1)], &[ip(0, 2), ip(1, 3)]).text();
+        assert_eq!(line(&text, "echo_replies"), ["5", "2", "3"]);
+        assert_eq!(line(&text, "ip counter"), ["total", "worker", "worker"]);
     }
 }

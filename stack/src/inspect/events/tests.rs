@@ -151,7 +151,13 @@ fn a_session_and_its_connect_are_found_by_either() {
     let rest = EventsQuery { after: Some(EventCursor(vec![4, 0])), ..one };
     assert_eq!(names(&rest), ["requested -", "closed 0:3.1"]);
     assert!(names(&EventsQuery { app_worker: Some(owner(2)), ..all.clone() }).is_empty());
-    assert_eq!(names(&EventsQuery { app_worker: Some(owner(1)), ..all }).len(), 8);
+    assert_eq!(names(&EventsQuery { app_worker: Some(owner(1)), ..all.clone() }).len(), 8);
+    let app = |name: &str| {
+        let mut app = AppName::from(name);
+        app.resolve(&BTreeMap::from([(owner(1), "load/0".to_owned()), (owner(2), "echo/0".to_owned())]));
+        names(&EventsQuery { app: Some(app), ..all.clone() }).len()
+    };
+    assert_eq!([app("load"), app("load/0"), app("echo"), app("nobody")], [8, 8, 0, 0]);
 }
 
 #[test]
