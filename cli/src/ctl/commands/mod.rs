@@ -4,10 +4,13 @@
 
 mod apps;
 pub(crate) mod complete;
+mod connect;
 mod errors;
 pub(crate) mod filter;
 mod half_opens;
 pub(crate) mod help;
+mod listen;
+pub(crate) mod options;
 mod program;
 mod sessions;
 mod status;
@@ -56,6 +59,9 @@ const TABLES: &[&[Spec]] = &[
     half_opens::COMMANDS,
     status::COMMANDS,
     apps::COMMANDS,
+    connect::COMMANDS,
+    listen::COMMANDS,
+    options::COMMANDS,
     workers::COMMANDS,
     errors::COMMANDS,
     program::COMMANDS,
