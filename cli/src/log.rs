@@ -82,9 +82,16 @@ pub(crate) fn filter(text: &str) -> Result<EnvFilter, String> {
 }
 
 /// Changes what is logged, from any thread.
+#[derive(Debug)]
 pub(crate) struct LogControl {
     handle: reload::Handle<EnvFilter, Registry>,
-    filter: Mutex<String>,
+    now: Mutex<Now>,
+}
+
+/// What is logged now.
+#[derive(Clone, Debug)]
+struct Now {
+    filter: String,
     sessions: bool,
 }
 
@@ -93,18 +100,31 @@ impl LogControl {
     ///
     /// # Errors
     /// What is wrong with it, and what to type; what was logged so far goes on being logged.
-    #[allow(dead_code, reason = "for the console's `set log`")]
     pub(crate) fn set_filter(&self, filter: &str) -> Result<(), String> {
-        let new = with_sessions(filter, self.sessions)?;
-        self.handle.reload(new).map_err(|error| format!("the log cannot be changed any more: {error}"))?;
-        filter.clone_into(&mut self.filter.lock().unwrap_or_else(PoisonError::into_inner));
+        self.change(|now| filter.clone_into(&mut now.filter))
+    }
+
+    /// From now on the lines of sessions' ends are logged whatever the filter says of others, or no longer so.
+    ///
+    /// # Errors
+    /// The log has ended.
+    pub(crate) fn set_sessions(&self, sessions: bool) -> Result<(), String> {
+        self.change(|now| now.sessions = sessions)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Now)) -> Result<(), String> {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = now.clone();
+        change(&mut new);
+        let filter = with_sessions(&new.filter, new.sessions)?;
+        self.handle.reload(filter).map_err(|error| format!("the log cannot be changed any more: {error}"))?;
+        *now = new;
         Ok(())
     }
 
     /// The filter as it was given last.
-    #[allow(dead_code, reason = "for the console's `show log`")]
     pub(crate) fn filter(&self) -> String {
-        self.filter.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).filter.clone()
     }
 }
 
@@ -132,7 +152,6 @@ pub(crate) struct Log {
 
 impl Log {
     /// What changes it while it runs.
-    #[allow(dead_code, reason = "for the console's `set log`")]
     pub(crate) fn control(&self) -> Arc<LogControl> {
         Arc::clone(&self.control)
     }
@@ -187,7 +206,8 @@ fn build(setup: &LogSetup) -> Result<(Layers, Log), CliError> {
         LogFormat::Human => Box::new(fmt::layer().with_ansi(ansi).with_writer(to)),
         LogFormat::Json => Box::new(fmt::layer().json().flatten_event(true).with_writer(to)),
     };
-    let control = Arc::new(LogControl { handle, filter: Mutex::new(filter.clone()), sessions: *sessions });
+    let control =
+        Arc::new(LogControl { handle, now: Mutex::new(Now { filter: filter.clone(), sessions: *sessions }) });
     Ok((Layers { filter: filter_layer, lines: layer }, Log { control, lines }))
 }
 

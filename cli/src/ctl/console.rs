@@ -6,16 +6,19 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hoststack::{Answer, Query, StackHandle};
 use serde_json::Value;
 
+use super::commands::options::Runtime;
 use super::format;
 use super::line::Filter;
 use super::server::SocketState;
 use super::wire::Format;
 use crate::clock::Stopwatch;
+use crate::log::LogControl;
 
 /// What a socket's clients may do.
 #[derive(
@@ -102,6 +105,10 @@ pub(crate) struct Services {
     pub(crate) config: Vec<Setting>,
     /// Since when the program runs.
     pub(crate) started: Option<Stopwatch>,
+    /// What changes the log.
+    pub(crate) log: Option<Arc<LogControl>>,
+    /// What can be changed besides.
+    pub(crate) runtime: Runtime,
 }
 
 /// Where parts of an answer go.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hoststack::app::{ConnectId, SessionHandle, Uri};
 use hoststack::net::{Cidr, PacketFilter};
 
+use super::commands::options;
 use crate::parse;
 
 /// Most that a command may ask for, of anything that is counted.
@@ -192,6 +193,27 @@ pub(crate) const KINDS: &[Kind] = &[
         example: "tcp port 80",
         parse: some,
         source: Source::Words(&PACKET_WORDS),
+    },
+    Kind {
+        name: "OPTION",
+        meaning: "the name of an option that `show option` lists",
+        example: "time-wait",
+        parse: |text| options::NAMES.contains(&text).then(|| Value::Text(text.to_owned())),
+        source: Source::Words(options::NAMES),
+    },
+    Kind {
+        name: "VALUE",
+        meaning: "an option's value: on, off, a number, a span of time or a word",
+        example: "10s",
+        parse: some,
+        source: Source::None,
+    },
+    Kind {
+        name: "LEVELS",
+        meaning: "what to log: a level (off, error, warn, info, debug, trace), or levels of targets, with commas between",
+        example: "info,hoststack_tcp=debug",
+        parse: some,
+        source: Source::Words(&["off", "error", "warn", "info", "debug", "trace"]),
     },
     Kind { name: "WORD", meaning: "a word", example: "word", parse: some, source: Source::None },
     Kind { name: "TEXT", meaning: "some text", example: "info", parse: some, source: Source::None },

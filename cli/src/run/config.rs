@@ -75,6 +75,8 @@ pub(crate) struct Limits {
     pub(crate) app_workers: Option<Positive>,
     /// Listeners.
     pub(crate) listeners: Option<Positive>,
+    /// Connects of the console without an outcome.
+    pub(crate) pending_connects: Option<Positive>,
     /// TIME-WAIT records per worker.
     pub(crate) time_wait: Option<Positive>,
     /// Packets taken from one device queue in a step.

@@ -17,6 +17,7 @@ use toml::Spanned;
 
 use self::config::{AppConfig, CliConfig, Config, DeviceConfig, Kind, Limits, RouteConfig, StatusConfig};
 use crate::clock::Stopwatch;
+use crate::ctl::commands::options::{Runtime, Values};
 use crate::ctl::console::Services;
 use crate::ctl::format;
 use crate::ctl::server::{BoundSocket, Shared};
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
     if args.check {
         return print(&format!("{}: good\n", file.display()));
     }
-    let _log = log::start(&config.log())?;
+    let log = log::start(&config.log())?;
     // Caught and bound before there is anything that an end or a second stack would leave behind.
     let mut signals = EndSignals::catch()?;
     let bind = |cli: &CliConfig| BoundSocket::bind(&cli.path(), cli.level());
@@ -63,8 +64,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
     let shared = Arc::new(Shared {
         stack: running.stack.handle(),
         services: Services {
-            config: config::effective::settings(&text, &stack_config(&config.limits)),
+            config: config::effective::settings(&text, &stack_config(&config)),
             started: Some(Stopwatch::start()),
+            log: Some(log.control()),
+            runtime: Runtime::new(Values::of(&stack_config(&config))),
         },
         sockets: sockets.iter().map(BoundSocket::state).collect(),
     });
@@ -143,8 +146,7 @@ fn detach_all(handle: &StackHandle, apps: &[AppInfo]) -> Vec<Result<DetachReport
 
 fn start(config: &Config) -> Result<Running, CliError> {
     let mut captures = Vec::new();
-    let stack_config = StackConfig { session_log: config.log().sessions, ..stack_config(&config.limits) };
-    let mut builder = Stack::builder().config(stack_config).workers(*config.workers.get_ref());
+    let mut builder = Stack::builder().config(stack_config(config)).workers(*config.workers.get_ref());
     builder = interfaces(builder, &config.device, &mut captures)?;
     let stack = builder.start().map_err(not_built)?;
     let handle = stack.handle();
@@ -161,16 +163,26 @@ fn start(config: &Config) -> Result<Running, CliError> {
     Ok(Running { stack, status, captures })
 }
 
-fn stack_config(limits: &Limits) -> StackConfig {
-    let Limits { sessions, fifo_chunks, apps, app_workers, listeners, time_wait, rx_burst, tx_burst } =
-        *limits;
-    let mut config = StackConfig::default();
+fn stack_config(config: &Config) -> StackConfig {
+    let Limits {
+        sessions,
+        fifo_chunks,
+        apps,
+        app_workers,
+        listeners,
+        pending_connects,
+        time_wait,
+        rx_burst,
+        tx_burst,
+    } = config.limits;
+    let mut config = StackConfig { session_log: config.log().sessions, ..StackConfig::default() };
     let fields = [
         (&mut config.sessions.sessions, sessions),
         (&mut config.sessions.chunks, fifo_chunks),
         (&mut config.apps_max, apps),
         (&mut config.app_workers_max, app_workers),
         (&mut config.listeners_max, listeners),
+        (&mut config.pending_connects_max, pending_connects),
         (&mut config.tcp.time_wait_max, time_wait),
         (&mut config.rx_burst_max, rx_burst),
         (&mut config.tx_burst_max, tx_burst),

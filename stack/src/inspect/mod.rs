@@ -43,7 +43,7 @@ pub use trace::{
 };
 
 use hoststack_app::HalfOpenCounters;
-use hoststack_transport::{AppId, AppWorkerId, ConnectId, SessionHandle};
+use hoststack_transport::{AppId, AppWorkerId, ConnectId, ListenerId, SessionHandle};
 use serde::Serialize;
 
 pub use events::{EVENTS_PER_ANSWER, EventCursor, EventInfo, EventsAnswer, EventsQuery};
@@ -437,6 +437,12 @@ pub struct ListenerInfo {
     pub stages: Vec<&'static str>,
     /// How long that may take.
     pub stage_timeout_us: u64,
+    /// For programs: the id.
+    #[serde(skip)]
+    pub id: ListenerId,
+    /// For programs: its app worker's.
+    #[serde(skip)]
+    pub app_worker_id: AppWorkerId,
 }
 
 /// A slice of one worker's answer.

@@ -258,7 +258,7 @@ impl Main {
         self.listeners
             .iter()
             .take(limit)
-            .map(|(_, listener)| ListenerInfo {
+            .map(|(key, listener)| ListenerInfo {
                 address: listener.local.to_string(),
                 app_worker: names.get(&listener.app_worker).cloned().unwrap_or_default(),
                 domain: listener.domain,
@@ -266,6 +266,8 @@ impl Main {
                 is_up: listener.waiting == 0,
                 stages: listener.stages.clone(),
                 stage_timeout_us: u64::try_from(listener.stage_timeout.as_micros()).unwrap_or(u64::MAX),
+                id: ListenerId(key),
+                app_worker_id: listener.app_worker,
             })
             .collect()
     }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use hoststack::app::{AppId, AppWorkerId, DetachPolicy, HalfOpenCounters, Key, WorkerDetachReport, WorkerId};
+use hoststack::app::{
+    AppId, AppWorkerId, DetachPolicy, DomainId, HalfOpenCounters, Key, ListenerId, WorkerDetachReport,
+    WorkerId,
+};
 use hoststack::inspect::{AppInfo, AppWorkerInfo, ListenerInfo, MainInfo, Outcomes};
 use hoststack::{Answer, Query};
 use serde_json::{Value, json};
@@ -45,6 +48,8 @@ pub(super) const COMMANDS: &[Spec] = &[
                 is_up: true,
                 stages: vec!["PROXY header to receive"],
                 stage_timeout_us: 10_000_000,
+                id: ListenerId(Key { slot: 0, generation: 0 }),
+                app_worker_id: AppWorkerId(Key { slot: 0, generation: 0 }),
             };
             let main = MainInfo { listeners: 1, ..MainInfo::default() };
             Box::new(Listeners(Answer { listeners: vec![listener], main, ..Answer::default() }))
@@ -110,9 +115,7 @@ fn detach(console: &mut Console<'_>, matched: &Matched) -> Result<Output, Comman
         Some(unit) => {
             let Some(app_worker) = app.app_workers.iter().find(|worker| u64::from(worker.unit) == unit)
             else {
-                let units: Vec<String> =
-                    app.app_workers.iter().map(|worker| worker.unit.to_string()).collect();
-                let units = listed(&units);
+                let units = app_worker_names(app);
                 return Err(CommandError::failed(format!(
                     "`{name}` has no app worker {unit}: there is {units}"
                 )));
@@ -124,11 +127,34 @@ fn detach(console: &mut Console<'_>, matched: &Matched) -> Result<Output, Comman
 }
 
 /// The application of that name.
-fn find<'a>(apps: &'a [AppInfo], name: &str) -> Result<&'a AppInfo, CommandError> {
+pub(super) fn find<'a>(apps: &'a [AppInfo], name: &str) -> Result<&'a AppInfo, CommandError> {
     apps.iter().find(|app| app.name == name).ok_or_else(|| {
         let names: Vec<&str> = apps.iter().map(|app| app.name.as_str()).collect();
         CommandError::failed(format!("no application is named `{name}`: there is {}", listed(&names)))
     })
+}
+
+/// The numbers of an application's app workers, for an error.
+pub(super) fn app_worker_names(app: &AppInfo) -> String {
+    let units: Vec<String> = app.app_workers.iter().map(|worker| worker.unit.to_string()).collect();
+    listed(&units)
+}
+
+/// Its app workers that are not being detached.
+pub(super) fn attached(app: &AppInfo) -> impl Iterator<Item = &AppWorkerInfo> {
+    app.app_workers.iter().filter(|worker| worker.state == "attached")
+}
+
+/// What `domain DOMAIN` says; 0 if nothing.
+pub(super) fn domain(matched: &Matched) -> DomainId {
+    // Cannot lose anything because the kind of the argument has the type's limit.
+    DomainId(matched.number("domain").and_then(|domain| u16::try_from(domain).ok()).unwrap_or(0))
+}
+
+/// What `worker WORKER` says.
+pub(super) fn worker(matched: &Matched) -> Option<WorkerId> {
+    // Cannot lose anything because the kind of the argument has the type's limit.
+    matched.number("worker").and_then(|worker| u8::try_from(worker).ok()).map(WorkerId)
 }
 
 /// Names for an error: what there is.

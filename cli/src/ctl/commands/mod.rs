@@ -4,13 +4,16 @@
 
 mod apps;
 pub(crate) mod complete;
+mod connect;
 mod errors;
 mod events;
 mod figures;
 pub(crate) mod filter;
 mod half_opens;
 pub(crate) mod help;
+mod listen;
 mod network;
+pub(crate) mod options;
 mod packets;
 mod program;
 mod sessions;
@@ -61,6 +64,9 @@ const TABLES: &[&[Spec]] = &[
     half_opens::COMMANDS,
     status::COMMANDS,
     apps::COMMANDS,
+    connect::COMMANDS,
+    listen::COMMANDS,
+    options::COMMANDS,
     workers::COMMANDS,
     figures::COMMANDS,
     errors::COMMANDS,

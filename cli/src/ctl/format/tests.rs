@@ -1,4 +1,5 @@
 use super::*;
+use hoststack::app::{AppWorkerId, Key, ListenerId};
 use hoststack::inspect::ListenerInfo;
 
 #[test]
@@ -23,6 +24,8 @@ fn listeners_are_shown_as_uris_with_what_they_wait_for() {
         is_up: true,
         stages,
         stage_timeout_us: 10_000_000,
+        id: ListenerId(Key { slot: 0, generation: 0 }),
+        app_worker_id: AppWorkerId(Key { slot: 0, generation: 0 }),
     };
     let mut shown = Answer {
         listeners: vec![

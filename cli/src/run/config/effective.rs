@@ -21,6 +21,7 @@ pub(crate) fn settings(text: &str, stack: &StackConfig) -> Vec<Setting> {
         ("limits.apps", stack.apps_max),
         ("limits.app_workers", stack.app_workers_max),
         ("limits.listeners", stack.listeners_max),
+        ("limits.pending_connects", stack.pending_connects_max),
         ("limits.time_wait", stack.tcp.time_wait_max),
         ("limits.rx_burst", stack.rx_burst_max),
         ("limits.tx_burst", stack.tx_burst_max),
