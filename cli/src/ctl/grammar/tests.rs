@@ -1,7 +1,9 @@
 use super::*;
-use crate::ctl::commands::filter::FilterOptions;
+use crate::ctl::commands::filter::filter;
 use crate::ctl::line::statements;
 use crate::ctl::pattern;
+use hoststack::app::WorkerId;
+use hoststack::inspect::{Filter, SessionState};
 
 fn read(text: &str) -> Result<Matched, GrammarError> {
     let mut statements = statements(text).expect("a line");
@@ -171,19 +173,19 @@ fn a_group_of_options_is_read_in_any_order_and_each_condition_has_its_value() {
     let line = "list queued 64k remote 10.0.0.0/8 limit 5 app echo port 80 older 10s stuck local ::1 worker 1 state open";
     let walked = walk(&LIST, &words(line));
     assert!(matches!(walked.end, End::Done(_)));
-    let expected = FilterOptions {
-        worker: Some(1),
-        app: Some("echo".to_owned()),
-        state: Some("open".to_owned()),
+    let expected = Filter {
+        worker: Some(WorkerId(1)),
+        app: Some("echo".into()),
+        state: Some(SessionState::Open),
         local: "::1/128".parse().ok(),
         remote: "10.0.0.0/8".parse().ok(),
         port: Some(80),
-        older: Some(Duration::from_secs(10)),
+        older_us: Some(10_000_000),
         queued: Some(65536),
         stuck: true,
-        ..FilterOptions::default()
+        ..Filter::default()
     };
-    assert_eq!(FilterOptions::of(&walked.matched), expected);
+    assert_eq!(filter(&walked.matched), expected);
     assert_eq!(walked.matched.count("limit"), Some(5));
     let fails = |text: &str| match walk(&LIST, &words(text)).end {
         End::Fails(error) => error.to_string(),
