@@ -36,6 +36,12 @@ pub(crate) fn read_filter(text: &str) -> Result<Filter, String> {
     }
 }
 
+/// Whether a filter may begin with this word.
+pub(crate) fn is_filter_word(word: &str) -> bool {
+    let names = |pattern: &str| pattern.trim_matches(['[', ']']).split(' ').next() == Some(word);
+    commands::filter::GROUP.options.iter().any(|(pattern, _)| names(pattern))
+}
+
 /// Reads a session's handle, as it is printed or as a number.
 pub(crate) fn read_handle(text: &str) -> Option<SessionHandle> {
     match (kinds::kind("HANDLE")?.parse)(text) {

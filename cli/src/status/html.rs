@@ -175,7 +175,12 @@ fn table(table: &Table, frame: &Frame<'_>) -> String {
 }
 
 fn td(cell: &Cell, is_number: bool) -> String {
-    let class = if is_number { " class=\"number\"" } else { "" };
+    let class = match (is_number, cell.is_alarming) {
+        (true, true) => " class=\"number alarm\"",
+        (true, false) => " class=\"number\"",
+        (false, true) => " class=\"alarm\"",
+        (false, false) => "",
+    };
     let text = escaped(&cell.text);
     let inner = match &cell.href {
         Some(href) => format!("<a href=\"{}\">{text}</a>", escaped(href)),

@@ -2,15 +2,16 @@
 //!
 //! Names begin with `hoststack_` and end in their unit; counters end in `_total`; everything of a worker has the label
 //! `worker`, everything of an app worker `app` and `app_worker`. A counter that the stack has is there from the beginning, 0
-//! if nothing happened, so that its first increase is seen. A new figure of the stack is one more line in [`Snapshot::encode`].
+//! if nothing happened, so that its first increase is seen. Histograms are the stack's own, with its buckets: nothing is observed
+//! here. A new figure of the stack is one more line in [`Snapshot::encode`].
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use hoststack::Answer;
-use hoststack::inspect::WorkerInfo;
+use hoststack::inspect::{ChannelInfo, HistogramInfo, HistogramKind, PaceInfo, WorkerInfo};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -21,10 +22,10 @@ use super::overview::session_states;
 /// The media type of the text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The text.
-pub(super) fn openmetrics(answer: &Answer) -> String {
+/// The text of an answer with histograms, and of the channels.
+pub(super) fn openmetrics(answer: Answer, channels: Vec<ChannelInfo>) -> String {
     let mut registry = Registry::with_prefix("hoststack");
-    registry.register_collector(Box::new(Snapshot { answer: answer.clone() }));
+    registry.register_collector(Box::new(Snapshot { answer, channels }));
     let mut encoded = String::new();
     text::encode(&mut encoded, &registry)
         .expect("cannot fail because writing to a string cannot, and no metric refuses to be written");
@@ -34,6 +35,7 @@ pub(super) fn openmetrics(answer: &Answer) -> String {
 #[derive(Debug)]
 struct Snapshot {
     answer: Answer,
+    channels: Vec<ChannelInfo>,
 }
 
 impl Collector for Snapshot {
@@ -43,10 +45,12 @@ impl Collector for Snapshot {
         self.main(&mut out)?;
         self.sessions(&mut out)?;
         self.workers(&mut out)?;
+        self.paces(&mut out)?;
+        self.channels(&mut out)?;
         self.tcp(&mut out)?;
         self.drops(&mut out)?;
-        self.apps(&mut out)
-        // Histograms have their place here: `MetricType::Histogram`, written with `encode_histogram`.
+        self.apps(&mut out)?;
+        self.histograms(&mut out)
     }
 }
 
@@ -59,6 +63,9 @@ impl Snapshot {
     fn main(&self, out: &mut Out<'_>) -> fmt::Result {
         let main = &self.answer.main;
         out.counters("main_steps", "Steps of main", None, [(none(), main.steps)])?;
+        let busy = "Steps of main that found something to do";
+        out.counters("main_busy_steps", busy, None, [(none(), main.busy_steps)])?;
+        out.counters("main_sleeps", "Times that main went to sleep", None, [(none(), main.sleeps)])?;
         out.counters(
             "connect_tickets_dropped",
             "Connect tickets dropped without an outcome: a bug",
@@ -102,6 +109,16 @@ impl Snapshot {
         )?;
         out.counters("worker_sleeps", "Times that it went to sleep", None, rows(|one| one.sleeps))?;
         out.counters("worker_callbacks", "Callbacks made", None, rows(|one| one.callbacks))?;
+        out.counters("worker_accepts", "Sessions announced as accepted", None, rows(|one| one.accepts))?;
+        out.counters("worker_connects", "Sessions announced as connected", None, rows(|one| one.connects))?;
+        let failures = "Connects whose failure was told";
+        out.counters("worker_connect_failures", failures, None, rows(|one| one.connect_failures))?;
+        out.counters("worker_ends", "Announced sessions that ended", None, rows(|one| one.ends))?;
+        let bytes = Some("bytes");
+        let received = "Bytes that came for apps, over all transports";
+        out.counters("worker_app_received", received, bytes, rows(|one| one.bytes_in))?;
+        let sent = "Bytes of apps that went, over all transports";
+        out.counters("worker_app_sent", sent, bytes, rows(|one| one.bytes_out))?;
         out.counters("worker_received", "Packets from devices", packets, rows(|one| one.rx_packets))?;
         out.counters("worker_sent", "Packets to devices", packets, rows(|one| one.tx_packets))?;
         out.counters(
@@ -128,6 +145,68 @@ impl Snapshot {
         gauge("worker_parked", "Segments that wait for the hand-over of their flow", |one| one.parked)?;
         gauge("worker_listeners", "Listeners", |one| one.listeners)?;
         gauge("worker_fifo_chunks", "Chunks of fifos in use", |one| one.fifo_chunks)
+    }
+
+    /// How the threads work: how long they were busy, and with what.
+    fn paces(&self, out: &mut Out<'_>) -> fmt::Result {
+        let threads = || {
+            let workers = self.answer.workers.iter().map(|one| (thread(one.worker), &one.pace));
+            workers.chain([(vec![("thread", "main".to_owned())], &self.answer.main.pace)])
+        };
+        let busy = threads().map(|(labels, pace)| (labels, pace.busy_us as f64 / 1e6));
+        out.seconds("thread_busy", "Time that it worked, not slept or looked in vain", busy)?;
+        let stages = threads().flat_map(|(labels, PaceInfo { stages, .. })| {
+            stages.iter().map(move |stage| {
+                let mut labels = labels.clone();
+                labels.push(("stage", stage.stage.to_owned()));
+                (labels, stage.total_ns as f64 / 1e9)
+            })
+        });
+        out.seconds("thread_stage", "Time of the steps that were measured, one in 64, by stage", stages)
+    }
+
+    fn channels(&self, out: &mut Out<'_>) -> fmt::Result {
+        let rows = |value: fn(&ChannelInfo) -> u64| {
+            self.channels.iter().map(move |channel| {
+                let labels = vec![
+                    ("channel", channel.kind.to_owned()),
+                    ("from", channel.from.clone()),
+                    ("to", channel.to.clone()),
+                ];
+                (labels, value(channel))
+            })
+        };
+        out.counters("channel_sent", "Messages sent", None, rows(|channel| channel.sent))?;
+        let waiting = "Messages that were sent and not taken";
+        out.gauges("channel_waiting", waiting, None, rows(|channel| channel.waiting))?;
+        let outbox = "Messages that wait with their sender, because the channel is full";
+        out.gauges("channel_outbox", outbox, None, rows(|channel| channel.outbox as u64))
+    }
+
+    fn histograms(&self, out: &mut Out<'_>) -> fmt::Result {
+        for kind in HistogramKind::ALL {
+            let of_kind = || self.answer.histograms.iter().filter(|one| one.name == kind.name());
+            // Those of workers add up to that of all, which is left out; main has the one.
+            let has_workers = of_kind().any(|one| one.worker.is_some());
+            let each = of_kind().filter(|one| one.worker.is_some() == has_workers);
+            let (name, help) = match kind {
+                HistogramKind::ConnectLatency => {
+                    ("connect_latency", "From a connect request to its success being told")
+                }
+                HistogramKind::ConnectFailure => {
+                    ("connect_failure", "From a connect request to its failure being told")
+                }
+                HistogramKind::Rtt => ("tcp_rtt", "Round trips that TCP measured"),
+                HistogramKind::Step => ("worker_step", "Steps of workers that did something"),
+                HistogramKind::MainStep => ("main_step", "Steps of main that did something"),
+                HistogramKind::RxVector => {
+                    ("worker_rx_vector", "Packets that a device handed over at a time")
+                }
+                HistogramKind::TxVector => ("worker_tx_vector", "Packets that a device took at a time"),
+            };
+            out.histograms(name, help, each)?;
+        }
+        Ok(())
     }
 
     fn tcp(&self, out: &mut Out<'_>) -> fmt::Result {
@@ -183,6 +262,14 @@ impl Snapshot {
         };
         let half_opens = app_workers().map(|(labels, one)| (labels, one.half_opens as u64));
         out.gauges("app_half_opens", "Connects that have no outcome or are not cleaned", None, half_opens)?;
+        let sessions = app_workers().flat_map(|(labels, one)| {
+            one.sessions.iter().enumerate().map(move |(worker, count)| {
+                let mut labels = labels.clone();
+                labels.push(("worker", worker.to_string()));
+                (labels, *count as u64)
+            })
+        });
+        out.gauges("app_sessions", "Sessions", None, sessions)?;
         let listeners = app_workers().map(|(labels, one)| (labels, one.listeners.len() as u64));
         out.gauges("app_listeners", "Listeners", None, listeners)?;
         let requested = app_workers().map(|(labels, one)| (labels, one.outcomes.requested));
@@ -220,6 +307,10 @@ impl Snapshot {
 
 fn none() -> Vec<(&'static str, String)> {
     Vec::new()
+}
+
+fn thread(worker: u8) -> Vec<(&'static str, String)> {
+    vec![("thread", format!("worker {worker}"))]
 }
 
 fn worker(worker: &WorkerInfo) -> Vec<(&'static str, String)> {
@@ -262,14 +353,54 @@ impl Out<'_> {
         self.family(name, help, unit, MetricType::Gauge, rows, |value| ConstGauge::new(value as i64))
     }
 
-    fn family<M: EncodeMetric>(
+    /// Counters of time.
+    fn seconds(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (Vec<(&'static str, String)>, f64)>,
+    ) -> fmt::Result {
+        self.family(name, help, Some("seconds"), MetricType::Counter, rows, ConstCounter::new)
+    }
+
+    /// Histograms of one kind.
+    fn histograms<'h>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl Iterator<Item = &'h HistogramInfo>,
+    ) -> fmt::Result {
+        let mut rows = rows.peekable();
+        let Some(first) = rows.peek() else { return Ok(()) };
+        let is_time = first.unit == "us";
+        let unit = Unit::Other(if is_time { "seconds" } else { "packets" }.to_owned());
+        let kind = MetricType::Histogram;
+        let mut family = self.encoder.encode_descriptor(name, help, Some(&unit), kind)?;
+        for histogram in rows {
+            let sum = histogram.sum as f64 / if is_time { 1e6 } else { 1.0 };
+            let buckets = buckets(histogram, is_time);
+            match histogram.worker {
+                Some(number) => {
+                    let labels = vec![("worker", number.to_string())];
+                    let mut one = family.encode_family(&labels)?;
+                    one.encode_histogram::<NoLabelSet>(sum, histogram.count, &buckets, None)?;
+                }
+                None => {
+                    family.encode_histogram::<NoLabelSet>(sum, histogram.count, &buckets, None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn family<V, M: EncodeMetric>(
         &mut self,
         name: &str,
         help: &str,
         unit: Option<&str>,
         metric_type: MetricType,
-        rows: impl IntoIterator<Item = (Vec<(&'static str, String)>, u64)>,
-        metric: impl Fn(u64) -> M,
+        rows: impl IntoIterator<Item = (Vec<(&'static str, String)>, V)>,
+        metric: impl Fn(V) -> M,
     ) -> fmt::Result {
         let unit = unit.map(|unit| Unit::Other(unit.to_owned()));
         let mut family = self.encoder.encode_descriptor(name, help, unit.as_ref(), metric_type)?;
@@ -283,10 +414,26 @@ impl Out<'_> {
     }
 }
 
+/// Bounds and counts as the encoder wants them: those of each bucket alone, the last without a bound. Ours are cumulative, and
+/// their bounds are exclusive: of whole packets the largest below it is the bound; whole microseconds were cut off, so the time
+/// itself is below the bound as well.
+fn buckets(histogram: &HistogramInfo, is_time: bool) -> Vec<(f64, u64)> {
+    let mut buckets = Vec::with_capacity(histogram.buckets.len() + 1);
+    let mut before = 0;
+    for bucket in &histogram.buckets {
+        let bound = if is_time { bucket.below as f64 / 1e6 } else { bucket.below.saturating_sub(1) as f64 };
+        buckets.push((bound, bucket.count.saturating_sub(before)));
+        before = bucket.count;
+    }
+    buckets.push((f64::MAX, histogram.count.saturating_sub(before)));
+    buckets
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hoststack::inspect::DropInfo;
+    use hoststack::app::{AppId, AppWorkerId, Key};
+    use hoststack::inspect::{AppInfo, AppWorkerInfo, BucketInfo, DropInfo, Outcomes, StageInfo};
 
     fn sample() -> Answer {
         let drop = |count| DropInfo { reason: "not-accepted".into(), count, help: "a \"cause\"".into() };
@@ -297,14 +444,56 @@ mod tests {
             drops: vec![drop(1), drop(2)],
             ..WorkerInfo::default()
         };
-        let mut answer = Answer { workers: vec![worker(0), worker(1)], ..Answer::default() };
+        let bucket = |below, count| BucketInfo { below, count };
+        let histogram = |name, worker, unit, buckets| HistogramInfo {
+            name,
+            worker,
+            unit,
+            count: 10,
+            sum: 2_500_000,
+            buckets,
+            ..HistogramInfo::default()
+        };
+        let histograms = vec![
+            histogram("connect-latency", None, "us", vec![bucket(8, 99)]),
+            histogram("connect-latency", Some(1), "us", vec![bucket(1 << 10, 4), bucket(1 << 11, 9)]),
+            histogram("main-step", None, "us", vec![bucket(8, 10)]),
+            histogram("rx-vector", Some(0), "packets", vec![bucket(2, 3)]),
+        ];
+        let mut answer = Answer { workers: vec![worker(0), worker(1)], histograms, ..Answer::default() };
         answer.session_summary.open = 5;
+        answer.workers[1].pace.busy_us = 1_500_000;
+        answer.workers[1].pace.stages = vec![StageInfo { stage: "timers", total_ns: 250, share_permille: 9 }];
+        let key = Key { slot: 0, generation: 0 };
+        let app_worker = AppWorkerInfo {
+            unit: 2,
+            state: "attached".into(),
+            half_opens: 0,
+            sessions: vec![3, 4],
+            listeners: Vec::new(),
+            outcomes: Outcomes::default(),
+            id: AppWorkerId(key),
+        };
+        let name = "a\"b".to_owned();
+        let (app, id) = (name.clone(), AppId(key));
+        answer.apps = vec![AppInfo { app, name, detaching: false, app_workers: vec![app_worker], id }];
         answer
+    }
+
+    fn sample_text() -> String {
+        let channel = ChannelInfo {
+            kind: "commands",
+            from: "main".into(),
+            to: "worker 0".into(),
+            waiting: 5,
+            ..ChannelInfo::default()
+        };
+        openmetrics(sample(), vec![channel])
     }
 
     #[test]
     fn families_have_their_units_and_labels_and_the_text_its_end() {
-        let text = openmetrics(&sample());
+        let text = sample_text();
         for line in [
             "hoststack_build{version=\"0.1.0\"} 1",
             "# TYPE hoststack_worker_steps counter",
@@ -316,6 +505,11 @@ mod tests {
             "hoststack_drops_total{worker=\"1\",reason=\"not-accepted\"} 3",
             "hoststack_sessions{state=\"open\"} 5",
             "hoststack_main_steps_total 0",
+            "hoststack_channel_waiting{channel=\"commands\",from=\"main\",to=\"worker 0\"} 5",
+            "hoststack_app_sessions{app=\"a\\\"b\",app_worker=\"2\",worker=\"1\"} 4",
+            "# UNIT hoststack_thread_busy_seconds seconds",
+            "hoststack_thread_busy_seconds_total{thread=\"worker 1\"} 1.5",
+            "hoststack_thread_stage_seconds_total{thread=\"worker 1\",stage=\"timers\"} 2.5e-7",
         ] {
             assert!(text.lines().any(|has| has == line), "no {line} in\n{text}");
         }
@@ -323,8 +517,27 @@ mod tests {
     }
 
     #[test]
+    fn histograms_have_the_stacks_buckets_in_seconds_or_packets() {
+        let text = sample_text();
+        for line in [
+            "# TYPE hoststack_connect_latency_seconds histogram",
+            "# UNIT hoststack_connect_latency_seconds seconds",
+            "hoststack_connect_latency_seconds_bucket{le=\"0.001024\",worker=\"1\"} 4",
+            "hoststack_connect_latency_seconds_bucket{le=\"0.002048\",worker=\"1\"} 9",
+            "hoststack_connect_latency_seconds_bucket{le=\"+Inf\",worker=\"1\"} 10",
+            "hoststack_connect_latency_seconds_sum{worker=\"1\"} 2.5",
+            "hoststack_connect_latency_seconds_count{worker=\"1\"} 10",
+            "hoststack_main_step_seconds_count 10",
+            "hoststack_worker_rx_vector_packets_bucket{le=\"1.0\",worker=\"0\"} 3",
+        ] {
+            assert!(text.lines().any(|has| has == line), "no {line} in\n{text}");
+        }
+        assert!(!text.contains("} 99"), "the sum of all workers is no series of its own\n{text}");
+    }
+
+    #[test]
     fn no_series_is_there_twice() {
-        let text = openmetrics(&sample());
+        let text = sample_text();
         let mut series: Vec<&str> = text
             .lines()
             .filter(|line| !line.starts_with('#'))

@@ -1,7 +1,7 @@
 //! The first page: what a person looks at first, in one screen, and the tables beneath it.
 
 use hoststack::Answer;
-use hoststack::inspect::{SessionInfo, WorkerInfo};
+use hoststack::inspect::{HistogramInfo, SessionInfo, WorkerInfo};
 
 use super::plot;
 use super::samples::{Sample, Samples};
@@ -14,14 +14,15 @@ pub(super) const FIRST_SESSIONS: usize = 20;
 /// The view of `answer`; `before` is an answer of some seconds ago, for the workers' rates.
 pub(super) fn view(answer: &Answer, before: Option<&(f64, Answer)>, at: f64, samples: &Samples) -> View {
     let tables = vec![
-        workers(answer, before, at),
+        threads(answer, before, at),
         apps(answer),
+        latencies(answer),
         session_table("sessions", "First sessions", &answer.sessions),
         drops(answer),
         states(answer),
         tcp(answer),
     ];
-    View { title: "Overview".to_owned(), tiles: tiles(answer, at, samples), plots: plots(samples), tables }
+    View { title: "Overview".to_owned(), tiles: tiles(answer, samples), plots: plots(samples), tables }
 }
 
 fn last(points: &[Option<f64>]) -> Option<f64> {
@@ -38,7 +39,12 @@ fn rate(value: Option<f64>) -> String {
     }
 }
 
-fn tiles(answer: &Answer, at: f64, samples: &Samples) -> Vec<Tile> {
+/// The histogram of that name, of all workers; none while nothing was counted.
+fn histogram<'a>(answer: &'a Answer, name: &str) -> Option<&'a HistogramInfo> {
+    answer.histograms.iter().find(|one| one.name == name && one.worker.is_none() && one.count > 0)
+}
+
+fn tiles(answer: &Answer, samples: &Samples) -> Vec<Tile> {
     let total =
         |value: fn(&WorkerInfo) -> usize| grouped(answer.workers.iter().map(value).sum::<usize>() as u64);
     let per_second = |value: fn(&Sample) -> u64| rate(last(&samples.rate(value)));
@@ -46,17 +52,22 @@ fn tiles(answer: &Answer, at: f64, samples: &Samples) -> Vec<Tile> {
         Some(value) => format!("{}/s", bytes(value as u64)),
         None => "-".to_owned(),
     };
+    let latency = histogram(answer, "connect-latency");
+    let within = |value: fn(&HistogramInfo) -> u64| latency.map_or("-".to_owned(), |one| span_us(value(one)));
     [
         ("Sessions", total(|worker| worker.sessions)),
         ("Half-open", grouped(answer.main.half_open_sessions as u64)),
-        ("Connects/s", per_second(|sample| sample.established)),
-        ("TCP accepts/s", per_second(|sample| sample.accepted)),
-        ("TCP in", throughput(|sample| sample.rx_bytes)),
-        ("TCP out", throughput(|sample| sample.tx_bytes)),
+        ("Connects/s", per_second(|sample| sample.connected)),
+        ("Accepts/s", per_second(|sample| sample.accepted)),
+        ("Ends/s", per_second(|sample| sample.ended)),
+        ("In", throughput(|sample| sample.rx_bytes)),
+        ("Out", throughput(|sample| sample.tx_bytes)),
+        ("Connect latency p50", within(|latency| latency.p50)),
+        ("Connect latency p99", within(|latency| latency.p99)),
         ("Retransmits/s", per_second(|sample| sample.retransmitted)),
         ("Drops/s", per_second(|sample| sample.dropped)),
-        ("TIME-WAIT", grouped(answer.time_wait as u64)),
-        ("Watched for", span_us((at * 1e6) as u64 / 1_000_000 * 1_000_000)),
+        // Whole seconds.
+        ("Up", span_us(answer.since.now_us / 1_000_000 * 1_000_000)),
     ]
     .map(|(label, value)| Tile { label, value })
     .into()
@@ -74,14 +85,15 @@ fn plots(samples: &Samples) -> Vec<Plot> {
     };
     let plain: fn(f64) -> String = |value| rate(Some(value));
     let volume: fn(f64) -> String = |value| format!("{}/s", bytes(value as u64));
+    let share: fn(f64) -> String = |permille| format!("{:.0} %", permille / 10.0);
     vec![
         plot(
-            "Connects per second",
+            "Sessions per second",
             plain,
             vec![
-                ("up", samples.rate(|s| s.established)),
+                ("connected", samples.rate(|s| s.connected)),
+                ("accepted", samples.rate(|s| s.accepted)),
                 ("failed", samples.rate(|s| s.failed)),
-                ("TCP accepted", samples.rate(|s| s.accepted)),
             ],
         ),
         plot(
@@ -89,9 +101,16 @@ fn plots(samples: &Samples) -> Vec<Plot> {
             plain,
             vec![("sessions", samples.gauge(|s| s.sessions)), ("half-open", samples.gauge(|s| s.half_opens))],
         ),
-        plot("Callbacks per second", plain, vec![("callbacks", samples.rate(|s| s.callbacks))]),
         plot(
-            "TCP throughput",
+            "Load",
+            share,
+            vec![
+                ("busiest worker", samples.gauge(|s| s.busiest_permille)),
+                ("main", samples.gauge(|s| s.main_permille)),
+            ],
+        ),
+        plot(
+            "Throughput",
             volume,
             vec![("in", samples.rate(|s| s.rx_bytes)), ("out", samples.rate(|s| s.tx_bytes))],
         ),
@@ -115,52 +134,96 @@ fn table(id: &str, title: &str, columns: &[Column], empty: &'static str) -> Tabl
     Table { id: id.to_owned(), title: title.to_owned(), columns: columns.to_vec(), rows: Vec::new(), empty }
 }
 
-fn workers(answer: &Answer, before: Option<&(f64, Answer)>, at: f64) -> Table {
+fn threads(answer: &Answer, before: Option<&(f64, Answer)>, at: f64) -> Table {
     let columns = [
-        text("worker"),
-        number("busy steps"),
+        text("thread"),
+        number("load"),
         number("steps/s"),
         number("sleeps/s"),
         number("packets in/s"),
         number("packets out/s"),
+        number("vector"),
         number("callbacks/s"),
         number("sessions"),
         number("establishing"),
-        number("connections"),
         number("TIME-WAIT"),
         number("timers"),
         number("fifo chunks"),
         number("drops"),
     ];
-    let mut table = table("workers", "Workers", &columns, "no workers");
+    let mut table = table("workers", "Workers and main", &columns, "no workers");
+    let seconds = before.map_or(0.0, |(then, _)| at - then);
+    // What a counter rose by per second; nothing if there is nothing to compare with, or it was cleared.
+    let per_second = |now: u64, was: Option<u64>| {
+        let rise = was.and_then(|was| now.checked_sub(was)).filter(|_| seconds > 0.0);
+        let rise = rise.map(|rise| rise as f64 / seconds);
+        Cell::measured(rise.unwrap_or(0.0), rate(rise))
+    };
+    let load = |permille: u32| Cell::share(f64::from(permille) / 1000.0);
     for now in &answer.workers {
-        let was = before.and_then(|(then, answer)| {
-            let was = answer.workers.iter().find(|was| was.worker == now.worker)?;
-            (at > *then).then_some((at - then, was))
-        });
-        let per_second = |value: fn(&WorkerInfo) -> u64| {
-            let rate_now = was.map(|(seconds, was)| value(now).saturating_sub(value(was)) as f64 / seconds);
-            Cell::measured(rate_now.unwrap_or(0.0), rate(rate_now))
+        let was = before.and_then(|(_, before)| before.workers.iter().find(|was| was.worker == now.worker));
+        let rise = |value: fn(&WorkerInfo) -> u64| per_second(value(now), was.map(value));
+        let between = |value: fn(&WorkerInfo) -> u64| {
+            value(now).checked_sub(was.map_or(0, value)).unwrap_or_else(|| value(now))
         };
-        let steps = was.map_or(now.steps, |(_, was)| now.steps - was.steps).max(1);
-        let busy = was.map_or(now.busy_steps, |(_, was)| now.busy_steps - was.busy_steps);
+        let vectors = between(|worker| worker.rx_vectors);
+        let vector = between(|worker| worker.rx_packets) as f64 / vectors.max(1) as f64;
         let count = |count: usize| Cell::number(count as u64);
         table.rows.push(vec![
-            Cell::measured(f64::from(now.worker), now.worker.to_string()),
-            Cell::share(busy as f64 / steps as f64),
-            per_second(|worker| worker.steps),
-            per_second(|worker| worker.sleeps),
-            per_second(|worker| worker.rx_packets),
-            per_second(|worker| worker.tx_packets),
-            per_second(|worker| worker.callbacks),
+            Cell::measured(f64::from(now.worker), format!("worker {}", now.worker)),
+            load(now.pace.load_recent_permille),
+            rise(|worker| worker.steps),
+            rise(|worker| worker.sleeps),
+            rise(|worker| worker.rx_packets),
+            rise(|worker| worker.tx_packets),
+            if vectors == 0 {
+                Cell::measured(0.0, "-")
+            } else {
+                Cell::measured(vector, format!("{vector:.1}"))
+            },
+            rise(|worker| worker.callbacks),
             count(now.sessions),
             count(now.establishing),
-            count(now.connections),
             count(now.time_wait),
             count(now.timers),
             count(now.fifo_chunks),
             Cell::number(now.drops.iter().map(|drop| drop.count).sum()),
         ]);
+    }
+    let (main, was) = (&answer.main, before.map(|(_, before)| &before.main));
+    let mut row = vec![
+        // After the workers, however it is sorted by.
+        Cell::measured(256.0, "main"),
+        load(main.pace.load_recent_permille),
+        per_second(main.steps, was.map(|was| was.steps)),
+        per_second(main.sleeps, was.map(|was| was.sleeps)),
+    ];
+    row.resize_with(columns.len(), || Cell::measured(0.0, "-"));
+    table.rows.push(row);
+    table
+}
+
+/// How long things take, and how much comes and goes at a time.
+fn latencies(answer: &Answer) -> Table {
+    let columns = [
+        text("distribution"),
+        number("count"),
+        number("mean"),
+        number("p50"),
+        number("p90"),
+        number("p99"),
+        number("p99.9"),
+        number("max"),
+    ];
+    let mut table = table("latencies", "Latencies and vectors", &columns, "nothing was measured yet");
+    for one in answer.histograms.iter().filter(|one| one.worker.is_none() && one.count > 0) {
+        let in_unit = |value: u64| {
+            let text = if one.unit == "us" { span_us(value) } else { grouped(value) };
+            Cell::measured(value as f64, text)
+        };
+        let values = [one.mean(), one.p50, one.p90, one.p99, one.p999, one.max].map(in_unit);
+        let head = [Cell::text(one.name.replace('-', " ")), Cell::number(one.count)];
+        table.rows.push(head.into_iter().chain(values).collect());
     }
     table
 }
@@ -196,6 +259,7 @@ fn apps(answer: &Answer) -> Table {
     let columns = [
         text("app worker"),
         text("state"),
+        number("sessions"),
         number("half-open"),
         number("connects"),
         number("up"),
@@ -225,6 +289,7 @@ fn apps(answer: &Answer) -> Table {
             let mut row = vec![
                 Cell::text(format!("{}/{}", app.name, worker.unit)),
                 Cell::text(&*worker.state),
+                Cell::number(worker.sessions.iter().sum::<usize>() as u64),
                 Cell::number(worker.half_opens as u64),
             ];
             row.extend(counts.map(Cell::number));
@@ -251,7 +316,18 @@ fn drops(answer: &Answer) -> Table {
     table
 }
 
-/// A list of sessions, each leading to its page.
+/// What a session's row says of its state: of one that cannot go on by itself why, of one that is not announced what it waits
+/// for.
+fn state(session: &SessionInfo) -> Cell {
+    let text = match (session.fault, session.stage) {
+        (Some(fault), _) => format!("! {fault}, {}", session.state),
+        (None, Some(stage)) => format!("{} ({stage})", session.state),
+        (None, None) => session.state.clone(),
+    };
+    Cell::text(text).alarming(session.fault.is_some())
+}
+
+/// A list of sessions, each leading to its page; those that cannot go on by themselves are marked.
 pub(super) fn session_table(id: &str, title: &str, sessions: &[SessionInfo]) -> Table {
     let columns = [
         text("session"),
@@ -269,13 +345,14 @@ pub(super) fn session_table(id: &str, title: &str, sessions: &[SessionInfo]) -> 
     for session in sessions {
         table.rows.push(vec![
             Cell::measured(session.handle as f64, &*session.session)
-                .leading_to(format!("/session/{}", session.session)),
+                .leading_to(format!("/session/{}", session.session))
+                .alarming(session.fault.is_some()),
             Cell::text(&*session.app_worker),
             Cell::text(session.protocol),
             Cell::text(&*session.local),
             Cell::text(&*session.remote),
             Cell::text(if session.declared.is_empty() { "-" } else { &session.declared }),
-            Cell::text(&*session.state),
+            state(session),
             Cell::measured(session.rx_bytes as f64, bytes(session.rx_bytes as u64)),
             Cell::measured(session.tx_bytes as f64, bytes(session.tx_bytes as u64)),
             Cell::measured(session.age_us as f64, span_us(session.age_us)),
@@ -302,14 +379,17 @@ fn tcp(answer: &Answer) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hoststack::inspect::DropInfo;
+    use hoststack::inspect::{DropInfo, PaceInfo};
 
     fn worker(steps: u64) -> WorkerInfo {
         let drop = DropInfo { reason: "bad-checksum".to_owned(), count: 3, help: "A sum.".to_owned() };
         WorkerInfo {
             worker: 1,
             steps,
-            busy_steps: steps / 2,
+            pace: PaceInfo { load_recent_permille: 500, ..PaceInfo::default() },
+            rx_packets: 30 * steps,
+            rx_vectors: 10 * steps,
+            bytes_in: steps,
             sessions: 4,
             tcp: vec![("bytes_in".to_owned(), steps)],
             drops: vec![drop],
@@ -326,17 +406,41 @@ mod tests {
         let before = Answer { workers: vec![worker(100)], ..Answer::default() };
         let mut session = SessionInfo::default();
         session.session = "1:2.3".to_owned();
-        let answer = Answer { workers: vec![worker(500)], sessions: vec![session], ..Answer::default() };
+        session.state = "open".to_owned();
+        let mut stuck = session.clone();
+        stuck.fault = Some("no timer");
+        let histogram = |worker| HistogramInfo {
+            name: "connect-latency",
+            unit: "us",
+            worker,
+            count: 3,
+            sum: 600,
+            p50: 150,
+            ..HistogramInfo::default()
+        };
+        let histograms = vec![histogram(None), histogram(Some(1))];
+        let sessions = vec![session, stuck];
+        let mut answer = Answer { workers: vec![worker(500)], sessions, histograms, ..Answer::default() };
+        answer.since.now_us = 12_345_678;
         let mut samples = Samples::default();
         samples.push(Some(Sample::of(&before, 10.0)));
         samples.push(Some(Sample::of(&answer, 12.0)));
         let view = view(&answer, Some(&(10.0, before)), 12.0, &samples);
-        let workers = &find(&view, "workers").rows[0];
-        assert_eq!([&workers[0].text, &workers[1].text, &workers[2].text], ["1", "\u{2007}50 %", "200"]);
+        let texts = |table: &str, row: usize| -> Vec<String> {
+            find(&view, table).rows[row].iter().map(|cell| cell.text.clone()).collect()
+        };
+        assert_eq!(texts("workers", 0)[..3], ["worker 1", "\u{2007}50 %", "200"]);
+        assert_eq!(texts("workers", 0)[6], "3.0", "packets at a time");
+        assert_eq!(texts("workers", 1)[..4], ["main", "\u{2007}\u{2007}0 %", "0", "0"]);
+        assert_eq!(texts("latencies", 0)[..4], ["connect latency", "3", "200 us", "150 us"]);
+        assert_eq!(find(&view, "latencies").rows.len(), 1, "of all workers together");
+        let states = find(&view, "sessions").rows.iter().map(|row| (row[6].is_alarming, &*row[6].text));
+        assert!(states.eq([(false, "open"), (true, "! no timer, open")]));
         assert_eq!(find(&view, "drops").rows[0][3].text, "A sum.");
         assert_eq!(find(&view, "sessions").rows[0][0].href.as_deref(), Some("/session/1:2.3"));
         let tile = |label| &view.tiles.iter().find(|tile| tile.label == label).unwrap().value;
-        assert_eq!([tile("Sessions"), tile("TCP in"), tile("Watched for")], ["4", "200 B/s", "12.00 s"]);
+        assert_eq!([tile("Sessions"), tile("In"), tile("Up")], ["4", "200 B/s", "12.00 s"]);
+        assert_eq!([tile("Connect latency p50"), tile("Accepts/s")], ["150 us", "0"]);
         for table in &view.tables {
             assert!(table.rows.iter().all(|row| row.len() == table.columns.len()), "{}", table.id);
         }

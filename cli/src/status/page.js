@@ -12,7 +12,7 @@
 
   // Text is set as text: nothing that a peer or an app is called becomes markup.
   const fillCell = (td, cell, isNumber) => {
-    td.className = isNumber ? "number" : "";
+    td.className = [isNumber ? "number" : "", cell.is_alarming ? "alarm" : ""].join(" ").trim();
     td.replaceChildren();
     if (cell.bar !== undefined) {
       const bar = svg("svg", { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" });

@@ -16,60 +16,55 @@ pub(super) struct Sample {
     pub(super) sessions: u64,
     /// Half-open sessions there are.
     pub(super) half_opens: u64,
-    /// Connects asked for, so far.
-    pub(super) requested: u64,
-    /// Connects that came up, so far.
-    pub(super) established: u64,
-    /// Connects that did not, so far.
+    /// The share of the last seconds that the busiest worker worked, in thousandths.
+    pub(super) busiest_permille: u64,
+    /// The same of main.
+    pub(super) main_permille: u64,
+    /// Sessions announced as connected, so far.
+    pub(super) connected: u64,
+    /// Connects whose failure was told, so far.
     pub(super) failed: u64,
-    /// TCP connections accepted, so far.
+    /// Sessions announced as accepted, so far.
     pub(super) accepted: u64,
+    /// Announced sessions that ended, so far.
+    pub(super) ended: u64,
     /// Packets from devices, so far.
     pub(super) rx_packets: u64,
     /// Packets to devices, so far.
     pub(super) tx_packets: u64,
-    /// Bytes that TCP received in order, so far.
+    /// Bytes that came for apps, over all transports, so far.
     pub(super) rx_bytes: u64,
-    /// Bytes that TCP sent for the first time, so far.
+    /// Bytes of apps that went, over all transports, so far.
     pub(super) tx_bytes: u64,
     /// Segments sent again, so far.
     pub(super) retransmitted: u64,
     /// Packets and segments dropped, so far.
     pub(super) dropped: u64,
-    /// Callbacks made, so far.
-    pub(super) callbacks: u64,
 }
 
 impl Sample {
     /// What `answer` says, taken at `at`.
     pub(super) fn of(answer: &Answer, at: f64) -> Sample {
-        let mut sample =
-            Sample { at, half_opens: answer.main.half_open_sessions as u64, ..Sample::default() };
+        let mut sample = Sample {
+            at,
+            half_opens: answer.main.half_open_sessions as u64,
+            main_permille: answer.main.pace.load_recent_permille.into(),
+            ..Sample::default()
+        };
         for worker in &answer.workers {
             sample.sessions += worker.sessions as u64;
+            sample.busiest_permille = sample.busiest_permille.max(worker.pace.load_recent_permille.into());
+            sample.connected += worker.connects;
+            sample.failed += worker.connect_failures;
+            sample.accepted += worker.accepts;
+            sample.ended += worker.ends;
             sample.rx_packets += worker.rx_packets;
             sample.tx_packets += worker.tx_packets;
-            sample.callbacks += worker.callbacks;
+            sample.rx_bytes += worker.bytes_in;
+            sample.tx_bytes += worker.bytes_out;
             sample.dropped += worker.drops.iter().map(|drop| drop.count).sum::<u64>();
-            for (name, count) in &worker.tcp {
-                match name.as_str() {
-                    "established_passive" => sample.accepted += count,
-                    "bytes_in" => sample.rx_bytes += count,
-                    "bytes_out" => sample.tx_bytes += count,
-                    "retransmitted_segments" => sample.retransmitted += count,
-                    _ => {}
-                }
-            }
-        }
-        for outcomes in answer.apps.iter().flat_map(|app| &app.app_workers).map(|worker| &worker.outcomes) {
-            sample.requested += outcomes.requested;
-            sample.established += outcomes.established;
-            sample.failed += outcomes.refused
-                + outcomes.timed_out
-                + outcomes.unreachable
-                + outcomes.cancelled
-                + outcomes.detached
-                + outcomes.failed;
+            let retransmitted = worker.tcp.iter().find(|(name, _)| name == "retransmitted_segments");
+            sample.retransmitted += retransmitted.map_or(0, |(_, count)| *count);
         }
         sample
     }
@@ -95,8 +90,8 @@ impl Samples {
         self.ring.iter().map(|sample| sample.as_ref().map(|sample| value(sample) as f64)).collect()
     }
 
-    /// What a counter grew by per second, oldest first; one point less than there are samples. An app that is gone takes its
-    /// counters along: that is a gap, and no rate.
+    /// What a counter grew by per second, oldest first; one point less than there are samples. Counters that were cleared
+    /// meanwhile are a gap, and no rate.
     pub(super) fn rate(&self, value: impl Fn(&Sample) -> u64) -> Vec<Option<f64>> {
         let rate = |before: &Option<Sample>, after: &Option<Sample>| {
             let (before, after) = (before.as_ref()?, after.as_ref()?);
@@ -111,9 +106,10 @@ impl Samples {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hoststack::inspect::{PaceInfo, WorkerInfo};
 
-    fn sample(at: f64, requested: u64) -> Option<Sample> {
-        Some(Sample { at, requested, ..Sample::default() })
+    fn sample(at: f64, connected: u64) -> Option<Sample> {
+        Some(Sample { at, connected, ..Sample::default() })
     }
 
     #[test]
@@ -124,15 +120,38 @@ mod tests {
         {
             samples.push(second);
         }
-        assert_eq!(samples.rate(|s| s.requested), [Some(20.0), Some(5.0), None, None, None]);
-        assert_eq!(samples.gauge(|s| s.requested)[..4], [Some(10.0), Some(30.0), Some(40.0), None]);
+        assert_eq!(samples.rate(|s| s.connected), [Some(20.0), Some(5.0), None, None, None]);
+        assert_eq!(samples.gauge(|s| s.connected)[..4], [Some(10.0), Some(30.0), Some(40.0), None]);
+    }
+
+    #[test]
+    fn a_sample_is_all_workers_together_and_the_busiest_of_them() {
+        let worker = |load_recent_permille, accepts| WorkerInfo {
+            pace: PaceInfo { load_recent_permille, ..PaceInfo::default() },
+            accepts,
+            bytes_in: 10,
+            tcp: vec![("retransmitted_segments".to_owned(), 2)],
+            ..WorkerInfo::default()
+        };
+        let mut answer = Answer { workers: vec![worker(800, 3), worker(20, 4)], ..Answer::default() };
+        answer.main.pace.load_recent_permille = 7;
+        let expected = Sample {
+            at: 1.0,
+            busiest_permille: 800,
+            main_permille: 7,
+            accepted: 7,
+            rx_bytes: 20,
+            retransmitted: 4,
+            ..Sample::default()
+        };
+        assert_eq!(Sample::of(&answer, 1.0), expected);
     }
 
     #[test]
     fn five_minutes_are_kept() {
         let mut samples = Samples::default();
         (0..KEPT as u64 + 10).for_each(|second| samples.push(sample(second as f64, second)));
-        let kept = samples.gauge(|s| s.requested);
+        let kept = samples.gauge(|s| s.connected);
         assert_eq!((kept.len(), kept[0], kept[KEPT - 1]), (KEPT, Some(10.0), Some(KEPT as f64 + 9.0)));
     }
 }

@@ -18,7 +18,7 @@ use super::metrics;
 use super::overview::{self, FIRST_SESSIONS};
 use super::samples::{Sample, Samples};
 use super::sessions;
-use super::source::{SessionPage, Source, Trouble};
+use super::source::{Source, Trouble};
 use super::view::{Sort, View};
 use crate::clock::Stopwatch;
 
@@ -235,15 +235,18 @@ impl Site {
             "/sessions" => {
                 let filter = request.query_value("filter").unwrap_or_default();
                 let after = request.query_value("after").and_then(|text| text.parse().ok());
-                let (page, refused) = match self.source.sessions(&filter, after)? {
-                    Ok(page) => (page, None),
-                    Err(refused) => (SessionPage::default(), Some(refused)),
+                let is_first = after.is_none();
+                let (view, lead) = match self.source.sessions(&filter, after)? {
+                    Ok(page) => {
+                        (sessions::list(&page), sessions::list_lead(&filter, None, is_first, page.next))
+                    }
+                    Err(why) => (sessions::refused(), sessions::list_lead(&filter, Some(&why), true, None)),
                 };
-                let lead = sessions::list_lead(&filter, refused.as_deref(), after.is_none(), page.next);
-                of(HTML, html::page(&sorted(sessions::list(&page)), &Frame { lead: &lead, ..frame }))
+                of(HTML, html::page(&sorted(view), &Frame { lead: &lead, ..frame }))
             }
             "/metrics" => {
-                of(metrics::CONTENT_TYPE, metrics::openmetrics(&self.source.figures_and_sessions(0)?))
+                let (answer, channels) = (self.source.histograms()?, self.source.channels()?);
+                of(metrics::CONTENT_TYPE, metrics::openmetrics(answer, channels))
             }
             "/healthz" => {
                 self.source.figures()?;
@@ -279,7 +282,7 @@ impl Site {
     }
 
     fn overview(&mut self) -> Result<(View, Answer), Trouble> {
-        let answer = self.source.figures_and_sessions(FIRST_SESSIONS)?;
+        let answer = self.source.overview(FIRST_SESSIONS)?;
         let at = self.watch.seconds();
         // A span of a second at least: of a shorter one a rate would be noise.
         let before = self.last.as_ref().filter(|(then, _)| at - then >= 1.0).or(self.before.as_ref());

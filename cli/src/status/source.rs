@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hoststack::app::SessionHandle;
-use hoststack::inspect::{SessionInfo, SessionQuery};
+use hoststack::inspect::{ChannelInfo, SessionInfo, SessionQuery};
 use hoststack::{Answer, Query, StackHandle, Stopped, Waiting};
 
 use crate::ctl::{read_filter, read_handle};
@@ -64,12 +64,29 @@ impl Source {
         self.ask(Query::Status, FIGURES_LIMIT)
     }
 
-    /// The same with sessions by state, and the first `limit` of them.
+    /// The same with histograms.
     ///
     /// # Errors
     /// The stack does not answer.
-    pub(super) fn figures_and_sessions(&mut self, limit: usize) -> Result<Answer, Trouble> {
-        self.ask(Query::sessions(limit, false), WALK_LIMIT)
+    pub(super) fn histograms(&mut self) -> Result<Answer, Trouble> {
+        self.ask(Query::Histograms, FIGURES_LIMIT)
+    }
+
+    /// The same, and the first `limit` sessions.
+    ///
+    /// # Errors
+    /// The stack does not answer.
+    pub(super) fn overview(&mut self, limit: usize) -> Result<Answer, Trouble> {
+        let sessions = self.ask(Query::sessions(limit, false), WALK_LIMIT)?.sessions;
+        Ok(Answer { sessions, ..self.histograms()? })
+    }
+
+    /// The channels between threads.
+    ///
+    /// # Errors
+    /// The stack does not answer.
+    pub(super) fn channels(&mut self) -> Result<Vec<ChannelInfo>, Trouble> {
+        Ok(self.ask(Query::Channels, FIGURES_LIMIT)?.channels)
     }
 
     /// Sessions that fit `filter`, which is what `show session` takes; those after the one of the number `after`.

@@ -86,6 +86,9 @@ pub(super) struct Cell {
     /// How full a bar behind it is, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bar: Option<f64>,
+    /// Whether it should draw the eye: something is wrong.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_alarming: bool,
 }
 
 impl Cell {
@@ -109,6 +112,11 @@ impl Cell {
         // Spaces as wide as a digit: bars stand in a line.
         let text = format!("{:>3.0}", part * 100.0).replace(' ', "\u{2007}") + " %";
         Cell { bar: Some(part.clamp(0.0, 1.0)), ..Cell::measured(part, text) }
+    }
+
+    /// The same, drawing the eye if something is wrong.
+    pub(super) fn alarming(self, is_alarming: bool) -> Cell {
+        Cell { is_alarming, ..self }
     }
 
     /// The same, leading to `href`.

@@ -320,7 +320,7 @@ fn add_pairs(pairs: &mut Vec<Pair>, depth: usize, value: &Value) {
     };
     let mut members: Vec<(&String, &Value)> = value.as_object().into_iter().flatten().collect();
     // What stands by itself goes before what has more within it, or it would seem to be a part of that.
-    members.sort_by_key(|(_, value)| holds_others(value));
+    members.sort_by_key(|(name, value)| (holds_others(value), rank(name)));
     for (name, value) in members {
         let mut push = |name: &str, value: String| {
             pairs.push(Pair { depth, name: name.to_owned(), value });
@@ -341,6 +341,14 @@ fn add_pairs(pairs: &mut Vec<Pair>, depth: usize, value: &Value) {
             other => push(name, readable(name, other)),
         }
     }
+}
+
+/// JSON has names in the order of their letters: these are looked for first, and the long lists go last.
+fn rank(name: &str) -> usize {
+    const FIRST: [&str; 7] = ["session", "fault", "state", "stage", "app_worker", "local", "remote"];
+    const LAST: [&str; 2] = ["transport", "measured"];
+    let last = LAST.iter().position(|other| *other == name).map(|place| FIRST.len() + 1 + place);
+    FIRST.iter().position(|other| *other == name).or(last).unwrap_or(FIRST.len())
 }
 
 /// A value with what a person makes of it: spans of time and bytes have their units in their names.
@@ -437,6 +445,27 @@ mod tests {
         let one = read(json!([histogram(json!(0), 1)]));
         assert_eq!(one.histogram("rtt").unwrap().figures.get("p50"), Some(1.0));
         assert!(one.histogram("step").is_none());
+    }
+
+    #[test]
+    fn a_session_begins_with_its_name_and_ends_with_what_was_measured() {
+        let detail = json!({ "measured": { "srtt": 1 }, "rx_fifo": { "bytes": 1 }, "transport": { "state": 1 }, "opaque": 7 });
+        let value = json!({ "age_us": 1, "fault": "no timer", "session": "0:1.0", "detail": detail });
+        let names: Vec<String> = pairs(&value).into_iter().map(|pair| pair.name).collect();
+        let expected = [
+            "session",
+            "fault",
+            "age_us",
+            "detail",
+            "opaque",
+            "rx_fifo",
+            "bytes",
+            "transport",
+            "state",
+            "measured",
+            "srtt",
+        ];
+        assert_eq!(names, expected);
     }
 
     #[test]

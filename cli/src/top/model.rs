@@ -7,6 +7,7 @@ use super::data::{Pair, Session, Snapshot, pairs};
 use super::lists::{self, AppRow, BY_COUNT, BY_QUEUED, ErrorRow, ListState};
 use super::rates::{Between, History, Rates, between};
 use super::source::{Look, Wants};
+use crate::ctl::is_filter_word;
 use crate::error::CliError;
 
 /// Times between looks that `+` and `-` go through, in milliseconds.
@@ -15,24 +16,6 @@ const INTERVALS: [u64; 9] = [100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60
 const PAGE: isize = 10;
 /// How long a notice is shown, in seconds.
 const NOTICE: f64 = 10.0;
-/// A filter that begins with one of these words is the stack's to apply: it knows all sessions, we know some.
-const FILTERS_OF_THE_STACK: [&str; 14] = [
-    "worker",
-    "app",
-    "transport",
-    "state",
-    "domain",
-    "local",
-    "remote",
-    "port",
-    "local-port",
-    "remote-port",
-    "older",
-    "younger",
-    "queued",
-    "stuck",
-];
-
 /// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum View {
@@ -229,12 +212,13 @@ impl Model {
 
     /// The filter of the sessions, when it is one of the stack's and not being typed.
     fn filter_of_the_stack(&self) -> Option<String> {
-        let words: Vec<&str> = self.sessions.filter.split_whitespace().collect();
-        let is_stacks = FILTERS_OF_THE_STACK.contains(words.first()?)
+        let filter = self.sessions.filter.trim();
+        // It knows all sessions, we know some.
+        let is_stacks = is_filter_word(filter.split_whitespace().next()?)
             // What ends a command is no filter.
-            && !self.sessions.filter.contains([';', '|'])
+            && !filter.contains([';', '|'])
             && !matches!(self.over, Over::Filter(_));
-        is_stacks.then(|| words.join(" "))
+        is_stacks.then(|| filter.to_owned())
     }
 
     /// The sessions listed, arranged.

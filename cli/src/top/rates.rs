@@ -143,7 +143,8 @@ fn worker(before: &Worker, after: &Worker, span_us: f64) -> WorkerRates {
             .map(|busy_us| (busy_us / span_us).min(1.0))
             .or_else(|| share(busy, risen("steps"))),
         steps: per_second("steps"),
-        vectors: share(risen("rx_packets"), risen("rx_vectors").or(busy)),
+        // Of no packets there is no vector.
+        vectors: share(risen("rx_packets"), risen("rx_vectors").or(busy)).filter(|vectors| *vectors > 0.0),
         rx: per_second("rx_packets"),
         tx: per_second("tx_packets"),
         sleeps: per_second("sleeps"),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::thread::Builder;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::data::Snapshot;
 use crate::clock::Stopwatch;
@@ -47,8 +47,6 @@ pub(super) struct Source {
     socket: PathBuf,
     connection: Option<Connection>,
     clock: Stopwatch,
-    /// Whether the stack knows `show status`; what it lacks is put together from others.
-    has_status: bool,
 }
 
 impl Source {
@@ -58,7 +56,7 @@ impl Source {
     /// When no stack answers there.
     pub(super) fn open(socket: PathBuf) -> Result<Source, CliError> {
         let connection = Some(Connection::open(&socket)?);
-        Ok(Source { socket, connection, clock: Stopwatch::start(), has_status: true })
+        Ok(Source { socket, connection, clock: Stopwatch::start() })
     }
 
     /// The answer to a command.
@@ -68,11 +66,7 @@ impl Source {
     fn ask(&mut self, command: &str) -> Result<Value, CliError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                // Another stack may be another version.
-                self.has_status = true;
-                Connection::open(&self.socket)?
-            }
+            None => Connection::open(&self.socket)?,
         };
         let answer = connection.ask(Format::Json, command)?;
         // Only a connection that has answered in full is asked again.
@@ -101,8 +95,7 @@ impl Source {
     }
 
     fn gather(&mut self, wants: &Wants, look: &mut Look) -> Result<Snapshot, CliError> {
-        let status = self.status()?;
-        let mut snapshot = Snapshot::read(&status);
+        let mut snapshot = Snapshot::read(&self.ask("show status")?);
         snapshot.looked_us = self.clock.seconds() * 1e6;
         let (filter, limit) = match &wants.sessions {
             Some(filter) => (filter.as_deref(), SESSIONS),
@@ -133,24 +126,6 @@ impl Source {
             });
         }
         Ok(snapshot)
-    }
-
-    /// The answer to `show status`; of a stack without that command, as much of it as others tell.
-    fn status(&mut self) -> Result<Value, CliError> {
-        if self.has_status {
-            match self.ask("show status") {
-                Err(CliError::Usage(_)) => self.has_status = false,
-                answer => return answer,
-            }
-        }
-        let workers = self.ask("show worker")?;
-        let apps = self.ask("show app")?;
-        let sessions = self.ask("show session")?;
-        let leaks = self.ask("show leaks")?;
-        Ok(json!({
-            "workers": workers["workers"], "main": workers["main"], "apps": apps["apps"],
-            "sessions": sessions["summary"], "time_wait": leaks["time_wait"],
-        }))
     }
 }
 
@@ -229,11 +204,11 @@ impl Lookout {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufReader, Write};
+    use std::io::BufReader;
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::ctl::wire::{Request, read_request, write_reply};
+    use crate::ctl::wire::{Frame, Reply, Request, read_request, write_frame};
 
     /// A stack that gives these answers, then hangs up; the commands that it was given.
     fn script(
@@ -251,9 +226,11 @@ mod tests {
                     if let Request::Command(_, command) = read_request(&mut reader).unwrap() {
                         tell.send(command).unwrap();
                     }
-                    let answer = answer.map(str::to_owned).map_err(str::to_owned);
-                    write_reply(&mut writer, &answer).unwrap();
-                    writer.flush().unwrap();
+                    let reply = match answer {
+                        Ok(text) => Reply::Ok((*text).to_owned()),
+                        Err(text) => Reply::Usage((*text).to_owned()),
+                    };
+                    write_frame(&mut writer, &Frame::Last(reply)).unwrap();
                 }
             })
             .unwrap();
@@ -270,26 +247,26 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_without_status_is_asked_for_its_parts() {
+    fn a_stack_that_hangs_up_is_asked_anew_and_one_that_is_gone_is_away() {
         let (_dir, mut source, told) = scripted(&[
-            Err("unknown command"),
-            Ok(r#"{"workers":[{"worker":0,"steps":4}],"main":{"steps":2}}"#),
-            Ok(r#"{"apps":[{"name":"echo","app_workers":[]}]}"#),
-            Ok(r#"{"summary":{"total":1}}"#),
-            Ok(r#"{"time_wait":3}"#),
+            Ok(r#"{"workers":[{"worker":0}],"sessions":{"total":1},"time_wait":3}"#),
             Ok(r#"{"sessions":[{"session":"0:1.0"}]}"#),
         ]);
         let snapshot = source.look(&Wants::default()).snapshot.unwrap();
-        assert_eq!(snapshot.workers.len(), 1);
         assert_eq!((snapshot.summary.get("total"), snapshot.time_wait), (Some(1.0), Some(3.0)));
-        assert_eq!(snapshot.sessions.len(), 1);
-        let told: Vec<String> = told.try_iter().collect();
-        assert_eq!(told.first().map(String::as_str), Some("show status"));
-        assert_eq!(told.last().map(String::as_str), Some("show session limit 20"));
+        assert_eq!((snapshot.workers.len(), snapshot.sessions.len()), (1, 1));
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), ["show status", "show session limit 20"]);
         // It hung up, and listens no more.
         let gone = source.look(&Wants::default()).snapshot.unwrap_err();
-        assert!(gone.contains("the stack ended") || gone.contains("socket"), "{gone}");
+        assert!(gone.contains("the stack ended") || gone.contains("no stack answers"), "{gone}");
         assert!(source.look(&Wants::default()).snapshot.unwrap_err().contains("no stack answers"));
+    }
+
+    #[test]
+    fn a_stack_that_does_not_know_its_status_is_one_that_top_cannot_watch() {
+        let (_dir, mut source, _told) = scripted(&[Err("there is no command `show status`")]);
+        let why = source.look(&Wants::default()).snapshot.unwrap_err();
+        assert_eq!(why, "there is no command `show status`");
     }
 
     #[test]

@@ -144,15 +144,28 @@ fn the_page_shows_workers_apps_and_sessions_each_with_its_own_page() {
         assert!(page.head.contains(field), "no {field} in {}", page.head);
     }
     let page = page.ok();
-    for part in
-        ["&lt;i&gt;&quot;echo/0", "status/0", &peer, "<svg", "http-equiv=\"refresh\"", "Sessions by state"]
-    {
+    for part in [
+        "&lt;i&gt;&quot;echo/0",
+        "status/0",
+        &peer,
+        "<svg",
+        "http-equiv=\"refresh\"",
+        "Sessions by state",
+        "Latencies and vectors",
+        "Connect latency p99",
+        "busiest worker",
+    ] {
         assert!(page.contains(part), "no {part} in\n{page}");
     }
     assert!(!page.contains("<i>"), "an app's name is no markup");
 
     let status = desk.view("/status.json");
-    assert_eq!(table(&status, "workers").len(), 2);
+    let threads: Vec<&str> =
+        table(&status, "workers").iter().map(|row| row[0]["text"].as_str().unwrap()).collect();
+    assert_eq!(threads, ["worker 0", "worker 1", "main"]);
+    assert!(table(&status, "latencies").iter().any(|row| row[0]["text"] == "step"), "{status:#}");
+    let app = table(&status, "apps").iter().find(|row| row[0]["text"] == "<i>\"echo/0").unwrap();
+    assert_eq!(app[2]["text"], "1", "its session: {app}");
     assert_eq!(status["answer"]["apps"].as_array().map(Vec::len), Some(2));
     let row = table(&status, "sessions").iter().find(|row| row[4]["text"] == peer).unwrap();
     let own = row[0]["href"].as_str().unwrap();
@@ -162,10 +175,29 @@ fn the_page_shows_workers_apps_and_sessions_each_with_its_own_page() {
     }
     let detail = desk.view(&format!("{own}.json"));
     assert!(table(&detail, "session").iter().any(|row| row[1]["text"] == peer), "{detail:#}");
+    assert_eq!(table(&detail, "fifos").len(), 2, "{detail:#}");
+    assert!(table(&detail, "session-layer").iter().any(|row| row[0]["text"] == "queued"), "{detail:#}");
+    assert!(!table(&detail, "transport").is_empty(), "{detail:#}");
 
-    let list = desk.get(&format!("/sessions?filter={}", peer.replace(':', "%3A"))).ok();
-    assert!(list.contains(&peer) && list.contains("1 sessions"), "{list}");
-    assert!(desk.get("/sessions?filter=nobody").ok().contains("no sessions"));
+    let filtered = |filter: &str| desk.get(&format!("/sessions?filter={filter}")).ok();
+    let (_, port) = peer.rsplit_once(':').unwrap();
+    let list = filtered(&format!("remote+127.0.0.0/8+remote-port+{port}"));
+    assert!(list.contains(&peer) && list.contains(">1 session<"), "{list}");
+    let none = filtered("app+nobody+state+open");
+    assert!(none.contains("no sessions") && !none.contains("class=\"refused\""), "{none}");
+    // What the console would not take is told, in its words, and no session is shown.
+    for (bad, told) in [
+        ("colour+red", "`colour` does not belong there"),
+        ("remoet+127.0.0.1", "did you mean `remote`?"),
+        ("remote+127.0.0.1/99", "127.0.0.1/99"),
+        ("%3Cb%3E", "&lt;b&gt;"),
+        ("stuck;+app+detach+status", "no `;`"),
+    ] {
+        let page = filtered(bad);
+        let refused = page.split_once("class=\"refused\">").and_then(|(_, rest)| rest.split_once("</p>"));
+        assert!(refused.is_some_and(|(text, _)| text.contains(told)), "no {told}: {refused:?}");
+        assert!(!page.contains("<table") && !page.contains(&peer), "{page}");
+    }
     let sorted = desk.get("/?sort=-workers.0").ok();
     assert!(sorted.contains("aria-sort=\"descending\""), "{sorted}");
     drop(session);
@@ -257,6 +289,7 @@ fn a_parser_of_openmetrics_takes_the_metrics() {
     for part in [
         "hoststack_sessions{state=\"open\"}",
         "hoststack_app_half_opens{app=\"<i>\\\"echo\",app_worker=\"0\"} 0",
+        "hoststack_channel_sent_total{channel=\"commands\",from=\"main\",to=\"worker 1\"}",
         "# EOF\n",
     ] {
         assert!(text.contains(part), "no {part} in\n{text}");
@@ -271,6 +304,11 @@ fn a_parser_of_openmetrics_takes_the_metrics() {
         "hoststack_worker_steps counter  2",
         "hoststack_tcp_sent_bytes counter bytes 2",
         "hoststack_sessions gauge  6",
+        "hoststack_thread_busy_seconds counter seconds 3",
+        // Of each worker 24 buckets and one without a bound, the count and the sum.
+        "hoststack_connect_latency_seconds histogram seconds 54",
+        "hoststack_main_step_seconds histogram seconds 27",
+        "hoststack_worker_rx_vector_packets histogram packets 24",
     ] {
         assert!(done.stdout.lines().any(|has| has == line), "no {line}\n{}", done.transcript());
     }
@@ -298,7 +336,7 @@ fn a_browser_draws_the_pages_and_keeps_them_fresh() {
     let url = |path: &str| format!("http://{}{path}", desk.address);
     // Virtual time: four seconds of the page's own clock, so that its script has refreshed it.
     let dom = chromium(&desk, &["--virtual-time-budget=4000", "--dump-dom"], &url("/")).stdout;
-    for part in ["&lt;i&gt;\"echo/0", "status/0", &peer, "live, "] {
+    for part in ["&lt;i&gt;\"echo/0", "status/0", &peer, "worker 1", "live, "] {
         assert!(dom.contains(part), "no {part} in\n{dom}");
     }
     assert!(!dom.contains("not refreshed") && !dom.contains("NaN"), "{dom}");
@@ -306,7 +344,9 @@ fn a_browser_draws_the_pages_and_keeps_them_fresh() {
     let row = table(&status, "sessions").iter().find(|row| row[4]["text"] == peer).unwrap();
     let own = row[0]["href"].as_str().unwrap().to_owned();
     let dom = chromium(&desk, &["--virtual-time-budget=3000", "--dump-dom"], &url(&own)).stdout;
-    assert!(dom.contains(&peer) && dom.contains("live, "), "{dom}");
+    for part in [&peer, "live, ", "to send", "Transport", "Measured", "can go on"] {
+        assert!(dom.contains(part), "no {part} in\n{dom}");
+    }
 
     let keep = std::env::var_os("HOSTSTACK_SCREENSHOTS").map(PathBuf::from);
     for (name, path) in [("overview", "/"), ("sessions", "/sessions"), ("session", own.as_str())] {

@@ -193,6 +193,25 @@ fn a_stack_is_watched_view_by_view() {
     terminal.press(&["Escape"]);
     terminal.shows(&[&ends[0]]);
 
+    // The stack's own filter, which knows all sessions; what it does not take it says.
+    let (_, port) = ends[0].rsplit_once(':').unwrap();
+    for (filter, told) in [
+        (format!("remote-port {port}"), "1 session"),
+        ("app nobody".to_owned(), "none that the filter lets through"),
+        ("remote 10.0.0.0/99".to_owned(), "the stack says: "),
+    ] {
+        terminal.press(&["/"]);
+        terminal.tmux(&["send-keys", "-l", &filter]);
+        terminal.press(&["Enter"]);
+        terminal.shows(&[&format!("filter: {filter}"), told]);
+        terminal.press(&["Escape"]);
+        terminal.shows(&["1 session", &ends[0], "q quit"]);
+    }
+    // Every layer of a session.
+    terminal.press(&["Enter"]);
+    terminal.shows(&["─ session ", "detail", "rx_fifo", "capacity", "transport"]);
+    terminal.press(&["Escape"]);
+
     terminal.press(&["3"]);
     terminal.shows(&["1 app worker", "echo/0", "established", &at.to_string()]);
     terminal.press(&["Tab"]);
