@@ -5,8 +5,6 @@ use super::*;
 use crate::ctl::commands::filter::filter;
 use crate::ctl::line::statements;
 use crate::ctl::pattern;
-use hoststack::app::WorkerId;
-use hoststack::inspect::{Filter, SessionState};
 
 fn read(text: &str) -> Result<Matched, GrammarError> {
     let mut statements = statements(text).expect("a line");
