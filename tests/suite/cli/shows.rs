@@ -146,7 +146,7 @@ fn the_network_is_shown() {
     let desk = &talk.desk;
     let _ = desk.show("ping 10.1.0.2 count 1");
     let interfaces = desk.show("show interface");
-    has(&interfaces, &["wire:a", "10.1.0.1/24", "tx waiting"]);
+    has(&interfaces, &["a.0", "a.1", "10.1.0.1/24", "tx waiting"]);
     assert!(!interfaces.contains("worker 1"), "{interfaces}");
     has(&desk.show("show interface verbose"), &["  worker 0", "  worker 1"]);
     let interfaces = desk.ask("show interface");
@@ -178,18 +178,15 @@ fn errors_and_counters_are_shown_and_begin_anew() {
         one["count"].as_u64().expect("a number")
     };
     assert_eq!(desk.show("show errors nonzero"), "nothing was dropped\n");
-    assert_eq!(count("no-route"), 0);
-    has(
-        &desk.ctl(&[], "ping 192.0.2.1 count 2 interval 1ms").failure().stderr,
-        &["192.0.2.1 did not answer"],
-    );
-    assert_eq!(count("no-route"), 2);
-    has(&desk.show("show errors nonzero"), &["no-route", "No route leads to the destination."]);
+    assert_eq!(count("destination-ours"), 0);
+    has(&desk.ctl(&[], "ping 10.1.0.1 count 2 interval 1ms").failure().stderr, &["10.1.0.1 did not answer"]);
+    assert_eq!(count("destination-ours"), 2);
+    has(&desk.show("show errors nonzero"), &["destination-ours", "one of the domain's own addresses"]);
     has(&desk.show("show counters"), &["ip counter", "total"]);
     leads(&desk.ask("show counters"), &["/counters", "/ip/0/total", "/ip/0/workers/1"]);
 
     assert_eq!(desk.show("clear errors"), "errors are counted from now on\n");
-    assert_eq!(count("no-route"), 0);
+    assert_eq!(count("destination-ours"), 0);
     let nothing = desk.show("show errors nonzero");
     has(&nothing, &["nothing was dropped\ncounted since `clear errors`, "]);
     assert_eq!(desk.ask("clear counters")["cleared"], "counters");
@@ -329,13 +326,13 @@ fn packets_are_traced_through_their_stages() {
     let desk = Desk::new();
     let _stack = desk.start_with(WIRE);
     has(&desk.show("show trace"), &["No trace: `trace add"]);
-    assert_eq!(desk.ask("trace add icmp host 10.1.0.2 count 3")["trace"], "icmp host 10.1.0.2 count 3");
+    assert_eq!(desk.ask("trace add icmp host 10.1.0.2 count 4")["trace"], "icmp host 10.1.0.2 count 4");
     let _ = desk.show("ping 10.1.0.2 count 1");
     let shown = wait::until("a packet", wait::READY, || {
         let shown = desk.show("show trace limit 10");
         (shown.matches(" in ").count() >= 2).then_some(shown)
     });
-    has(&shown, &["trace icmp host 10.1.0.2 count 3\n", "icmp 10.1.0.1 > 10.1.0.2", "device-input"]);
+    has(&shown, &["trace icmp host 10.1.0.2 count 4\n", "icmp 10.1.0.1 > 10.1.0.2", "device-input"]);
     let answer = desk.ask("show trace");
     let records = list(&answer, "/records");
     assert_eq!(answer["total"], records.len());

@@ -36,7 +36,6 @@ pub(super) const COMMANDS: &[Spec] = &[
         level: Level::Operator,
         run: cancel,
         sample: || Box::new(Cancelled { cancelled: 1, too_late: 1 }),
-        ..Spec::BASE
     },
 ];
 

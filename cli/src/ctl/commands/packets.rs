@@ -36,7 +36,6 @@ pub(super) const COMMANDS: &[Spec] = &[
             Output::one(added(text))
         },
         sample: || Box::new(added("tcp syn port 80 count 50".to_owned())),
-        ..Spec::BASE
     },
     Spec {
         pattern: "show trace [limit N]",
@@ -78,7 +77,6 @@ pub(super) const COMMANDS: &[Spec] = &[
             Output::one(capture(console.stack.pcap()))
         },
         sample: || Box::new(capture(Some(sample_capture(CaptureState::Running)))),
-        ..Spec::BASE
     },
     Spec {
         pattern: "pcap stop",
@@ -113,7 +111,6 @@ pub(super) const COMMANDS: &[Spec] = &[
         level: Level::Operator,
         run: ping,
         sample: || Box::new(SamplePing),
-        ..Spec::BASE
     },
 ];
 

@@ -50,7 +50,6 @@ pub(super) const COMMANDS: &[Spec] = &[
         level: Level::Operator,
         run: end_sessions,
         sample: || Box::new(Ended { how: "reset", sessions: 1 }),
-        ..Spec::BASE
     },
 ];
 
@@ -234,18 +233,20 @@ fn sample() -> Answer {
     let variables =
         |pairs: &[(&str, &str)]| Variables(pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect());
     let fifo = FifoInfo { bytes: 512, capacity: 65_535, chunks: 1, ..FifoInfo::default() };
-    let mut detail = SessionDetail::default();
-    detail.opaque = 7;
-    detail.connect = Some("257#12".to_owned());
-    detail.deadline_in_us = Some(4_000_000);
-    detail.stages = vec!["PROXY header to receive"];
-    detail.pending = vec!["readable"];
-    detail.queues = vec!["ready"];
-    (detail.rx_fifo, detail.tx_fifo) = (fifo, fifo);
     let state = variables(&[("tls", "1.3")]);
-    detail.layer = Some(LayerInfo { name: "TLS", state, wire_rx: fifo, wire_tx: fifo });
-    detail.transport = variables(&[("state", "ESTABLISHED"), ("snd.una", "1")]);
-    detail.measured = variables(&[("srtt_us", "850")]);
+    let detail = SessionDetail {
+        opaque: 7,
+        connect: Some("257#12".to_owned()),
+        deadline_in_us: Some(4_000_000),
+        stages: vec!["PROXY header to receive"],
+        pending: vec!["readable"],
+        queues: vec!["ready"],
+        rx_fifo: fifo,
+        tx_fifo: fifo,
+        layer: Some(LayerInfo { name: "TLS", state, wire_rx: fifo, wire_tx: fifo }),
+        transport: variables(&[("state", "ESTABLISHED"), ("snd.una", "1")]),
+        measured: variables(&[("srtt_us", "850")]),
+    };
     let mut session = SessionInfo::default();
     session.session = "0:17.1".to_owned();
     session.handle = 17 << 28 | 1;
