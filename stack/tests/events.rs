@@ -13,7 +13,7 @@ use hoststack::{Attached, EndHow, Query, SingleThreaded, StackConfig};
 const LONG: Duration = Duration::from_secs(600);
 
 fn events(stack: &mut SingleThreaded, query: EventsQuery) -> EventsAnswer {
-    stack.inspect(Query::Events(query)).unwrap().events.expect("events were asked for")
+    stack.inspect(Query::Events(Box::new(query))).unwrap().events.expect("events were asked for")
 }
 
 /// All events from the beginning, page by page.

@@ -32,6 +32,8 @@ pub(crate) const CLIENTS_MAX: usize = 256;
 const IDLE: Duration = Duration::from_secs(600);
 /// How long a client may read nothing of its answer before it is hung up on.
 const UNREAD: Duration = Duration::from_secs(60);
+/// How far behind workers the threads that answer stand for a core.
+const ANSWERING_NICE: i32 = 10;
 /// The stack of a client's thread, in bytes: commands gather on the heap.
 const THREAD_STACK: usize = 256 * 1024;
 /// How long clients that are being answered are waited for at the end.
@@ -289,6 +291,9 @@ fn accept(listener: &UnixListener, state: &Arc<SocketState>, shared: &Arc<Shared
         let shared = Arc::clone(shared);
         let spawned =
             Builder::new().name("ctl-client".to_owned()).stack_size(THREAD_STACK).spawn(move || {
+                // Writing a million rows must not take a worker's core: on Linux this is the thread's own priority. Refused, it
+                // answers all the same.
+                let _ = rustix::process::setpriority_process(None, ANSWERING_NICE);
                 // One that left, in the middle of an answer or not, had the right to.
                 if let Err(error) = answer_client(&client, &shared)
                     && !has_left(&error)

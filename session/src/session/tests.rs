@@ -251,14 +251,15 @@ fn a_send_queue_grows_with_what_the_transport_wants_up_to_its_limit() {
 
 #[test]
 fn a_session_that_cannot_go_on_is_named_and_others_are_not() {
-    let broken: [(&str, &dyn Fn(&mut Session)); 5] = [
-        ("it is ready, or has failed, and its app is not told", &|s| s.app = AppSide::Unannounced),
-        ("its app must be told something, and nobody will", &|s| s.pending.add(Pending::READABLE)),
-        ("its transport is done, and its app is not told", &|s| {
+    type Break = fn(&mut Session);
+    let broken: [(&str, Break); 5] = [
+        ("it is ready, or has failed, and its app is not told", |s| s.app = AppSide::Unannounced),
+        ("its app must be told something, and nobody will", |s| s.pending.add(Pending::READABLE)),
+        ("its transport is done, and its app is not told", |s| {
             s.transport = TransportSide::Closed(CloseReason::Finished);
         }),
-        ("its transport is open, and has no connection for it", &|s| s.connection = None),
-        ("its app was told, and it still counts as being established", &|s| s.establishing = 3),
+        ("its transport is open, and has no connection for it", |s| s.connection = None),
+        ("its app was told, and it still counts as being established", |s| s.establishing = 3),
     ];
     for (fault, break_it) in broken {
         let mut sessions = sessions(8);

@@ -97,7 +97,7 @@ pub enum Query {
     /// What the stack was built with.
     Config,
     /// State changes. The answer has no figures of the workers, for who follows them asks often.
-    Events(EventsQuery),
+    Events(Box<EventsQuery>),
     /// What traces recorded, and nothing else; see [`StackHandle::trace_add`](crate::StackHandle::trace_add).
     Trace {
         /// The most records that are listed, of each worker the newest.

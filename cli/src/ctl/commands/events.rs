@@ -65,7 +65,7 @@ fn show_events(console: &mut Console<'_>, matched: &Matched) -> Result<Output, C
 }
 
 fn ask(console: &Console<'_>, query: EventsQuery) -> Result<EventsAnswer, CommandError> {
-    let events = console.ask(Query::Events(query))?.events;
+    let events = console.ask(Query::Events(Box::new(query)))?.events;
     events.ok_or_else(|| CommandError::failed("the stack gave no answer, which is a bug: please report it"))
 }
 

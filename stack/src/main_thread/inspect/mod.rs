@@ -15,8 +15,8 @@ use hoststack_transport::{Address, AppWorkerId, SessionHandle, WorkerId};
 use super::Main;
 use crate::handle::Stopped;
 use crate::inspect::{
-    Answer, AppInfo, AppWorkerInfo, Clear, EventsQuery, Filter, HalfOpenCursor, Leaks, MainInfo, Outcomes,
-    Query, SessionQuery, Since, Topic, WorkerAnswer, events::EventPart,
+    Answer, AppInfo, AppWorkerInfo, Clear, Filter, HalfOpenCursor, Leaks, MainInfo, Outcomes, Query,
+    SessionQuery, Since, Topic, WorkerAnswer, events::EventPart,
 };
 use crate::messages::{Command, Reply};
 
@@ -65,7 +65,11 @@ impl Main {
                     cursor = HalfOpenCursor { half_open: after.half_open.saturating_add(1), ..after };
                 }
             }
-            Query::Events(EventsQuery { app: Some(app), .. }) => app.resolve(&self.app_worker_names()),
+            Query::Events(what) => {
+                if let Some(app) = &mut what.app {
+                    app.resolve(&self.app_worker_names());
+                }
+            }
             _ => {}
         }
         // What is listed in turns is asked for when all have told their figures.

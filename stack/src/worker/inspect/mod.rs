@@ -69,13 +69,6 @@ impl Worker {
             }
             return true;
         }
-        if let Query::Events(query) = &run.what {
-            let query = query.clone();
-            if !self.answer_events(&mut run, &query) {
-                self.inspections.push_front(run);
-            }
-            return true;
-        }
         let mut part = WorkerAnswer::default();
         let last = match &run.what {
             Query::Summary => self.count_timers(&mut run),
