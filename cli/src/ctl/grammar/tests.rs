@@ -64,7 +64,8 @@ fn a_command_cut_short_says_what_could_follow() {
         error("app detach"),
         "`app detach` wants more: `app detach NAME [app-worker N] [now | reset | linger SPAN]`"
     );
-    assert!(error("show l").contains("`show listener [limit N]` or `show leaks`"), "{}", error("show l"));
+    let text = error("show l");
+    assert!(text.contains("`show listener [limit N]`") && text.contains("`show leaks`"), "{text}");
 }
 
 #[test]
