@@ -206,7 +206,8 @@ fn build(setup: &LogSetup) -> Result<(Layers, Log), CliError> {
         LogFormat::Human => Box::new(fmt::layer().with_ansi(ansi).with_writer(to)),
         LogFormat::Json => Box::new(fmt::layer().json().flatten_event(true).with_writer(to)),
     };
-    let control = Arc::new(LogControl { handle, now: Mutex::new(Now { filter: filter.clone(), sessions: *sessions }) });
+    let control =
+        Arc::new(LogControl { handle, now: Mutex::new(Now { filter: filter.clone(), sessions: *sessions }) });
     Ok((Layers { filter: filter_layer, lines: layer }, Log { control, lines }))
 }
 

@@ -1,5 +1,6 @@
 //! The program `hoststack` as a black box, without privileges: what it prints, how it exits, what it leaves behind.
 
+mod acts;
 mod bench;
 mod console;
 mod echo;
@@ -8,6 +9,7 @@ mod run;
 mod status;
 mod tls;
 mod top;
+mod tutorial;
 mod usage;
 
 use std::process::{Command, Stdio};

@@ -60,7 +60,7 @@ impl Desk {
         self.start_with(STACK)
     }
 
-    fn start_with(&self, configuration: &str) -> Process {
+    pub(crate) fn start_with(&self, configuration: &str) -> Process {
         let file = self.configuration(configuration);
         let mut process = crate::start(&["run", "-c", text(&file)]);
         process.wait_for_output("ready:", wait::READY);

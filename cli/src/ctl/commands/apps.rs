@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use hoststack::app::{
-    AppId, AppWorkerId, DetachPolicy, DomainId, HalfOpenCounters, Key, ListenerId, WorkerDetachReport, WorkerId,
+    AppId, AppWorkerId, DetachPolicy, DomainId, HalfOpenCounters, Key, ListenerId, WorkerDetachReport,
+    WorkerId,
 };
 use hoststack::inspect::{AppInfo, AppWorkerInfo, ListenerInfo, MainInfo, Outcomes};
 use hoststack::{Answer, Query};

@@ -1,8 +1,8 @@
 //! `connect`: connections opened from the console.
 
 use hoststack::app::{
-    Address, AppWorkerId, AttachError, AttachOptions, ConnectError, ConnectId, ConnectOptions,
-    StagePlans, Uri,
+    Address, AppWorkerId, AttachError, AttachOptions, ConnectError, ConnectId, ConnectOptions, StagePlans,
+    Uri,
 };
 use hoststack::inspect::AppInfo;
 use hoststack::{Query, StackHandle};

@@ -30,7 +30,9 @@ pub(super) const COMMANDS: &[Spec] = &[
         ],
         level: Level::Operator,
         run: listen,
-        sample: || Box::new(Endpoint { app_worker: "echo/0".to_owned(), address: sample_address(), is_up: true }),
+        sample: || {
+            Box::new(Endpoint { app_worker: "echo/0".to_owned(), address: sample_address(), is_up: true })
+        },
     },
     Spec {
         pattern: "unlisten URI [domain DOMAIN]",
@@ -39,7 +41,9 @@ pub(super) const COMMANDS: &[Spec] = &[
         options: &[("domain DOMAIN", "the listener of this routing domain, where several have such a one")],
         level: Level::Operator,
         run: unlisten,
-        sample: || Box::new(Endpoint { app_worker: "echo/0".to_owned(), address: sample_address(), is_up: false }),
+        sample: || {
+            Box::new(Endpoint { app_worker: "echo/0".to_owned(), address: sample_address(), is_up: false })
+        },
     },
 ];
 
