@@ -119,7 +119,7 @@ pub(crate) fn leaks(leaks: &Leaks, time_wait: usize) -> String {
         ("messages", messages.to_string()),
         ("parked segments", parked.to_string()),
         ("listeners", listeners.to_string()),
-        ("TIME-WAIT", format!("{time_wait} (owed to the peers for 60 s, no leak)")),
+        ("TIME-WAIT", format!("{time_wait} (owed to the peers for 2 MSL, no leak)")),
     ]);
     let verdict =
         if leaks.is_clean() { "nothing is held\n" } else { "held, or leaked if no app is attached:\n" };

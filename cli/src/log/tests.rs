@@ -142,3 +142,20 @@ fn lines_that_are_lost_are_counted_and_said() {
     let text = String::from_utf8(state.lock().unwrap().1.clone()).unwrap();
     assert_eq!(text, "3\nWARN 4 lines of the log were lost: they could not be written in time\n");
 }
+
+#[test]
+fn the_lines_of_sessions_ends_are_switched_on_and_off_and_a_new_filter_keeps_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = setup("warn", &dir.path().join("log"));
+    let lines = logged(&setup, |control| {
+        say_all();
+        control.set_sessions(true).unwrap();
+        say_all();
+        control.set_filter("error").unwrap();
+        say_all();
+        control.set_sessions(false).unwrap();
+        say_all();
+    });
+    let ended = ("hoststack::session".to_owned(), "ended".to_owned());
+    assert_eq!(lines, [ended.clone(), ended]);
+}

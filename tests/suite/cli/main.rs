@@ -1,5 +1,6 @@
 //! The program `hoststack` as a black box, without privileges: what it prints, how it exits, what it leaves behind.
 
+mod acts;
 mod bench;
 mod console;
 mod echo;
@@ -9,6 +10,7 @@ mod shows;
 mod status;
 mod tls;
 mod top;
+mod tutorial;
 mod usage;
 
 use std::process::{Command, Stdio};
