@@ -38,7 +38,7 @@ impl Show for Status {
         text.push_str(&show::half_open_summary(main.half_open_sessions, main.half_open_connections));
         let whole =
             |histogram: &&HistogramInfo| histogram.worker.is_none() && histogram.name == "connect-latency";
-        if let Some(latency) = histograms.iter().find(whole) {
+        if let Some(latency) = histograms.iter().find(whole).filter(|latency| latency.count > 0) {
             text.push_str(&format!(
                 "{} connects came up: half of them within {}, 99 of 100 within {}\n",
                 latency.count,
