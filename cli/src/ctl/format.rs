@@ -102,6 +102,54 @@ pub(crate) fn apps(apps: &[AppInfo]) -> String {
     if table.is_empty() { "no application is attached\n".to_owned() } else { table.to_string() }
 }
 
+/// `show app-worker`.
+pub(crate) fn app_workers(apps: &[AppInfo]) -> String {
+    let mut table = Table::new(&[
+        Column::Left("app worker"),
+        Column::Left("state"),
+        Column::Left("sessions"),
+        Column::Right("listeners"),
+        Column::Right("half-open"),
+        Column::Right("requested"),
+        Column::Right("established"),
+        Column::Right("refused"),
+        Column::Right("timed out"),
+        Column::Right("unreachable"),
+        Column::Right("cancelled"),
+        Column::Right("detached"),
+        Column::Right("failed"),
+        Column::Right("undelivered"),
+        Column::Right("cleaned"),
+        Column::Right("late"),
+    ]);
+    for (app, worker) in apps.iter().flat_map(|app| app.app_workers.iter().map(move |worker| (app, worker))) {
+        let out = worker.outcomes;
+        let sessions: Vec<String> = worker.sessions.iter().map(ToString::to_string).collect();
+        let head = [
+            format!("{}/{}", app.name, worker.unit),
+            worker.state.clone(),
+            sessions.join(" "),
+            worker.listeners.len().to_string(),
+            worker.half_opens.to_string(),
+        ];
+        let figures = [
+            out.requested,
+            out.established,
+            out.refused,
+            out.timed_out,
+            out.unreachable,
+            out.cancelled,
+            out.detached,
+            out.failed,
+            out.undelivered,
+            out.cleaned,
+            out.late_segments,
+        ];
+        table.row(head.into_iter().chain(figures.map(|figure| figure.to_string())));
+    }
+    if table.is_empty() { "no application is attached\n".to_owned() } else { table.to_string() }
+}
+
 /// A TCP counter of a worker by name; 0 when it is not listed.
 pub(crate) fn counter(worker: &WorkerInfo, name: &str) -> u64 {
     worker.tcp.iter().find(|(other, _)| other == name).map_or(0, |(_, count)| *count)

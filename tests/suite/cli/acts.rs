@@ -56,6 +56,10 @@ fn connects_are_taken_up_to_the_limit_and_counted() {
     assert_eq!(desk.ask(&format!("show half-open {first}"))["half_opens"][0]["connect"], first);
     let done = desk.ctl(&[], "connect tcp://203.0.113.1:80 count 60").failure();
     assert!(done.stdout.starts_with("40 of 60 connects"), "{}", done.transcript());
+    let workers = desk.ask("show app-worker console");
+    let outcomes = &workers["app_workers"][0]["app_worker"]["outcomes"];
+    assert_eq!((&outcomes["requested"], &outcomes["alive"]), (&100.into(), &100.into()), "{workers}");
+    assert!(desk.show("show app-worker").lines().any(|line| line.starts_with("console/0  attached")));
     assert!(
         done.stderr.contains("20 of 60 connects were refused: too many connects are pending"),
         "{}",

@@ -20,15 +20,18 @@ pub(super) const COMMANDS: &[Spec] = &[
         pattern: "show app [NAME]",
         help: "applications, their app workers, listeners and how their connects ended",
         options: &[("NAME", "only this one")],
-        run: |console, matched| {
-            let mut apps = console.ask(Query::Summary)?.apps;
-            if let Some(name) = matched.text("NAME") {
-                let _ = find(&apps, name)?;
-                apps.retain(|app| app.name == name);
-            }
-            Output::one(Apps(apps))
-        },
+        run: |console, matched| Output::one(Apps(named(console, matched)?)),
         sample: || Box::new(Apps(vec![sample_app()])),
+        ..Spec::BASE
+    },
+    Spec {
+        pattern: "show app-worker [NAME]",
+        help: "app workers: what each has on which worker, and every outcome of its connects",
+        details: "`sessions` are by worker, in the order of their numbers. `cleaned` are connects whose half-open is freed, `undelivered` outcomes \
+                  that found the app worker gone, `late` answers of peers that came after the outcome.",
+        options: &[("NAME", "those of this application")],
+        run: |console, matched| Output::one(AppWorkers(named(console, matched)?)),
+        sample: || Box::new(AppWorkers(vec![sample_app()])),
         ..Spec::BASE
     },
     Spec {
@@ -126,6 +129,16 @@ fn detach(console: &mut Console<'_>, matched: &Matched) -> Result<Output, Comman
     Output::one(Detached { name: name.to_owned(), reports })
 }
 
+/// Applications, or the one that was named.
+fn named(console: &Console<'_>, matched: &Matched) -> Result<Vec<AppInfo>, CommandError> {
+    let mut apps = console.ask(Query::Status)?.apps;
+    if let Some(name) = matched.text("NAME") {
+        let _ = find(&apps, name)?;
+        apps.retain(|app| app.name == name);
+    }
+    Ok(apps)
+}
+
 /// The application of that name.
 pub(super) fn find<'a>(apps: &'a [AppInfo], name: &str) -> Result<&'a AppInfo, CommandError> {
     apps.iter().find(|app| app.name == name).ok_or_else(|| {
@@ -174,6 +187,22 @@ impl Show for Apps {
 
     fn json(&self) -> Value {
         json!({ "apps": self.0 })
+    }
+}
+
+struct AppWorkers(Vec<AppInfo>);
+
+impl Show for AppWorkers {
+    fn text(&self) -> String {
+        format::app_workers(&self.0)
+    }
+
+    fn json(&self) -> Value {
+        let of = |app: &AppInfo| {
+            let rows = app.app_workers.iter().map(|worker| json!({ "app": app.name, "app_worker": worker }));
+            rows.collect::<Vec<Value>>()
+        };
+        json!({ "app_workers": self.0.iter().flat_map(of).collect::<Vec<Value>>() })
     }
 }
 
