@@ -92,7 +92,8 @@ fn response(x: &mut Exchange, text: &str) -> String {
     for event in core::mem::take(&mut x.events) {
         let event = format!("{event:?}");
         let name = event.split(' ').next().unwrap_or_default();
-        let reason = event.split("reason: ").nth(1).map(|reason| reason.trim_end_matches(" }"));
+        // What the connection counted is no part of the table.
+        let reason = event.split("reason: ").nth(1).and_then(|rest| rest.split([',', ' ']).next());
         parts.push(reason.map_or(name.to_string(), |reason| format!("{name} {reason}")));
     }
     for outcome in core::mem::take(&mut x.outcomes) {

@@ -144,7 +144,7 @@ fn run_listens_with_tls_and_shows_what_was_agreed() {
     let mut client = Process::spawn("openssl s_client", openssl);
     write.write_all(b"hello, echo\n").unwrap();
     client.wait_for_output("hello, echo", wait::READY);
-    let sessions = show("session verbose");
+    let sessions = show("session verbose 2");
     for part in ["tls=1.3", "cipher=TLS13_", "alpn=echo"] {
         assert!(sessions.contains(part), "no {part} in\n{sessions}");
     }
