@@ -19,9 +19,8 @@ const fn seeds_max(bug: Bug) -> u64 {
         | Bug::DoubleEstablish
         | Bug::ListenerLeft => 10,
         Bug::DroppedWhenFull | Bug::DetachOvertakesOutcomes | Bug::DetachForgetsHalfOpens => 20,
-        Bug::StaleHandleResolves | Bug::SegmentLostInHandOver | Bug::AsleepBesideOutbox | Bug::ChunksKept => {
-            30
-        }
+        Bug::StaleHandleResolves | Bug::SegmentLostInHandOver | Bug::ChunksKept => 30,
+        Bug::AsleepBesideOutbox => 300,
         Bug::CloseOvertakesData | Bug::DeadlineIgnored => 70,
         Bug::RequestsOrphaned => 500,
         // The enumeration finds these.
