@@ -10,7 +10,8 @@ use crate::ctl::show::sessions as show;
 use crate::ctl::show::workers::{MainThread, Workers};
 use crate::table::span_us;
 
-/// Sessions that are told besides: those with the most queued, or else the first.
+/// Sessions that are told besides, under `slowest`: the first in the order of handles, whatever they are at. To find the slowest
+/// would be a walk over all.
 const SLOWEST: usize = 20;
 
 pub(super) const COMMANDS: &[Spec] = &[Spec {
