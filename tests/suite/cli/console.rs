@@ -321,12 +321,13 @@ struct Terminal {
 impl Terminal {
     fn open(desk: &Desk) -> Terminal {
         let (reads, writes) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
-        let command = format!("{} ctl --socket {}", hoststack().display(), text(&desk.socket()));
+        // `exec`: a shell that waits for it would die of the Ctrl-C that is meant for it.
+        let command = format!("exec {} ctl --socket {}", hoststack().display(), text(&desk.socket()));
         let mut script = Command::new("script");
         script
             .args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"])
             .stdin(Stdio::from(reads));
-        script.env("TERM", "xterm").env("XDG_STATE_HOME", desk.directory().join("state"));
+        script.env("TERM", "xterm").env("SHELL", "/bin/sh").env("XDG_STATE_HOME", desk.directory().join("state"));
         Terminal { process: Process::spawn("script hoststack ctl", script), keys: writes.into() }
     }
 
