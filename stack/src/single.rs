@@ -86,7 +86,7 @@ impl SingleThreaded {
     pub fn step(&mut self) -> Step {
         if let Some(steps) = &mut self.replay {
             let Some(step) = steps.pop_front() else {
-                return Step { worked: false, next_deadline: None, stopped: true };
+                return Step { stopped: true, ..Step::IDLE };
             };
             self.time = Time::Virtual(step.now);
             // The recording says what comes next, so there is always something to do.

@@ -148,7 +148,8 @@ pub(crate) fn start_worker(
 }
 
 pub(crate) fn run(mut stepper: impl Stepper, wake: &Wake, sleeper: Sleeper, clock: Clock, spin: Duration) {
-    let mut idle_since: Option<Instant> = None;
+    // When the last step began after which more was likely to follow.
+    let mut lingers_since: Option<Instant> = None;
     // When the step before this one began, if it did something.
     let mut worked_since: Option<Instant> = None;
     loop {
@@ -161,13 +162,14 @@ pub(crate) fn run(mut stepper: impl Stepper, wake: &Wake, sleeper: Sleeper, cloc
         if step.stopped {
             return stepper.hand_in();
         }
+        if step.lingers {
+            lingers_since = Some(now);
+        }
         if step.worked {
-            idle_since = None;
             worked_since = Some(now);
             continue;
         }
-        let since = *idle_since.get_or_insert(now);
-        if now - since < spin {
+        if lingers_since.is_some_and(|since| now - since < spin) {
             std::hint::spin_loop();
             continue;
         }
@@ -183,6 +185,52 @@ pub(crate) fn run(mut stepper: impl Stepper, wake: &Wake, sleeper: Sleeper, cloc
         }
         stepper.note_sleep();
         sleeper.sleep(wake, timeout);
-        idle_since = None;
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// Works once, is idle `idle` times, and then ends.
+    struct Once<'a> {
+        lingers: bool,
+        steps: u32,
+        idle: u32,
+        sleeps: &'a Cell<u32>,
+        wake: &'a Wake,
+    }
+
+    impl Stepper for Once<'_> {
+        fn step(&mut self, _now: Instant) -> Step {
+            self.steps += 1;
+            let worked = self.steps == 1;
+            Step { worked, lingers: worked && self.lingers, stopped: self.steps > self.idle, ..Step::IDLE }
+        }
+        fn has_input(&self) -> bool {
+            false
+        }
+        fn note_sleep(&mut self) {
+            self.sleeps.set(self.sleeps.get() + 1);
+            self.idle = 0;
+            self.wake.notify();
+        }
+        fn hand_in(&mut self) {}
+    }
+
+    fn sleeps_after_work(lingers: bool) -> u32 {
+        let wake = Wake::new().unwrap();
+        let sleeper = Sleeper::new(&wake, &[]).unwrap();
+        let sleeps = Cell::new(0);
+        let stepper = Once { lingers, steps: 0, idle: 1000, sleeps: &sleeps, wake: &wake };
+        run(stepper, &wake, sleeper, Clock::start(), Duration::from_secs(3600));
+        sleeps.get()
+    }
+
+    #[test]
+    fn a_thread_looks_for_more_after_traffic_and_sleeps_after_an_answer() {
+        assert_eq!(sleeps_after_work(true), 0);
+        assert_eq!(sleeps_after_work(false), 1);
     }
 }

@@ -46,7 +46,7 @@ fn pages_list_every_session_once_in_the_order_of_handles() {
         loop {
             let page = ask(&mut stack, SessionQuery { after, limit, ..SessionQuery::default() });
             assert!(page.sessions.len() <= limit);
-            handles.extend(page.sessions.iter().map(|session| session.handle));
+            handles.extend(page.sessions.iter().map(|session| session.session));
             pages += 1;
             after = page.sessions_next;
             if after.is_none() {
@@ -70,7 +70,7 @@ fn sessions_that_end_between_pages_keep_none_of_the_others_out() {
     let gone = rest.session_summary.total;
     assert_eq!(gone, 38);
     assert!(rest.sessions.len() == 30 || rest.sessions.len() == 29, "{}", rest.sessions.len());
-    assert!(rest.sessions.iter().all(|session| session.handle > last.as_u64()));
+    assert!(rest.sessions.iter().all(|session| session.session > last));
 }
 
 #[test]
@@ -79,25 +79,24 @@ fn each_filter_keeps_what_fits_and_nothing_else() {
     let everything = all(&mut stack, Filter::default());
     assert_eq!(everything.len(), 20);
     let mut keeps = |filter: Filter, fits: &dyn Fn(&SessionInfo) -> bool, count: Option<usize>| {
-        let mut wanted: Vec<u64> =
-            everything.iter().filter(|session| fits(session)).map(|session| session.handle).collect();
+        let mut wanted: Vec<SessionHandle> =
+            everything.iter().filter(|session| fits(session)).map(|session| session.session).collect();
         wanted.sort_unstable();
-        let kept: Vec<u64> = all(&mut stack, filter.clone()).iter().map(|session| session.handle).collect();
+        let kept: Vec<SessionHandle> = all(&mut stack, filter.clone()).iter().map(|it| it.session).collect();
         assert_eq!(kept, wanted, "{filter:?}");
         assert!(count.is_none_or(|count| kept.len() == count), "{} fit {filter:?}", kept.len());
     };
-    let worker = |session: &SessionInfo| session.session.split(':').next().unwrap().to_owned();
     let base = Filter::default;
-    keeps(Filter { worker: Some(WorkerId(1)), ..base() }, &|it| worker(it) == "1", None);
+    keeps(Filter { worker: Some(WorkerId(1)), ..base() }, &|it| it.session.worker() == WorkerId(1), None);
     keeps(Filter { worker: Some(WorkerId(9)), ..base() }, &|_| false, Some(0));
     keeps(
         Filter { app: Some("client".into()), ..base() },
         &|it| it.app_worker.starts_with("client/"),
         Some(10),
     );
-    keeps(Filter { app: Some("client/1".into()), ..base() }, &|it| it.app_worker == "client/1", Some(5));
+    keeps(Filter { app: Some("client/1".into()), ..base() }, &|it| &*it.app_worker == "client/1", Some(5));
     keeps(Filter { app: Some("nobody".into()), ..base() }, &|_| false, Some(0));
-    keeps(Filter { domain: Some(1), ..base() }, &|it| it.domain == 1, Some(10));
+    keeps(Filter { domain: Some(1), ..base() }, &|it| it.flow.domain.0 == 1, Some(10));
     keeps(Filter { protocol: Some(Protocol::Tcp), ..base() }, &|_| true, Some(20));
     keeps(Filter { protocol: Some(Protocol::Local), ..base() }, &|_| false, Some(0));
     keeps(Filter { state: Some(SessionState::Open), ..base() }, &|_| true, Some(20));
@@ -105,12 +104,12 @@ fn each_filter_keeps_what_fits_and_nothing_else() {
     let server: hoststack::net::Cidr = "10.0.0.2/32".parse().unwrap();
     let network: hoststack::net::Cidr = "10.0.0.0/24".parse().unwrap();
     let is_server = |end: &str| end.starts_with("10.0.0.2:");
-    keeps(Filter { remote: Some(server), ..base() }, &|it| is_server(&it.remote), Some(10));
-    keeps(Filter { local: Some(server), ..base() }, &|it| is_server(&it.local), Some(10));
+    keeps(Filter { remote: Some(server), ..base() }, &|it| is_server(&it.remote()), Some(10));
+    keeps(Filter { local: Some(server), ..base() }, &|it| is_server(&it.local()), Some(10));
     keeps(Filter { local: Some(network), ..base() }, &|_| true, Some(20));
     keeps(Filter { port: Some(80), ..base() }, &|_| true, Some(20));
-    keeps(Filter { local_port: Some(80), ..base() }, &|it| it.local.ends_with(":80"), Some(10));
-    keeps(Filter { remote_port: Some(80), ..base() }, &|it| it.remote.ends_with(":80"), Some(10));
+    keeps(Filter { local_port: Some(80), ..base() }, &|it| it.local().ends_with(":80"), Some(10));
+    keeps(Filter { remote_port: Some(80), ..base() }, &|it| it.remote().ends_with(":80"), Some(10));
     let median = everything[10].age_us;
     keeps(Filter { older_us: Some(median + 1_000_000_000), ..base() }, &|_| false, Some(0));
     keeps(Filter { younger_us: Some(1_000_000_000), ..base() }, &|_| true, Some(20));
@@ -118,7 +117,7 @@ fn each_filter_keeps_what_fits_and_nothing_else() {
     keeps(Filter { stuck: true, ..base() }, &|it| it.fault.is_some(), Some(0));
     keeps(
         Filter { domain: Some(0), app: Some("client/0".into()), remote_port: Some(80), ..base() },
-        &|it| it.app_worker == "client/0",
+        &|it| &*it.app_worker == "client/0",
         Some(5),
     );
 }
@@ -151,14 +150,15 @@ fn bytes_that_nobody_reads_are_found_by_their_number() {
 fn one_session_is_told_with_every_layer_and_a_stale_handle_finds_none() {
     let (mut stack, _) = world(3);
     let filter = Filter { app: Some("client".into()), ..Filter::default() };
-    let handle = SessionHandle::from_u64(all(&mut stack, filter)[1].handle);
+    let handle = all(&mut stack, filter)[1].session;
     let found = stack.inspect(Query::Session(handle)).unwrap().sessions;
     assert_eq!(found.len(), 1);
     let session = &found[0];
-    assert_eq!((session.handle, session.state.as_str()), (handle.as_u64(), "open/open"));
+    assert_eq!((session.session, &*session.state()), (handle, "open/open"));
     assert!(session.app_worker.starts_with("client/"));
-    let SessionDetail { rx_fifo, tx_fifo, layer, transport, measured, pending, stages, .. } =
-        session.detail.as_deref().unwrap();
+    let detail = session.detail.as_deref().unwrap();
+    let SessionDetail { rx_fifo, tx_fifo, layer, pending, stages, .. } = detail;
+    let (transport, measured) = (&detail.transport_variables(), &detail.measured_variables());
     assert_eq!((rx_fifo.capacity, tx_fifo.capacity), (65_535, 65_536));
     assert!(layer.is_none() && pending.is_empty() && stages.is_empty());
     let has = |variables: &hoststack::inspect::Variables, name: &str| {
@@ -230,7 +230,7 @@ fn the_summary_follows_every_change_of_state() {
     assert_eq!((summary(&mut stack).total, summary(&mut stack).open), (8, 8));
     let filter = Filter { app: Some("client".into()), ..Filter::default() };
     let ours = all(&mut stack, filter);
-    stack.handle().end_session(SessionHandle::from_u64(ours[0].handle), hoststack::EndHow::Close).unwrap();
+    stack.handle().end_session(ours[0].session, hoststack::EndHow::Close).unwrap();
     pass(&mut stack, Duration::from_secs(1));
     assert_eq!((summary(&mut stack).total, summary(&mut stack).open), (6, 6));
     stack.detach(client.app, DetachPolicy::Reset).unwrap();

@@ -777,9 +777,7 @@ fn every_session_and_half_open_can_be_looked_at() {
         (answer.session_summary.total, answer.session_summary.open, answer.sessions.len()),
         (20, 20, 7)
     );
-    assert!(
-        answer.sessions.iter().all(|session| ["client/0", "server/0"].contains(&session.app_worker.as_str()))
-    );
+    assert!(answer.sessions.iter().all(|session| ["client/0", "server/0"].contains(&&*session.app_worker)));
     let answer = pair.stack.inspect(Query::half_opens(3)).unwrap();
     assert_eq!((answer.main.half_open_sessions, answer.half_opens.len()), (5, 3));
     for half_open in &answer.half_opens {

@@ -346,8 +346,11 @@ fn a_local_address_of_ours_is_used() {
         assert_eq!(log.outcomes(), [(1, Ok(()))]);
         let sessions = stack.inspect(hoststack::Query::sessions(10, true)).unwrap().sessions;
         let local = std::net::SocketAddr::new(family.client_addr(), 999).to_string();
-        assert!(sessions.iter().any(|session| session.domain == 0 && session.local == local), "{sessions:?}");
-        assert!(sessions.iter().all(|session| !session.transport.is_empty()));
+        assert!(
+            sessions.iter().any(|session| session.flow.domain.0 == 0 && session.local() == local),
+            "{sessions:?}"
+        );
+        assert!(sessions.iter().all(|session| !session.variables().is_empty()));
         finish(stack, &[&client, &server], &[&log, &server_log]);
     }
 }

@@ -125,9 +125,9 @@ fn a_session_that_is_not_announced_cannot_be_used() {
     let answer = stack.inspect(Query::sessions(9, true)).unwrap();
     assert_eq!((answer.session_summary.unannounced, answer.sessions.len()), (2, 2));
     for info in &answer.sessions {
-        let session = SessionHandle::from_u64(info.handle);
+        let session = info.session;
         for app in &apps {
-            stack.notify(app.app_workers[0], session.worker(), Box::new(info.handle)).unwrap();
+            stack.notify(app.app_workers[0], session.worker(), Box::new(session.as_u64())).unwrap();
         }
         stack.end_session(session, EndHow::Close).unwrap();
         stack.end_session(session, EndHow::Reset).unwrap();

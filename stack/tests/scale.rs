@@ -96,7 +96,7 @@ fn a_hundred_thousand_sessions_are_held_listed_and_detached() {
     let answer = stack.inspect(Query::sessions(10, true)).unwrap();
     assert_eq!((answer.session_summary.total, answer.session_summary.open), (2 * SESSIONS, 2 * SESSIONS));
     assert_eq!(answer.sessions.len(), 10);
-    assert!(answer.sessions.iter().all(|session| session.transport.contains("state=ESTABLISHED")));
+    assert!(answer.sessions.iter().all(|session| session.variables().contains("state=ESTABLISHED")));
     assert_eq!(answer.leaks.fifo_chunks, 0, "an idle session holds no chunk");
     assert_eq!(answer.leaks.timers, 0, "an idle session has no timer armed");
     assert_eq!(answer.main.tuples, SESSIONS);

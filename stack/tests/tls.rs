@@ -226,8 +226,9 @@ fn the_command_line_sees_what_was_agreed() {
     let answer = stack.inspect(Query::sessions(10, true)).unwrap();
     assert_eq!(answer.sessions.len(), 2);
     for session in &answer.sessions {
-        assert!(session.transport.contains(" tls=1.3 cipher=TLS13_"), "{}", session.transport);
-        assert!(session.transport.ends_with(&format!("alpn=echo sni={NAME}")), "{}", session.transport);
+        let variables = session.variables();
+        assert!(variables.contains(" tls=1.3 cipher=TLS13_"), "{variables}");
+        assert!(variables.ends_with(&format!("alpn=echo sni={NAME}")), "{variables}");
     }
     assert_eq!(answer.workers[0].fifo_chunks, 0, "idle sessions hold none");
     finish(stack, &[&client, &server], &[&log, &server_log]);

@@ -320,9 +320,9 @@ fn drops(answer: &Answer) -> Table {
 /// for.
 fn state(session: &SessionInfo) -> Cell {
     let text = match (session.fault, session.stage) {
-        (Some(fault), _) => format!("! {fault}, {}", session.state),
-        (None, Some(stage)) => format!("{} ({stage})", session.state),
-        (None, None) => session.state.clone(),
+        (Some(fault), _) => format!("! {fault}, {}", session.state()),
+        (None, Some(stage)) => format!("{} ({stage})", session.state()),
+        (None, None) => session.state(),
     };
     Cell::text(text).alarming(session.fault.is_some())
 }
@@ -344,13 +344,13 @@ pub(super) fn session_table(id: &str, title: &str, sessions: &[SessionInfo]) -> 
     let mut table = table(id, title, &columns, "no sessions");
     for session in sessions {
         table.rows.push(vec![
-            Cell::measured(session.handle as f64, &*session.session)
+            Cell::measured(session.session.as_u64() as f64, session.session.to_string())
                 .leading_to(format!("/session/{}", session.session))
                 .alarming(session.fault.is_some()),
             Cell::text(&*session.app_worker),
-            Cell::text(session.protocol),
-            Cell::text(&*session.local),
-            Cell::text(&*session.remote),
+            Cell::text(session.flow.protocol.name()),
+            Cell::text(session.local()),
+            Cell::text(session.remote()),
             Cell::text(if session.declared.is_empty() { "-" } else { &session.declared }),
             state(session),
             Cell::measured(session.rx_bytes as f64, bytes(session.rx_bytes as u64)),
@@ -404,9 +404,7 @@ mod tests {
     #[test]
     fn an_answer_has_its_rows_and_rates_are_those_between_two_answers() {
         let before = Answer { workers: vec![worker(100)], ..Answer::default() };
-        let mut session = SessionInfo::default();
-        session.session = "1:2.3".to_owned();
-        session.state = "open".to_owned();
+        let session = crate::ctl::show::sessions::a_session(2);
         let mut stuck = session.clone();
         stuck.fault = Some("no timer");
         let histogram = |worker| HistogramInfo {
@@ -435,9 +433,9 @@ mod tests {
         assert_eq!(texts("latencies", 0)[..4], ["connect latency", "3", "200 us", "150 us"]);
         assert_eq!(find(&view, "latencies").rows.len(), 1, "of all workers together");
         let states = find(&view, "sessions").rows.iter().map(|row| (row[6].is_alarming, &*row[6].text));
-        assert!(states.eq([(false, "open"), (true, "! no timer, open")]));
+        assert!(states.eq([(false, "open/open"), (true, "! no timer, open/open")]));
         assert_eq!(find(&view, "drops").rows[0][3].text, "A sum.");
-        assert_eq!(find(&view, "sessions").rows[0][0].href.as_deref(), Some("/session/1:2.3"));
+        assert_eq!(find(&view, "sessions").rows[0][0].href.as_deref(), Some("/session/0:2.1"));
         let tile = |label| &view.tiles.iter().find(|tile| tile.label == label).unwrap().value;
         assert_eq!([tile("Sessions"), tile("In"), tile("Up")], ["4", "200 B/s", "12.00 s"]);
         assert_eq!([tile("Connect latency p50"), tile("Accepts/s")], ["150 us", "0"]);

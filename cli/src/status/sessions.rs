@@ -56,11 +56,11 @@ pub(super) fn detail(session: &SessionInfo) -> View {
     let can_go_on = session.fault.map_or("yes".to_owned(), |fault| format!("NO: {fault}"));
     let rows = vec![
         named("app worker", &*session.app_worker),
-        named("transport", format!("{} in domain {}", session.protocol, session.domain)),
-        named("local", &*session.local),
-        named("remote", &*session.remote),
+        named("transport", format!("{} in domain {}", session.flow.protocol.name(), session.flow.domain.0)),
+        named("local", session.local()),
+        named("remote", session.remote()),
         named("declared", or_dash(&session.declared)),
-        named("state (app/transport)", &*session.state),
+        named("state (app/transport)", session.state()),
         vec![Cell::text("age"), age],
         vec![Cell::text("can go on"), Cell::text(can_go_on).alarming(session.fault.is_some())],
     ];
@@ -80,8 +80,8 @@ pub(super) fn detail(session: &SessionInfo) -> View {
         if let Some(LayerInfo { name, state, .. }) = &detail.layer {
             tables.push(variables("layer", &format!("Layer {name}"), state));
         }
-        tables.push(variables("transport", "Transport", &detail.transport));
-        tables.push(variables("measured", "Measured", &detail.measured));
+        tables.push(variables("transport", "Transport", &detail.transport_variables()));
+        tables.push(variables("measured", "Measured", &detail.measured_variables()));
     }
     View { title: format!("Session {}", session.session), tables, ..View::default() }
 }
@@ -148,22 +148,17 @@ fn fifos(detail: &SessionDetail) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ctl::show::sessions::a_session;
+    use hoststack::inspect::TransportState;
 
     fn session() -> SessionInfo {
-        let mut session = SessionInfo::default();
-        session.session = "0:5.1".to_owned();
-        session.remote = "<b>".to_owned();
+        let mut session = a_session(5);
+        session.declared = "<b>".to_owned();
         session.age_us = 1_500_000;
-        let pairs = [
-            ("state", "ESTABLISHED"),
-            ("snd.una", "1"),
-            ("snd.wl1", ""),
-            ("rto_us", "1500000"),
-            ("x_us", "none"),
-        ];
+        let transport = "state=ESTABLISHED snd.una=1 snd.wl1= rto_us=1500000 x_us=none";
         let mut detail = SessionDetail {
             stages: vec!["TLS", "PROXY header to send"],
-            transport: Variables(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
+            transport: TransportState::Other(transport.to_owned()),
             ..SessionDetail::default()
         };
         detail.tx_fifo.bytes = 12_345;
@@ -183,7 +178,7 @@ mod tests {
         let ids: Vec<&str> = view.tables.iter().map(|table| table.id.as_str()).collect();
         assert_eq!(ids, ["session", "session-layer", "fifos", "transport", "measured"]);
         let has = |id, name: &str, value: &str| rows(&view, id).contains(&vec![name.into(), value.into()]);
-        assert!(has("session", "age", "1.50 s") && has("session", "remote", "<b>"));
+        assert!(has("session", "age", "1.50 s") && has("session", "declared", "<b>"));
         assert!(has("session", "can go on", "yes") && has("session-layer", "queued", "-"));
         assert!(has("session-layer", "stages left", "TLS, PROXY header to send"));
         let variables = [

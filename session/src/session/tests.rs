@@ -296,7 +296,7 @@ fn a_view_names_every_part() {
     sessions.rx_store(id, 0, &[2; 10]);
     sessions.rx_store(id, 20, &[3; 5]);
     sessions.on_event(&TransportEvent::Received { session: id });
-    let view = sessions.view(id).unwrap();
+    let view = sessions.view(sessions.get(id).unwrap());
     assert_eq!((view.tx.bytes, view.tx.chunks, view.tx.capacity, view.tx.capacity_max), (70, 2, 1000, 3000));
     assert_eq!((view.rx.bytes, view.rx.ooo_ranges, view.rx.ooo_bytes), (10, 1, 5));
     assert_eq!((view.pending, view.queues), (vec!["readable"], vec!["ready", "transmit"]));

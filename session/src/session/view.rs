@@ -1,6 +1,6 @@
 //! One session as people want to see it: every part of it, by name. Nothing here changes anything.
 
-use hoststack_transport::{ConnectId, Instant, SessionId};
+use hoststack_transport::{ConnectId, Instant};
 
 use super::{Session, Sessions};
 use crate::fifo::{RxFifo, TxFifo};
@@ -84,9 +84,8 @@ impl FifoView {
 }
 
 impl Sessions {
-    /// All parts of a session, if it lives.
-    pub fn view(&self, id: SessionId) -> Option<SessionView> {
-        let session = self.pool.get(id.0)?;
+    /// All parts of a session.
+    pub fn view(&self, session: &Session) -> SessionView {
         let Session { rx_capacity, tx_capacity, tx_capacity_max, rx_urgent, tx_urgent, .. } = *session;
         let establishing = self.establishing.get(session.establishing as usize);
         let flags = [
@@ -95,7 +94,7 @@ impl Sessions {
             ("waits for room", session.wants_room),
             ("waits for memory", session.waits_for_chunks),
         ];
-        Some(SessionView {
+        SessionView {
             connect: establishing.and_then(|establishing| Some(establishing.ticket.as_ref()?.connect())),
             deadline: establishing.map(|establishing| establishing.deadline),
             stages: establishing.map_or(Vec::new(), |establishing| establishing.stages.names()),
@@ -109,6 +108,6 @@ impl Sessions {
                 wire_rx: FifoView::rx(&layered.wire_rx, rx_capacity, 0),
                 wire_tx: FifoView::tx(&layered.wire_tx, tx_capacity, tx_capacity_max, 0),
             }),
-        })
+        }
     }
 }

@@ -12,7 +12,7 @@ use hoststack_session::EndedBy;
 use hoststack_transport::{AppId, AppWorkerId, ConnectId, ListenerId, SessionHandle};
 use serde::Serialize;
 
-use super::AppName;
+use super::{AppName, AppWorkerNames};
 use crate::events::{Event, Ring, What};
 
 /// Most events in an answer, whatever was asked for.
@@ -84,7 +84,7 @@ pub struct EventInfo {
 /// The names of things that events are about.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    pub(crate) app_workers: BTreeMap<AppWorkerId, String>,
+    pub(crate) app_workers: AppWorkerNames,
     pub(crate) apps: BTreeMap<AppId, String>,
     pub(crate) listeners: BTreeMap<ListenerId, String>,
 }
@@ -294,7 +294,7 @@ fn info(event: &Event, thread: usize, is_main: bool, names: &Names) -> EventInfo
         connect: about.connect_id().map(|connect| connect.to_string()),
         app_worker: about
             .app_worker_id()
-            .map(|id| names.app_workers.get(&id).cloned().unwrap_or_else(|| id.to_string())),
+            .map(|id| names.app_workers.get(&id).map_or_else(|| id.to_string(), ToString::to_string)),
         detail,
         cause,
     }

@@ -1,11 +1,12 @@
 //! Which sessions and half-opens a question is about.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hoststack_net::Cidr;
 use hoststack_session::{HalfOpenSession, Session, SessionState};
 use hoststack_transport::{AppWorkerId, Endpoint, Instant, Protocol, WorkerId};
+
+use super::AppWorkerNames;
 
 /// Which connections: what is set must all hold. Half-opens have no state and no bytes queued, and every other field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,7 +64,7 @@ impl AppName {
     }
 
     /// Finds its app workers among all.
-    pub(crate) fn resolve(&mut self, all: &BTreeMap<AppWorkerId, String>) {
+    pub(crate) fn resolve(&mut self, all: &AppWorkerNames) {
         let ids = all.iter().filter(|(_, full)| self.means(full)).map(|(id, _)| *id);
         self.app_workers = ids.collect();
     }

@@ -42,6 +42,9 @@ pub use trace::{
     TraceStage,
 };
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use hoststack_app::HalfOpenCounters;
 use hoststack_transport::{AppId, AppWorkerId, ConnectId, ListenerId, SessionHandle};
 use serde::Serialize;
@@ -49,9 +52,11 @@ use serde::Serialize;
 pub use events::{EVENTS_PER_ANSWER, EventCursor, EventInfo, EventsAnswer, EventsQuery};
 pub use filter::{AppName, Filter};
 pub use half_opens::{HalfOpenCursor, HalfOpenInfo, HalfOpenQuery};
-pub use hoststack_session::SessionState;
+pub use hoststack_session::{AppSide, SessionState, TransportSide};
+pub(crate) use sessions::end;
 pub use sessions::{
-    Detail, FifoInfo, LayerInfo, SessionDetail, SessionInfo, SessionQuery, SessionSummary, Variables,
+    Detail, FifoInfo, LayerInfo, SessionDetail, SessionInfo, SessionQuery, SessionSummary, TransportState,
+    Variables,
 };
 
 /// A question. Nearly every answer carries the workers' figures; the lists are filled for the question that asks for them.
@@ -444,6 +449,9 @@ pub struct ListenerInfo {
     #[serde(skip)]
     pub app_worker_id: AppWorkerId,
 }
+
+/// What app workers are called, `application/unit`.
+pub(crate) type AppWorkerNames = BTreeMap<AppWorkerId, Arc<str>>;
 
 /// A slice of one worker's answer.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,11 @@
 //! Questions about sessions: counts by state, pages of a list, one with all its layers.
 
-use hoststack_session::{SessionState, SessionStates};
-use hoststack_transport::{AppWorkerId, SessionHandle};
+use std::fmt;
+use std::sync::Arc;
+
+use hoststack_session::{AppSide, SessionState, SessionStates, TransportSide};
+use hoststack_tcp::ConnectionInfo;
+use hoststack_transport::{AppWorkerId, ConnectionStats, Endpoint, FlowKey, Protocol, SessionHandle};
 use serde::{Serialize, Serializer};
 
 use super::Filter;
@@ -20,6 +24,9 @@ pub struct SessionQuery {
     pub detail: Detail,
     /// Count all that fit, beyond the page, too.
     pub count: bool,
+    /// The list alone, for who goes on with one: no figures and no counts by state, and workers that have none of its
+    /// sessions are not asked.
+    pub rows_only: bool,
 }
 
 /// How much is told of each session.
@@ -82,32 +89,27 @@ impl From<SessionStates> for SessionSummary {
     }
 }
 
-/// A session.
-#[derive(Clone, Debug, Default, Serialize)]
+/// A session: plain values, which cost the worker that hands them over little. The text is made where it is read, and so is
+/// the JSON.
+#[derive(Clone, Debug)]
 pub struct SessionInfo {
-    /// Its handle, `worker:slot.generation`.
-    pub session: String,
-    /// The handle as a number.
-    pub handle: u64,
-    /// Its app worker, `application/unit`.
-    pub app_worker: String,
-    /// The transport, by its scheme: `tcp`, `kernel+tcp`, `kernel+unix`, `local`.
-    pub protocol: &'static str,
-    /// Routing domain.
-    pub domain: u16,
-    /// Our end; `-` where the transport's ends have no address.
-    pub local: String,
-    /// The peer's end; `-` where it has no address.
-    pub remote: String,
+    /// Its handle, `worker:slot.generation` as text.
+    pub session: SessionHandle,
+    /// Its app worker.
+    pub app_worker_id: AppWorkerId,
+    /// Its app worker's name, `application/unit`; empty if it was gone when the answer was put together.
+    pub app_worker: Arc<str>,
+    /// Transport, routing domain and both ends.
+    pub flow: FlowKey,
     /// Whom a proxy said that the connection is between, `source->destination`, when one said so; `local` when it speaks
     /// for itself, `unknown` when it does not say.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub declared: String,
     /// The establishment stage whose turn it is, before the app is told of the session.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub stage: Option<&'static str>,
-    /// What the app did and what the transport did.
-    pub state: String,
+    /// What the app did.
+    pub app_side: AppSide,
+    /// What the transport did.
+    pub transport_side: TransportSide,
     /// Bytes the app may read.
     pub rx_bytes: usize,
     /// Bytes not acknowledged or not sent.
@@ -115,17 +117,117 @@ pub struct SessionInfo {
     /// Since it was allocated.
     pub age_us: u64,
     /// Why it cannot go on by itself: a fault of the stack, which should be reported. `None`: it can.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<&'static str>,
     /// The transport's variables, when asked for.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub transport: String,
+    pub transport: TransportState,
+    /// What its layer says of itself, when asked for.
+    pub layer: String,
     /// Every layer, when asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<Box<SessionDetail>>,
-    /// For main, which knows the names.
-    #[serde(skip)]
-    pub(crate) app_worker_id: Option<AppWorkerId>,
+}
+
+impl SessionInfo {
+    /// Our end; `-` where the transport's ends have no address.
+    pub fn local(&self) -> String {
+        end(self.flow.protocol, self.flow.local)
+    }
+
+    /// The peer's end; `-` where it has no address.
+    pub fn remote(&self) -> String {
+        end(self.flow.protocol, self.flow.remote)
+    }
+
+    /// What the app did and what the transport did.
+    pub fn state(&self) -> String {
+        format!("{}/{}", self.app_side, self.transport_side)
+    }
+
+    /// The variables of the transport and of the layer above it, in a line; empty when they were not asked for.
+    pub fn variables(&self) -> String {
+        let transport = self.transport.to_string();
+        if self.layer.is_empty() { transport } else { format!("{transport} {}", self.layer) }
+    }
+}
+
+/// One end of a session, if it has an address.
+pub(crate) fn end(protocol: Protocol, endpoint: Endpoint) -> String {
+    match protocol {
+        Protocol::Tcp | Protocol::KernelTcp => endpoint.to_string(),
+        Protocol::KernelUnix | Protocol::Local => "-".into(),
+    }
+}
+
+impl Serialize for SessionInfo {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        /// As `docs/cli.md` has it.
+        #[derive(Serialize)]
+        #[serde(rename = "SessionInfo")]
+        struct Text<'a> {
+            session: String,
+            handle: u64,
+            app_worker: &'a str,
+            protocol: &'static str,
+            domain: u16,
+            local: String,
+            remote: String,
+            #[serde(skip_serializing_if = "str::is_empty")]
+            declared: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            stage: Option<&'static str>,
+            state: String,
+            rx_bytes: usize,
+            tx_bytes: usize,
+            age_us: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            fault: Option<&'static str>,
+            #[serde(skip_serializing_if = "String::is_empty")]
+            transport: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            detail: Option<&'a SessionDetail>,
+        }
+        let text = Text {
+            session: self.session.to_string(),
+            handle: self.session.as_u64(),
+            app_worker: &self.app_worker,
+            protocol: self.flow.protocol.name(),
+            domain: self.flow.domain.0,
+            local: self.local(),
+            remote: self.remote(),
+            declared: &self.declared,
+            stage: self.stage,
+            state: self.state(),
+            rx_bytes: self.rx_bytes,
+            tx_bytes: self.tx_bytes,
+            age_us: self.age_us,
+            fault: self.fault,
+            transport: self.variables(),
+            detail: self.detail.as_deref(),
+        };
+        text.serialize(serializer)
+    }
+}
+
+/// What a transport says of a connection, as `name=value` pairs separated by spaces when it is displayed.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "many are handed over in one piece, and TCP's are nearly all")]
+pub enum TransportState {
+    /// It was not asked for, or the transport is done with it.
+    #[default]
+    None,
+    /// This stack's TCP.
+    Tcp(ConnectionInfo),
+    /// Another transport, in its words.
+    Other(String),
+}
+
+impl fmt::Display for TransportState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TransportState::None => Ok(()),
+            TransportState::Tcp(info) => info.fmt(f),
+            TransportState::Other(text) => f.write_str(text),
+        }
+    }
 }
 
 /// What each layer knows of a session.
@@ -153,9 +255,31 @@ pub struct SessionDetail {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<LayerInfo>,
     /// The transport's variables, by the RFCs' names.
-    pub transport: Variables,
+    #[serde(serialize_with = "as_variables")]
+    pub transport: TransportState,
     /// What the transport measured and counted.
-    pub measured: Variables,
+    #[serde(serialize_with = "as_measured")]
+    pub measured: Option<ConnectionStats>,
+}
+
+impl SessionDetail {
+    /// The transport's variables, one by one.
+    pub fn transport_variables(&self) -> Variables {
+        Variables::parse(&self.transport.to_string())
+    }
+
+    /// What the transport measured and counted, one by one.
+    pub fn measured_variables(&self) -> Variables {
+        self.measured.as_ref().map_or_else(Variables::default, Variables::measured)
+    }
+}
+
+fn as_variables<S: Serializer>(transport: &TransportState, serializer: S) -> Result<S::Ok, S::Error> {
+    Variables::parse(&transport.to_string()).serialize(serializer)
+}
+
+fn as_measured<S: Serializer>(stats: &Option<ConnectionStats>, serializer: S) -> Result<S::Ok, S::Error> {
+    stats.as_ref().map_or_else(Variables::default, Variables::measured).serialize(serializer)
 }
 
 /// A fifo.
@@ -202,6 +326,17 @@ impl Variables {
             Some((name.to_owned(), value.to_owned()))
         };
         Variables(text.split_whitespace().filter_map(pair).collect())
+    }
+
+    /// From what a transport measured and counted.
+    pub fn measured(stats: &ConnectionStats) -> Variables {
+        let value = |value: u64| match value {
+            u64::MAX => "none".to_owned(),
+            value if value == u64::from(u32::MAX) => "none".to_owned(),
+            value => value.to_string(),
+        };
+        let named = stats.named().into_iter().map(|(name, figure)| (name.to_owned(), value(figure)));
+        Variables(named.collect())
     }
 }
 

@@ -78,6 +78,8 @@ pub(crate) struct Main {
     requests: Receiver<Request>,
     /// Requests taken so far.
     requests_taken: u64,
+    /// Whether a message of this step was more than a question or its answer; see [`Step::lingers`].
+    lingers: bool,
     reports: Vec<Inbox<Report>>,
     /// Per worker, the batch being worked off, its first report at the end.
     report_batches: Vec<Vec<Report>>,
@@ -136,6 +138,7 @@ impl Main {
             tape: seed.tape,
             requests: seed.requests,
             requests_taken: 0,
+            lingers: false,
             report_batches: seed.reports.iter().map(|_| Vec::new()).collect(),
             reports: seed.reports,
             commands: seed.commands,
@@ -183,14 +186,17 @@ impl Main {
         self.steps += 1;
         self.tape.begin(now);
         self.pace.stages.begin();
-        let mut worked = false;
+        self.lingers = false;
         // Counted before anything is answered: an answer may cause the next request while this step still runs.
         let requests = self.requests_waiting();
-        worked |= self.stage(Stage::Reports, Main::take_reports);
-        worked |= self.stage(Stage::Requests, |main| main.take_requests(requests));
+        let mut asked = self.stage(Stage::Reports, Main::take_reports);
+        asked |= self.stage(Stage::Requests, |main| main.take_requests(requests));
+        let mut worked = false;
         worked |= self.stage(Stage::Timers, Main::poll_timers);
         worked |= self.stage(Stage::AppRequests, Main::handle_main_requests);
         worked |= self.stage(Stage::Detach, Main::run_detaches);
+        let lingers = worked | self.lingers;
+        worked |= asked;
         worked |= self.stage(Stage::Inspect, Main::continue_inspections);
         self.tape.stamp();
         self.flush();
@@ -199,7 +205,7 @@ impl Main {
         self.pace.stages.end(worked);
         // `Stop` itself may still wait for room in a channel.
         let told = self.commands.iter().all(|outbox| outbox.waiting() == 0);
-        Step { worked, next_deadline: self.next_deadline(), stopped: self.stopped && told }
+        Step { worked, lingers, next_deadline: self.next_deadline(), stopped: self.stopped && told }
     }
 
     /// What workers said, a bounded number from each, so that one that says much keeps nobody waiting.
@@ -213,6 +219,7 @@ impl Main {
                 if let Some(report) = self.report_batches[worker].pop() {
                     left -= 1;
                     worked = true;
+                    self.lingers |= !matches!(report, Report::Answer { .. });
                     self.report(WorkerId(worker as u8), report);
                 } else if batches > 0
                     && let Some(mut batch) = self.reports[worker].take()
@@ -298,6 +305,7 @@ impl Main {
             let Ok(request) = self.requests.try_recv() else { break };
             worked = true;
             self.requests_taken += 1;
+            self.lingers |= !matches!(request, Request::Inspect { .. });
             self.request(request);
         }
         worked

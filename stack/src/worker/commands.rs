@@ -34,6 +34,7 @@ impl Worker {
             if let Some(command) = self.command_batch.pop() {
                 let is_outcome = matches!(command, Command::Outcome { .. });
                 left = left.saturating_sub(if is_outcome { OUTCOME_COST } else { 1 });
+                self.lingers |= !matches!(command, Command::Inspect { .. });
                 self.command(command);
             } else if batches > 0
                 && let Some(mut batch) = self.commands.take()

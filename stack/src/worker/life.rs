@@ -210,7 +210,7 @@ impl Worker {
 
 /// Scheme and ends of a flow, where they have addresses.
 fn ends(flow: &FlowKey) -> (&'static str, String, String) {
-    let end = |endpoint| super::inspect::end(flow.protocol, endpoint);
+    let end = |endpoint| crate::inspect::end(flow.protocol, endpoint);
     (Protocol::name(flow.protocol), end(flow.local), end(flow.remote))
 }
 

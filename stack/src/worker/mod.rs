@@ -162,6 +162,8 @@ pub(crate) struct Worker {
     /// How connections ended before they were accepted, and how many did.
     not_accepted: Vec<(ConnectFailure, u64)>,
     tape: Tape,
+    /// Whether a command of this step was more than a question; see [`Step::lingers`].
+    lingers: bool,
     digest: Option<Digest>,
     stopped: bool,
     _not_send: PhantomData<*mut ()>,
@@ -212,6 +214,7 @@ impl Worker {
             measured: Measured::new(),
             baseline: inspect::Baseline::default(),
             not_accepted: Vec::new(),
+            lingers: false,
             digest: match seed.tape {
                 Tape::Off => None,
                 _ => Some(Digest::new()),
@@ -229,8 +232,9 @@ impl Worker {
         self.sessions.set_now(self.now);
         self.tape.begin(now);
         self.measured.pace.stages.begin();
+        self.lingers = false;
+        let asked = self.stage(Stage::Commands, Worker::take_commands);
         let mut worked = false;
-        worked |= self.stage(Stage::Commands, Worker::take_commands);
         worked |= self.stage(Stage::Receive, Worker::receive);
         worked |= self.stage(Stage::TcpInput, Worker::tcp_input);
         worked |= self.stage(Stage::Kernel, Worker::poll_kernel);
@@ -244,6 +248,8 @@ impl Worker {
         worked |= self.stage(Stage::Detach, Worker::run_detaches);
         worked |= self.stage(Stage::Endings, Worker::end_due_connections);
         worked |= self.stage(Stage::Transmit, Worker::transmit);
+        let lingers = worked | self.lingers;
+        worked |= asked;
         self.transports.kernel.flush();
         worked |= self.stage(Stage::Inspect, Worker::answer_inspections);
         // Before main hears of sessions it sees their number.
@@ -253,7 +259,7 @@ impl Worker {
         self.tape.end(worked);
         self.figures.steps += 1;
         self.measured.pace.stages.end(worked);
-        Step { worked, next_deadline: self.next_deadline(), stopped: self.stopped }
+        Step { worked, lingers, next_deadline: self.next_deadline(), stopped: self.stopped }
     }
 
     /// When the worker has something to do by itself.

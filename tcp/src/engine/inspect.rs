@@ -112,7 +112,8 @@ impl Engine {
 
     /// A fast open is in SYN-RECEIVED as long as its flow is its handshake's.
     fn with_handshake(&self, info: ConnectionInfo) -> ConnectionInfo {
-        let is_handshaking = info.state == State::Established
+        let is_handshaking = !self.syn_received.is_empty()
+            && info.state == State::Established
             && matches!(self.target_of(&info.flow), Some(FlowTarget::SynReceived(_)));
         ConnectionInfo { state: if is_handshaking { State::SynReceived } else { info.state }, ..info }
     }

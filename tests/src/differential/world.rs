@@ -323,8 +323,7 @@ impl<'p> World<'p> {
         }
         if let Ok(answer) = self.stack.inspect(Query::sessions(64, true)) {
             for session in answer.sessions {
-                let (local, remote, state) = (&session.local, &session.remote, &session.state);
-                text += &format!("\n    {local} {remote} {state}: {}", session.transport);
+                text += &format!("\n    {} {}: {}", session.flow, session.state(), session.variables());
             }
         }
         let ss = std::process::Command::new("ss").args(["-tinaoe"]).output();

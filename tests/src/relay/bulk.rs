@@ -230,7 +230,7 @@ fn send_by_us(path: &Path, algorithm: Algorithm, length: Duration) -> Result<(St
         answer
             .ok()
             .and_then(|answer| answer.sessions.into_iter().next())
-            .map_or(String::new(), |session| session.transport)
+            .map_or(String::new(), |session| session.variables())
     });
     let cpu = threads_cpu_nanos("hoststack-");
     match end.into_inner() {

@@ -281,7 +281,7 @@ impl Run<'_> {
         let answer = self.world.ask();
         let worker = &answer.workers[0];
         let state = match answer.sessions.first() {
-            Some(session) => variables(&session.transport).remove("state").unwrap_or_default(),
+            Some(session) => variables(&session.variables()).remove("state").unwrap_or_default(),
             None if worker.syn_received > 0 => "SYN-RECEIVED".into(),
             None if answer.main.half_open_connections > 0 => "SYN-SENT".into(),
             None if answer.time_wait > 0 => "TIME-WAIT".into(),
@@ -301,7 +301,7 @@ impl Run<'_> {
             fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         // What the stack tells the CLI goes before: the state of recovery is a word there.
         if let Some(session) = self.world.ask().sessions.first() {
-            known.extend(variables(&session.transport));
+            known.extend(variables(&session.variables()));
         }
         compare(wants, |name| known.get(name).cloned())
     }

@@ -31,7 +31,7 @@ fn things(stack: &StackHandle, source: Source) -> Vec<String> {
         Source::None | Source::Words(_) => Vec::new(),
         Source::Sessions => {
             let sessions = ask(Query::sessions(CANDIDATES_MAX, false)).sessions;
-            sessions.into_iter().map(|session| session.session).collect()
+            sessions.into_iter().map(|session| session.session.to_string()).collect()
         }
         Source::Connects => {
             let half_opens = ask(Query::half_opens(CANDIDATES_MAX)).half_opens;

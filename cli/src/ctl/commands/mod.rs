@@ -86,6 +86,8 @@ pub(crate) const LIMIT: usize = 100;
 
 /// Sessions or half-opens that are asked for at a time by what goes over all of them.
 pub(crate) const PAGE: usize = 1000;
+/// Of a list of all, what one question asks for: between questions workers sleep, and who else has their cores is served.
+pub(crate) const WALK: usize = 16;
 
 /// Of one kind of thing of the network, the most that are listed.
 const LISTED_MAX: usize = 1024;

@@ -1,15 +1,15 @@
 //! Commands about sessions: lists, one with every layer, and their end.
 
-use hoststack::app::SessionHandle;
+use hoststack::app::{ConnectionStats, SessionHandle};
 use hoststack::inspect::{
     Detail, EventsAnswer, FifoInfo, LayerInfo, SessionDetail, SessionInfo, SessionQuery, SessionSummary,
-    Variables,
+    TransportState, Variables,
 };
 use hoststack::{Answer, EndHow, Query};
 use serde_json::{Value, json};
 
 use super::filter::filter;
-use super::{LIMIT, PAGE, Spec, events};
+use super::{LIMIT, PAGE, Spec, WALK, events};
 use crate::ctl::console::{CommandError, Console, Level, Output, Show};
 use crate::ctl::grammar::Matched;
 use crate::ctl::show::{events as show_events, sessions as show};
@@ -69,10 +69,15 @@ fn show_sessions(console: &mut Console<'_>, matched: &Matched) -> Result<Output,
     let after = matched.session("after");
     let has_filter = filter != hoststack::inspect::Filter::default();
     let lists = has_filter || matched.has("verbose") || limit.is_some() || after.is_some() || all;
-    let limit = if all { PAGE } else { limit.unwrap_or(if lists { LIMIT } else { 0 }) };
-    let mut query = SessionQuery { filter, after, limit, detail, count };
+    let limit = if all { WALK } else { limit.unwrap_or(if lists { LIMIT } else { 0 }) };
+    let mut query = SessionQuery { filter, after, limit, detail, count, rows_only: false };
     loop {
-        let answer = console.ask(Query::Sessions(Box::new(query.clone())))?;
+        let mut answer = console.ask(Query::Sessions(Box::new(query.clone())))?;
+        // Counted once.
+        query = SessionQuery { count: false, ..query };
+        if all {
+            fill(console, &mut answer, &query)?;
+        }
         let next = answer.sessions_next;
         let page = Page { answer, lists, next: next.map(|next| next.to_string()) };
         if !all {
@@ -82,9 +87,21 @@ fn show_sessions(console: &mut Console<'_>, matched: &Matched) -> Result<Output,
         if next.is_none() {
             return Ok(Output::Streamed);
         }
-        // Counted once.
-        query = SessionQuery { after: next, count: false, ..query };
+        query.after = next;
     }
+}
+
+/// Goes on with a list, question by question, until a page is full.
+fn fill(console: &Console<'_>, answer: &mut Answer, query: &SessionQuery) -> Result<(), CommandError> {
+    while let Some(last) = answer.sessions_next
+        && answer.sessions.len() < PAGE
+    {
+        let next = SessionQuery { after: Some(last), rows_only: true, ..query.clone() };
+        let rest = console.ask(Query::Sessions(Box::new(next)))?;
+        answer.sessions.extend(rest.sessions);
+        answer.sessions_next = rest.sessions_next;
+    }
+    Ok(())
 }
 
 /// The session of that handle, with every layer.
@@ -116,7 +133,7 @@ fn end_sessions(console: &mut Console<'_>, matched: &Matched) -> Result<Output, 
     loop {
         let answer = console.ask(Query::Sessions(Box::new(query.clone())))?;
         for session in &answer.sessions {
-            end(SessionHandle::from_u64(session.handle))?;
+            end(session.session)?;
             sessions += 1;
         }
         match answer.sessions_next {
@@ -244,24 +261,17 @@ fn sample() -> Answer {
         rx_fifo: fifo,
         tx_fifo: fifo,
         layer: Some(LayerInfo { name: "TLS", state, wire_rx: fifo, wire_tx: fifo }),
-        transport: variables(&[("state", "ESTABLISHED"), ("snd.una", "1")]),
-        measured: variables(&[("srtt_us", "850")]),
+        transport: TransportState::Other("state=ESTABLISHED snd.una=1".to_owned()),
+        measured: Some(ConnectionStats { srtt_us: 850, ..ConnectionStats::default() }),
     };
-    let mut session = SessionInfo::default();
-    session.session = "0:17.1".to_owned();
-    session.handle = 17 << 28 | 1;
-    session.app_worker = "echo/0".to_owned();
-    session.protocol = "tcp";
-    session.local = "10.9.0.2:7".to_owned();
-    session.remote = "10.9.0.1:40312".to_owned();
+    let mut session = show::a_session(17);
     session.declared = "192.0.2.7:1234->198.51.100.1:443".to_owned();
     session.stage = Some("PROXY header to receive");
-    session.state = "open/open".to_owned();
     session.rx_bytes = 512;
     session.tx_bytes = 1024;
     session.age_us = 2_500_000;
     session.fault = Some("its timer is overdue");
-    session.transport = "state=ESTABLISHED snd.una=1".to_owned();
+    session.transport = TransportState::Other("state=ESTABLISHED snd.una=1".to_owned());
     session.detail = Some(Box::new(detail));
     Answer {
         session_summary: SessionSummary { total: 1, unannounced: 1, ..SessionSummary::default() },

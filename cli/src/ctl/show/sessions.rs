@@ -1,10 +1,35 @@
 //! Sessions and half-opens: rows, and one with everything.
 
+use hoststack::app::{AppWorkerId, DomainId, Endpoint, FlowKey, Key, Protocol, SessionHandle};
 use hoststack::inspect::{
-    FifoInfo, HalfOpenInfo, LayerInfo, SessionDetail, SessionInfo, SessionSummary, Variables,
+    AppSide, FifoInfo, HalfOpenInfo, LayerInfo, SessionDetail, SessionInfo, SessionSummary, TransportSide,
+    TransportState, Variables,
 };
 
 use crate::table::{Column, Table, grouped, pairs, span_us};
+
+/// A session of slot `slot` that nothing is the matter with: for the page of commands, and for tests.
+pub(crate) fn a_session(slot: u32) -> SessionInfo {
+    let end = |addr: [u8; 4], port| Endpoint { addr: addr.into(), port };
+    let (local, remote) = (end([10, 9, 0, 2], 7), end([10, 9, 0, 1], 40_312));
+    SessionInfo {
+        session: SessionHandle::from_u64(u64::from(slot) << 28 | 1),
+        app_worker_id: AppWorkerId(Key { slot: 0, generation: 1 }),
+        app_worker: "echo/0".into(),
+        flow: FlowKey { local, remote, domain: DomainId(0), protocol: Protocol::Tcp },
+        declared: String::new(),
+        stage: None,
+        app_side: AppSide::Open,
+        transport_side: TransportSide::Open,
+        rx_bytes: 0,
+        tx_bytes: 0,
+        age_us: 0,
+        fault: None,
+        transport: TransportState::None,
+        layer: String::new(),
+        detail: None,
+    }
+}
 
 /// Sessions by state, in a line.
 pub(crate) fn summary(summary: &SessionSummary, time_wait: usize) -> String {
@@ -40,14 +65,14 @@ pub(crate) fn rows(sessions: &[SessionInfo]) -> String {
     for session in sessions {
         table.row([
             mark(session.fault),
-            session.session.clone(),
-            session.app_worker.clone(),
-            session.protocol.to_owned(),
-            session.domain.to_string(),
-            session.local.clone(),
-            session.remote.clone(),
+            session.session.to_string(),
+            session.app_worker.to_string(),
+            session.flow.protocol.name().to_owned(),
+            session.flow.domain.0.to_string(),
+            session.local(),
+            session.remote(),
             if session.declared.is_empty() { "-".to_owned() } else { session.declared.clone() },
-            session.state.clone(),
+            session.state(),
             session.rx_bytes.to_string(),
             session.tx_bytes.to_string(),
             span_us(session.age_us),
@@ -67,8 +92,9 @@ pub(crate) fn rows(sessions: &[SessionInfo]) -> String {
         if let Some(stage) = session.stage {
             text.push_str(&format!("    not announced: waits in the stage \"{stage}\"\n"));
         }
-        if !session.transport.is_empty() {
-            text.push_str(&format!("    {}\n", session.transport));
+        let variables = session.variables();
+        if !variables.is_empty() {
+            text.push_str(&format!("    {variables}\n"));
         }
         if let Some(detail) = &session.detail {
             for line in layers(detail).lines() {
@@ -82,13 +108,13 @@ pub(crate) fn rows(sessions: &[SessionInfo]) -> String {
 /// One session with every layer.
 pub(crate) fn one(session: &SessionInfo) -> String {
     let head = [
-        ("session", format!("{} ({})", session.session, session.handle)),
-        ("app worker", session.app_worker.clone()),
-        ("transport", format!("{} in domain {}", session.protocol, session.domain)),
-        ("local", session.local.clone()),
-        ("remote", session.remote.clone()),
+        ("session", format!("{} ({})", session.session, session.session.as_u64())),
+        ("app worker", session.app_worker.to_string()),
+        ("transport", format!("{} in domain {}", session.flow.protocol.name(), session.flow.domain.0)),
+        ("local", session.local()),
+        ("remote", session.remote()),
         ("declared", if session.declared.is_empty() { "-".into() } else { session.declared.clone() }),
-        ("state (app/transport)", session.state.clone()),
+        ("state (app/transport)", session.state()),
         ("age", span_us(session.age_us)),
         ("can go on", session.fault.map_or("yes".into(), |fault| format!("NO: {fault}"))),
     ];
@@ -101,7 +127,7 @@ pub(crate) fn one(session: &SessionInfo) -> String {
 
 fn layers(detail: &SessionDetail) -> String {
     let list = |words: &[&str]| if words.is_empty() { "-".to_owned() } else { words.join(", ") };
-    let SessionDetail { rx_fifo, tx_fifo, layer, transport, measured, .. } = detail;
+    let SessionDetail { rx_fifo, tx_fifo, layer, .. } = detail;
     let mut session = vec![
         ("opaque", format!("{:#x}", detail.opaque)),
         ("stages left", list(&detail.stages)),
@@ -122,8 +148,8 @@ fn layers(detail: &SessionDetail) -> String {
         rows.push_str(&pairs([("wire rx fifo", fifo(wire_rx)), ("wire tx fifo", fifo(wire_tx))]));
         text.push_str(&section(&format!("layer {name}"), &rows));
     }
-    text.push_str(&section("transport", &variables(transport)));
-    text.push_str(&section("measured", &variables(measured)));
+    text.push_str(&section("transport", &variables(&detail.transport_variables())));
+    text.push_str(&section("measured", &variables(&detail.measured_variables())));
     text
 }
 
@@ -274,11 +300,10 @@ mod tests {
 
     #[test]
     fn what_a_session_waits_for_and_its_transport_stand_under_its_row() {
-        let mut session = SessionInfo::default();
-        session.session = "0:1.1".into();
+        let mut session = a_session(1);
         session.declared = "192.0.2.1:5->192.0.2.2:6".into();
         session.stage = Some("PROXY header to receive");
-        session.transport = "fd 5".into();
+        session.transport = TransportState::Other("fd 5".to_owned());
         let text = rows(std::slice::from_ref(&session));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 4, "{text}");

@@ -154,7 +154,7 @@ fn a_session_and_its_connect_are_found_by_either() {
     assert_eq!(names(&EventsQuery { app_worker: Some(owner(1)), ..all.clone() }).len(), 8);
     let app = |name: &str| {
         let mut app = AppName::from(name);
-        app.resolve(&BTreeMap::from([(owner(1), "load/0".to_owned()), (owner(2), "echo/0".to_owned())]));
+        app.resolve(&BTreeMap::from([(owner(1), "load/0".into()), (owner(2), "echo/0".into())]));
         names(&EventsQuery { app: Some(app), ..all.clone() }).len()
     };
     assert_eq!([app("load"), app("load/0"), app("echo"), app("nobody")], [8, 8, 0, 0]);
@@ -170,7 +170,7 @@ fn causes_details_and_names_are_told() {
     ring.push(Instant::ZERO, about, What::AppReset(EndedBy::Operator));
     let mut walk = Walk::new(&after(&[], 9), 0, &ring);
     while !walk.go_on(&ring, 9) {}
-    let app_workers = BTreeMap::from([(owner(4), "echo/0".to_owned())]);
+    let app_workers = BTreeMap::from([(owner(4), "echo/0".into())]);
     let names = Names { app_workers, ..Names::default() };
     let answer = merge(&after(&[], 9), vec![walk.part()], &names);
     let told: Vec<_> = answer

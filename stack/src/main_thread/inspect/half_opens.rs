@@ -1,12 +1,10 @@
 //! Walks over the half-opens in bounded slices, and what is told of each.
 
-use std::collections::BTreeMap;
-
 use hoststack_session::{HalfOpenSession, HalfOpenState};
 use hoststack_transport::{AppWorkerId, ConnectId, Duration, Instant, Protocol};
 
 use super::Inspection;
-use crate::inspect::{HalfOpenCursor, HalfOpenInfo, Query};
+use crate::inspect::{AppWorkerNames, HalfOpenCursor, HalfOpenInfo, Query};
 use crate::main_thread::Main;
 
 /// How long after its deadline a half-open is late: main meets a deadline within one step.
@@ -26,11 +24,7 @@ struct Attempt {
 
 impl Main {
     /// A slice of the walk of an inspection; says whether it was the last.
-    pub(super) fn list_half_opens(
-        &self,
-        run: &mut Inspection,
-        names: &BTreeMap<AppWorkerId, String>,
-    ) -> bool {
+    pub(super) fn list_half_opens(&self, run: &mut Inspection, names: &AppWorkerNames) -> bool {
         let Query::HalfOpens(what) = &run.what else { return true };
         let mut budget = self.config.bursts.inspect_slots;
         while let Some((key, record)) = self.app_workers.at_slot(run.cursor.app_worker).or_else(|| {
@@ -60,7 +54,7 @@ impl Main {
                 run.matched += 1;
                 if run.answer.half_opens.len() < what.limit {
                     budget = budget.saturating_sub(COST);
-                    let name = names.get(&id).cloned().unwrap_or_default();
+                    let name = names.get(&id).map(ToString::to_string).unwrap_or_default();
                     run.answer.half_opens.push(self.half_open_info(session, name));
                     run.last_listed = here;
                 } else {
@@ -76,14 +70,12 @@ impl Main {
     }
 
     /// The half-open of a connect request, if it is there.
-    pub(super) fn half_open_named(
-        &self,
-        connect: ConnectId,
-        names: &BTreeMap<AppWorkerId, String>,
-    ) -> Option<HalfOpenInfo> {
+    pub(super) fn half_open_named(&self, connect: ConnectId, names: &AppWorkerNames) -> Option<HalfOpenInfo> {
         let (app_worker, key) = *self.connects.get(&connect)?;
         let session = self.app_workers.get(app_worker.0)?.half_opens.get(key)?;
-        Some(self.half_open_info(session, names.get(&app_worker).cloned().unwrap_or_default()))
+        Some(
+            self.half_open_info(session, names.get(&app_worker).map(ToString::to_string).unwrap_or_default()),
+        )
     }
 
     fn half_open_info(&self, session: &HalfOpenSession, app_worker: String) -> HalfOpenInfo {

@@ -8,15 +8,15 @@ mod trace;
 
 pub(super) use figures::{STAGES, Stage};
 
-use std::collections::BTreeMap;
+use std::mem::take;
 
-use hoststack_transport::{Address, AppWorkerId, SessionHandle, WorkerId};
+use hoststack_transport::{Address, AppWorkerId, WorkerId};
 
 use super::Main;
 use crate::handle::Stopped;
 use crate::inspect::{
-    Answer, AppInfo, AppWorkerInfo, Clear, Filter, HalfOpenCursor, Leaks, MainInfo, Outcomes, Query,
-    SessionQuery, Since, Topic, WorkerAnswer, events::EventPart,
+    Answer, AppInfo, AppWorkerInfo, AppWorkerNames, Clear, Filter, HalfOpenCursor, Leaks, MainInfo, Outcomes,
+    Query, SessionQuery, Since, Topic, WorkerAnswer, events::EventPart,
 };
 use crate::messages::{Command, Reply};
 
@@ -73,11 +73,15 @@ impl Main {
             _ => {}
         }
         // What is listed in turns is asked for when all have told their figures.
-        let first = if matches!(what, Query::Sessions(_)) { Query::Status } else { what.clone() };
+        let first = match &what {
+            Query::Sessions(what) if what.rows_only => None,
+            Query::Sessions(_) => Some(Query::Status),
+            other => Some(other.clone()),
+        };
         let inspection = Inspection {
             what,
             answer: Answer::default(),
-            waiting: self.config.workers,
+            waiting: if first.is_some() { self.config.workers } else { 0 },
             turn: None,
             gathered: figures::Gathered::default(),
             cursor,
@@ -88,7 +92,11 @@ impl Main {
             reply,
         };
         self.inspections.insert(query, inspection);
-        self.broadcast(|| Command::Inspect { query, what: first.clone() });
+        match first {
+            Some(first) => self.broadcast(|| Command::Inspect { query, what: first.clone() }),
+            None if self.next_turn(query) => {}
+            None => self.finish_inspection(query),
+        }
     }
 
     /// Finds the app workers that a filter names.
@@ -184,6 +192,7 @@ impl Main {
             let answer = match &inspection.what {
                 Query::Events(what) => self.events_answer(&what.clone(), inspection.events),
                 Query::Trace { limit } => self.complete_trace(*limit, inspection.answer.trace),
+                Query::Sessions(what) if what.rows_only => self.complete_list(inspection),
                 _ => self.complete(inspection),
             };
             // The asker may have left.
@@ -191,8 +200,10 @@ impl Main {
         }
     }
 
-    fn complete(&self, inspection: Inspection) -> Answer {
-        let Inspection { what, mut answer, matched, gathered, mut topics, .. } = inspection;
+    fn complete(&self, mut inspection: Inspection) -> Answer {
+        let (gathered, mut topics) = (take(&mut inspection.gathered), take(&mut inspection.topics));
+        let what = inspection.what.clone();
+        let mut answer = self.complete_list(inspection);
         topics.sort_by_key(|(worker, _)| *worker);
         answer.workers.sort_by_key(|worker| worker.worker);
         answer.time_wait = answer.workers.iter().map(|worker| worker.time_wait).sum();
@@ -202,13 +213,19 @@ impl Main {
         answer.leaks = self.leaks(&answer);
         self.complete_figures(&what, gathered, &mut answer);
         self.complete_topics(&what, topics, &mut answer);
+        answer
+    }
+
+    /// What was listed, with the names that main knows.
+    fn complete_list(&self, inspection: Inspection) -> Answer {
+        let Inspection { what, mut answer, matched, .. } = inspection;
         let names = self.app_worker_names();
         match what {
             Query::Sessions(what) => {
                 answer.matched = what.count.then_some(matched);
                 if answer.sessions.len() > what.limit {
                     answer.sessions.truncate(what.limit);
-                    let last = answer.sessions.last().map(|session| SessionHandle::from_u64(session.handle));
+                    let last = answer.sessions.last().map(|session| session.session);
                     answer.sessions_next = last;
                 }
             }
@@ -218,19 +235,19 @@ impl Main {
             _ => {}
         }
         for session in &mut answer.sessions {
-            if let Some(name) = session.app_worker_id.and_then(|id| names.get(&id)) {
+            if let Some(name) = names.get(&session.app_worker_id) {
                 session.app_worker.clone_from(name);
             }
         }
         answer
     }
 
-    fn app_worker_names(&self) -> BTreeMap<AppWorkerId, String> {
+    fn app_worker_names(&self) -> AppWorkerNames {
         self.app_workers
             .iter()
             .map(|(key, record)| {
                 let app = self.apps.get(record.app.0).map_or("?", |app| app.name.as_str());
-                (AppWorkerId(key), format!("{app}/{}", record.unit))
+                (AppWorkerId(key), format!("{app}/{}", record.unit).into())
             })
             .collect()
     }

@@ -11,7 +11,6 @@ mod watch;
 pub(super) use baseline::Baseline;
 pub use figures::drop_reasons;
 pub(super) use figures::{Measured, Stage};
-pub(super) use sessions::end;
 pub(super) use watch::Watch;
 pub(crate) use watch::WatchCommand;
 
@@ -74,7 +73,8 @@ impl Worker {
             Query::Summary => self.count_timers(&mut run),
             Query::Sessions(_) => self.list_sessions(&mut run, &mut part),
             Query::Session(handle) => {
-                part.sessions.extend(self.sessions.find(*handle).map(|(id, _)| self.describe_fully(id)));
+                let found = self.sessions.find(*handle);
+                part.sessions.extend(found.map(|(id, session)| self.describe_fully(id, session)));
                 true
             }
             Query::Congestion => {

@@ -1,20 +1,22 @@
 //! Walks over the session pool in bounded slices, and what is told of each session.
 
+use std::sync::Arc;
+
 use hoststack_session::{FifoView, LayerView, Session, SessionView};
-use hoststack_transport::{Endpoint, Measures, Protocol, SessionId};
+use hoststack_transport::{Measures, Protocol, SessionId};
 
 use super::Run;
 use crate::inspect::{
-    Detail, FifoInfo, LayerInfo, Query, SessionDetail, SessionInfo, Variables, WorkerAnswer,
+    Detail, FifoInfo, LayerInfo, Query, SessionDetail, SessionInfo, TransportState, Variables, WorkerAnswer,
 };
 use crate::worker::Worker;
 
 /// What it costs to tell of a session, in slots that are only looked at.
 const fn cost(detail: Detail) -> u32 {
     match detail {
-        Detail::Row => 32,
-        Detail::Transport => 96,
-        Detail::Full => 192,
+        Detail::Row => 8,
+        Detail::Transport => 16,
+        Detail::Full => 64,
     }
 }
 
@@ -49,7 +51,7 @@ impl Worker {
                 part.sessions.push(match what.detail {
                     Detail::Row => self.describe(id, session),
                     Detail::Transport => self.describe_with_transport(id, session),
-                    Detail::Full => self.describe_fully(id),
+                    Detail::Full => self.describe_fully(id, session),
                 });
             }
             if run.listed == what.limit && !what.count {
@@ -81,58 +83,49 @@ impl Worker {
 
     /// A row.
     fn describe(&self, id: SessionId, session: &Session) -> SessionInfo {
-        let flow = session.flow();
-        let handle = self.sessions.handle(id);
         SessionInfo {
-            session: handle.to_string(),
-            handle: handle.as_u64(),
-            app_worker: String::new(),
-            protocol: flow.protocol.name(),
+            session: self.sessions.handle(id),
+            app_worker_id: session.app_worker(),
+            app_worker: Arc::default(),
+            flow: *session.flow(),
             declared: self.sessions.declared(id).map_or(String::new(), ToString::to_string),
             stage: self.sessions.stage(id),
-            domain: flow.domain.0,
-            local: end(flow.protocol, flow.local),
-            remote: end(flow.protocol, flow.remote),
-            state: format!("{}/{}", session.app_side(), session.transport_side()),
+            app_side: session.app_side(),
+            transport_side: session.transport_side(),
             rx_bytes: session.rx_len(),
             tx_bytes: session.tx_len(),
             age_us: self.now.micros_since(session.born()),
             fault: self.fault(id, session),
-            transport: String::new(),
+            transport: TransportState::None,
+            layer: String::new(),
             detail: None,
-            app_worker_id: Some(session.app_worker()),
         }
     }
 
     fn describe_with_transport(&self, id: SessionId, session: &Session) -> SessionInfo {
-        let mut transport = self.transport_of(session);
-        if let Some(layer) = session.layer() {
-            transport = format!("{transport} {}", layer.describe());
-        }
-        SessionInfo { transport, ..self.describe(id, session) }
+        let layer = session.layer().map_or(String::new(), |layer| layer.describe());
+        SessionInfo { transport: self.transport_of(session), layer, ..self.describe(id, session) }
     }
 
-    fn transport_of(&self, session: &Session) -> String {
-        let describe = |connection| self.transports.describe(self.now, (session.flow().protocol, connection));
-        session.connection().and_then(describe).unwrap_or_default()
+    fn transport_of(&self, session: &Session) -> TransportState {
+        let Some(connection) = session.connection() else { return TransportState::None };
+        match session.flow().protocol {
+            Protocol::Tcp => self
+                .transports
+                .tcp
+                .connection(self.now, connection)
+                .map_or(TransportState::None, TransportState::Tcp),
+            other => self
+                .transports
+                .describe(self.now, (other, connection))
+                .map_or(TransportState::None, TransportState::Other),
+        }
     }
 
     /// Every layer of a session that lives.
-    pub(super) fn describe_fully(&self, id: SessionId) -> SessionInfo {
-        let (Some(session), Some(view)) = (self.sessions.get(id), self.sessions.view(id)) else {
-            return SessionInfo::default();
-        };
-        let SessionView { connect, deadline, stages, pending, queues, rx, tx, layer } = view;
-        let stats = session.connection().and_then(|it| self.transports.stats(session.flow().protocol, it));
-        let measured = stats.map_or(Variables::default(), |stats| {
-            let value = |value: u64| match value {
-                u64::MAX => "none".to_owned(),
-                value if value == u64::from(u32::MAX) => "none".to_owned(),
-                value => value.to_string(),
-            };
-            let named = stats.named().into_iter().map(|(name, figure)| (name.to_owned(), value(figure)));
-            Variables(named.collect())
-        });
+    pub(super) fn describe_fully(&self, id: SessionId, session: &Session) -> SessionInfo {
+        let SessionView { connect, deadline, stages, pending, queues, rx, tx, layer } =
+            self.sessions.view(session);
         let detail = SessionDetail {
             opaque: session.opaque(),
             connect: connect.map(|connect| connect.to_string()),
@@ -148,8 +141,8 @@ impl Worker {
                 wire_rx: fifo(wire_rx),
                 wire_tx: fifo(wire_tx),
             }),
-            transport: Variables::parse(&self.transport_of(session)),
-            measured,
+            transport: self.transport_of(session),
+            measured: session.connection().and_then(|it| self.transports.stats(session.flow().protocol, it)),
         };
         SessionInfo { detail: Some(Box::new(detail)), ..self.describe(id, session) }
     }
@@ -158,12 +151,4 @@ impl Worker {
 fn fifo(view: FifoView) -> FifoInfo {
     let FifoView { bytes, capacity, capacity_max, chunks, ooo_ranges, ooo_bytes, urgent } = view;
     FifoInfo { bytes, capacity, capacity_max, chunks, ooo_ranges, ooo_bytes, urgent }
-}
-
-/// One end of a session, if it has an address.
-pub(in crate::worker) fn end(protocol: Protocol, endpoint: Endpoint) -> String {
-    match protocol {
-        Protocol::Tcp | Protocol::KernelTcp => endpoint.to_string(),
-        Protocol::KernelUnix | Protocol::Local => "-".into(),
-    }
 }
