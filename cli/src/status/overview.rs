@@ -17,7 +17,7 @@ pub(super) fn view(answer: &Answer, before: Option<&(f64, Answer)>, at: f64, sam
         threads(answer, before, at),
         apps(answer),
         latencies(answer),
-        session_table("sessions", "First sessions", &answer.sessions),
+        session_table("sessions", "Slowest sessions", &answer.sessions),
         drops(answer),
         states(answer),
         tcp(answer),
@@ -339,6 +339,7 @@ pub(super) fn session_table(id: &str, title: &str, sessions: &[SessionInfo]) -> 
         text("state"),
         number("to read"),
         number("to send"),
+        number("round trip"),
         number("age"),
     ];
     let mut table = table(id, title, &columns, "no sessions");
@@ -355,6 +356,10 @@ pub(super) fn session_table(id: &str, title: &str, sessions: &[SessionInfo]) -> 
             state(session),
             Cell::measured(session.rx_bytes as f64, bytes(session.rx_bytes as u64)),
             Cell::measured(session.tx_bytes as f64, bytes(session.tx_bytes as u64)),
+            session.srtt_us.map_or_else(
+                || Cell::measured(-1.0, "-"),
+                |srtt_us| Cell::measured(f64::from(srtt_us), span_us(u64::from(srtt_us))),
+            ),
             Cell::measured(session.age_us as f64, span_us(session.age_us)),
         ]);
     }

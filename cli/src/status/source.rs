@@ -72,12 +72,12 @@ impl Source {
         self.ask(Query::Histograms, FIGURES_LIMIT)
     }
 
-    /// The same, and the first `limit` sessions.
+    /// The same, and the `limit` slowest sessions.
     ///
     /// # Errors
     /// The stack does not answer.
     pub(super) fn overview(&mut self, limit: usize) -> Result<Answer, Trouble> {
-        let sessions = self.ask(Query::sessions(limit, false), WALK_LIMIT)?.sessions;
+        let sessions = self.ask(Query::slowest(limit), WALK_LIMIT)?.sessions;
         Ok(Answer { sessions, ..self.histograms()? })
     }
 

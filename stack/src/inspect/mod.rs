@@ -55,8 +55,8 @@ pub use half_opens::{HalfOpenCursor, HalfOpenInfo, HalfOpenQuery};
 pub use hoststack_session::{AppSide, SessionState, TransportSide};
 pub(crate) use sessions::end;
 pub use sessions::{
-    Detail, FifoInfo, LayerInfo, SessionDetail, SessionInfo, SessionQuery, SessionSummary, TransportState,
-    Variables,
+    Detail, FifoInfo, LayerInfo, Order, SLOWEST_MAX, SessionDetail, SessionInfo, SessionQuery,
+    SessionSummary, TransportState, Variables,
 };
 
 /// A question. Nearly every answer carries the workers' figures; the lists are filled for the question that asks for them.
@@ -115,6 +115,11 @@ impl Query {
     pub fn sessions(limit: usize, verbose: bool) -> Query {
         let detail = if verbose { Detail::Transport } else { Detail::Row };
         Query::Sessions(Box::new(SessionQuery { limit, detail, ..SessionQuery::default() }))
+    }
+
+    /// The `limit` slowest sessions, [`SLOWEST_MAX`] at most.
+    pub fn slowest(limit: usize) -> Query {
+        Query::Sessions(Box::new(SessionQuery { limit, order: Order::Slowest, ..SessionQuery::default() }))
     }
 
     /// The first `limit` half-opens.

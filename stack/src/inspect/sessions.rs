@@ -10,15 +10,18 @@ use serde::{Serialize, Serializer};
 
 use super::Filter;
 
-/// A page of the list of sessions. They are listed in the order of their handles: worker by worker, slot by slot. Sessions that
-/// come and go meanwhile are in a later page or not; none is listed twice.
+/// A page of the list of sessions. They are listed in the order of their handles, unless said otherwise: worker by worker, slot by
+/// slot. Sessions that come and go meanwhile are in a later page or not; none is listed twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionQuery {
     /// Which.
     pub filter: Filter,
-    /// Only those that come after this one, whether it still lives or not: the last of the page before.
+    /// In which order.
+    pub order: Order,
+    /// Only those that come after this one, whether it still lives or not: the last of the page before. The slowest have no
+    /// pages.
     pub after: Option<SessionHandle>,
-    /// The most that are listed.
+    /// The most that are listed; of the slowest no more than [`SLOWEST_MAX`].
     pub limit: usize,
     /// How much of each.
     pub detail: Detail,
@@ -27,6 +30,20 @@ pub struct SessionQuery {
     /// The list alone, for who goes on with one: no figures and no counts by state, and workers that have none of its
     /// sessions are not asked.
     pub rows_only: bool,
+}
+
+/// The most of the slowest sessions that are told.
+pub const SLOWEST_MAX: usize = 100;
+
+/// In which order sessions are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Of their handles.
+    #[default]
+    Handle,
+    /// Of their smoothed round-trip times, the greatest first; those whose transport measured none come last. All that fit are
+    /// looked at.
+    Slowest,
 }
 
 /// How much is told of each session.
@@ -116,6 +133,8 @@ pub struct SessionInfo {
     pub tx_bytes: usize,
     /// Since it was allocated.
     pub age_us: u64,
+    /// Smoothed round-trip time, once its transport measured it. Sockets of the host do not tell theirs.
+    pub srtt_us: Option<u32>,
     /// Why it cannot go on by itself: a fault of the stack, which should be reported. `None`: it can.
     pub fault: Option<&'static str>,
     /// The transport's variables, when asked for.
@@ -179,6 +198,8 @@ impl Serialize for SessionInfo {
             tx_bytes: usize,
             age_us: u64,
             #[serde(skip_serializing_if = "Option::is_none")]
+            srtt_us: Option<u32>,
+            #[serde(skip_serializing_if = "Option::is_none")]
             fault: Option<&'static str>,
             #[serde(skip_serializing_if = "String::is_empty")]
             transport: String,
@@ -199,6 +220,7 @@ impl Serialize for SessionInfo {
             rx_bytes: self.rx_bytes,
             tx_bytes: self.tx_bytes,
             age_us: self.age_us,
+            srtt_us: self.srtt_us,
             fault: self.fault,
             transport: self.variables(),
             detail: self.detail.as_deref(),

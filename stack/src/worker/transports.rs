@@ -80,6 +80,14 @@ impl Transports {
         }
     }
 
+    /// A connection's smoothed round-trip time in microseconds, where its transport measures one and has.
+    pub(super) fn srtt_us(&self, (protocol, connection): (Protocol, ConnectionId)) -> Option<u32> {
+        match protocol {
+            Protocol::Tcp => self.tcp.srtt_us(connection),
+            Protocol::KernelTcp | Protocol::KernelUnix | Protocol::Local => None,
+        }
+    }
+
     /// What is wrong with a connection that it cannot go on by itself; see [`hoststack_tcp::Engine::fault`].
     pub(super) fn fault(
         &self,

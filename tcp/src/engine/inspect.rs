@@ -98,6 +98,11 @@ impl Engine {
         })
     }
 
+    /// A connection's smoothed round-trip time in microseconds, once measured.
+    pub fn srtt_us(&self, id: ConnectionId) -> Option<u32> {
+        self.connections.get(id.0)?.rtt.srtt_us()
+    }
+
     /// A connection's variables.
     pub fn connection(&self, now: Instant, id: ConnectionId) -> Option<ConnectionInfo> {
         let connection = self.connections.get(id.0)?;

@@ -237,7 +237,7 @@ impl Show for Detached {
     }
 }
 
-fn sample_app() -> AppInfo {
+pub(super) fn sample_app() -> AppInfo {
     let app_worker = AppWorkerInfo {
         unit: 0,
         state: "attached".to_owned(),

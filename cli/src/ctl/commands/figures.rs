@@ -91,7 +91,7 @@ fn transport(transports: Transports) -> Shown<Transports> {
     shown(transports, Transports::text)
 }
 
-fn sample_histogram() -> HistogramInfo {
+pub(super) fn sample_histogram() -> HistogramInfo {
     let bucket = |below, count| BucketInfo { below, count };
     HistogramInfo {
         name: "rtt",

@@ -2,8 +2,8 @@
 
 use hoststack::app::{ConnectionStats, SessionHandle};
 use hoststack::inspect::{
-    Detail, EventsAnswer, FifoInfo, LayerInfo, SessionDetail, SessionInfo, SessionQuery, SessionSummary,
-    TransportState, Variables,
+    Detail, EventsAnswer, FifoInfo, LayerInfo, Order, SLOWEST_MAX, SessionDetail, SessionInfo, SessionQuery,
+    SessionSummary, TransportState, Variables,
 };
 use hoststack::{Answer, EndHow, Query};
 use serde_json::{Value, json};
@@ -16,9 +16,9 @@ use crate::ctl::show::{events as show_events, sessions as show};
 
 pub(super) const COMMANDS: &[Spec] = &[
     Spec {
-        pattern: "show session [HANDLE] [FILTER] [verbose [1|2|3]] [limit N] [after HANDLE] [count] [all]",
+        pattern: "show session [HANDLE] [FILTER] [slowest] [verbose [1|2|3]] [limit N] [after HANDLE] [count] [all]",
         help: "sessions by state; a list of those that fit; or one with every layer",
-        details: "Alone it counts sessions by state. With a filter, `verbose`, `limit` or `after` it lists those that fit, in the \
+        details: "Alone it counts sessions by state. With a filter, `slowest`, `verbose`, `limit` or `after` it lists those that fit, in the \
                   order of their handles, 100 of them unless said otherwise; `all` lists all, page by page. A row that begins \
                   with `!` is of a session that cannot go on by itself, which is a fault of the stack: please report it with \
                   `show session HANDLE`.",
@@ -26,6 +26,10 @@ pub(super) const COMMANDS: &[Spec] = &[
             (
                 "HANDLE",
                 "this one, with every layer: session, fifos, what runs over it, all variables of its transport, its last events",
+            ),
+            (
+                "slowest",
+                "in the order of their smoothed round-trip times, the longest first; 100 at most, without pages",
             ),
             ("verbose [1|2|3]", "rows; with 2 also the transport's variables; with 3 every layer"),
             ("limit N", "list so many of them"),
@@ -64,13 +68,19 @@ fn show_sessions(console: &mut Console<'_>, matched: &Matched) -> Result<Output,
         _ => Detail::Row,
     };
     let filter = filter(matched);
-    let (count, all) = (matched.has("count"), matched.has("all"));
+    let (count, all, slowest) = (matched.has("count"), matched.has("all"), matched.has("slowest"));
     let limit = matched.count("limit");
     let after = matched.session("after");
+    if slowest && (all || after.is_some() || limit.is_some_and(|limit| limit > SLOWEST_MAX)) {
+        return Err(CommandError::failed(format!(
+            "of the slowest {SLOWEST_MAX} at most are listed, without pages: `limit N` with no more, and neither `all` nor `after`"
+        )));
+    }
+    let order = if slowest { Order::Slowest } else { Order::Handle };
     let has_filter = filter != hoststack::inspect::Filter::default();
-    let lists = has_filter || matched.has("verbose") || limit.is_some() || after.is_some() || all;
+    let lists = has_filter || slowest || matched.has("verbose") || limit.is_some() || after.is_some() || all;
     let limit = if all { WALK } else { limit.unwrap_or(if lists { LIMIT } else { 0 }) };
-    let mut query = SessionQuery { filter, after, limit, detail, count, rows_only: false };
+    let mut query = SessionQuery { filter, order, after, limit, detail, count, rows_only: false };
     loop {
         let mut answer = console.ask(Query::Sessions(Box::new(query.clone())))?;
         // Counted once.
@@ -246,7 +256,7 @@ impl Show for Ended {
 }
 
 /// A session, all fields set.
-fn sample() -> Answer {
+pub(super) fn sample() -> Answer {
     let variables =
         |pairs: &[(&str, &str)]| Variables(pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect());
     let fifo = FifoInfo { bytes: 512, capacity: 65_535, chunks: 1, ..FifoInfo::default() };
@@ -270,6 +280,7 @@ fn sample() -> Answer {
     session.rx_bytes = 512;
     session.tx_bytes = 1024;
     session.age_us = 2_500_000;
+    session.srtt_us = Some(850);
     session.fault = Some("its timer is overdue");
     session.transport = TransportState::Other("state=ESTABLISHED snd.una=1".to_owned());
     session.detail = Some(Box::new(detail));

@@ -4,26 +4,36 @@ use hoststack::inspect::{HistogramInfo, SessionInfo};
 use hoststack::{Answer, Query};
 use serde_json::{Value, json};
 
-use super::Spec;
+use super::{Spec, apps, figures, sessions, workers};
 use crate::ctl::console::{Output, Show};
 use crate::ctl::show::sessions as show;
 use crate::ctl::show::workers::{MainThread, Workers};
+use crate::ctl::wire::Format;
 use crate::table::span_us;
 
-/// Sessions that are told besides, under `slowest`: the first in the order of handles, whatever they are at. To find the slowest
-/// would be a walk over all.
+/// Sessions that are told besides.
 const SLOWEST: usize = 20;
 
 pub(super) const COMMANDS: &[Spec] = &[Spec {
     pattern: "show status",
     help: "everything at a glance: workers, main, applications, sessions by state, latencies",
-    details: "What `hoststack top` and the status page are made of. Nothing is walked: it costs the same whatever the stack holds.",
+    details: "What `hoststack top` is made of. In JSON also the sessions with the longest round-trip times, for which all are \
+              looked at, in slices.",
     run: |console, _| {
         let answer = console.ask(Query::Histograms)?;
-        let slowest = console.ask(Query::sessions(SLOWEST, false))?.sessions;
+        let slowest = match console.format {
+            Format::Text => Vec::new(),
+            Format::Json => console.ask(Query::slowest(SLOWEST))?.sessions,
+        };
         Output::one(Status { answer, slowest })
     },
-    sample: || Box::new(Status { answer: Answer::default(), slowest: Vec::new() }),
+    sample: || {
+        let histograms = vec![figures::sample_histogram()];
+        let answer = Answer { apps: vec![apps::sample_app()], histograms, ..workers::sample() };
+        let slowest =
+            sessions::sample().sessions.into_iter().map(|session| SessionInfo { detail: None, ..session });
+        Box::new(Status { answer, slowest: slowest.collect() })
+    },
     ..Spec::BASE
 }];
 

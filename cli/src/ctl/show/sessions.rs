@@ -24,6 +24,7 @@ pub(crate) fn a_session(slot: u32) -> SessionInfo {
         rx_bytes: 0,
         tx_bytes: 0,
         age_us: 0,
+        srtt_us: None,
         fault: None,
         transport: TransportState::None,
         layer: String::new(),
@@ -60,6 +61,7 @@ pub(crate) fn rows(sessions: &[SessionInfo]) -> String {
         Column::Left("state"),
         Column::Right("rx"),
         Column::Right("tx"),
+        Column::Right("rtt"),
         Column::Right("age"),
     ]);
     for session in sessions {
@@ -75,6 +77,7 @@ pub(crate) fn rows(sessions: &[SessionInfo]) -> String {
             session.state(),
             session.rx_bytes.to_string(),
             session.tx_bytes.to_string(),
+            session.srtt_us.map_or("-".to_owned(), |srtt_us| span_us(u64::from(srtt_us))),
             span_us(session.age_us),
         ]);
     }

@@ -8,6 +8,7 @@ mod trace;
 
 pub(super) use figures::{STAGES, Stage};
 
+use std::cmp::Reverse;
 use std::mem::take;
 
 use hoststack_transport::{Address, AppWorkerId, WorkerId};
@@ -15,8 +16,8 @@ use hoststack_transport::{Address, AppWorkerId, WorkerId};
 use super::Main;
 use crate::handle::Stopped;
 use crate::inspect::{
-    Answer, AppInfo, AppWorkerInfo, AppWorkerNames, Clear, Filter, HalfOpenCursor, Leaks, MainInfo, Outcomes,
-    Query, SessionQuery, Since, Topic, WorkerAnswer, events::EventPart,
+    Answer, AppInfo, AppWorkerInfo, AppWorkerNames, Clear, Filter, HalfOpenCursor, Leaks, MainInfo, Order,
+    Outcomes, Query, SLOWEST_MAX, SessionQuery, Since, Topic, WorkerAnswer, events::EventPart,
 };
 use crate::messages::{Command, Reply};
 
@@ -58,7 +59,10 @@ impl Main {
         self.next_query += 1;
         let mut cursor = HalfOpenCursor::default();
         match &mut what {
-            Query::Sessions(what) => self.resolve(&mut what.filter),
+            Query::Sessions(what) => {
+                self.resolve(&mut what.filter);
+                what.after = what.after.filter(|_| what.order == Order::Handle);
+            }
             Query::HalfOpens(what) => {
                 self.resolve(&mut what.filter);
                 if let Some(after) = what.after {
@@ -138,8 +142,11 @@ impl Main {
             None => usize::from(begin.0),
             Some(turn) => turn.index() + 1,
         };
-        // One more than is listed: so it is known whether there are more.
-        let wanted = (what.limit + 1).saturating_sub(inspection.answer.sessions.len());
+        let wanted = match what.order {
+            // One more than is listed: so it is known whether there are more.
+            Order::Handle => (what.limit + 1).saturating_sub(inspection.answer.sessions.len()),
+            Order::Slowest => what.limit,
+        };
         if next >= self.config.workers || (wanted == 0 && !what.count) || (what.limit == 0 && !what.count) {
             return false;
         }
@@ -223,7 +230,10 @@ impl Main {
         match what {
             Query::Sessions(what) => {
                 answer.matched = what.count.then_some(matched);
-                if answer.sessions.len() > what.limit {
+                if what.order == Order::Slowest {
+                    answer.sessions.sort_by_key(|session| Reverse(session.srtt_us));
+                    answer.sessions.truncate(what.limit.min(SLOWEST_MAX));
+                } else if answer.sessions.len() > what.limit {
                     answer.sessions.truncate(what.limit);
                     let last = answer.sessions.last().map(|session| session.session);
                     answer.sessions_next = last;

@@ -4,6 +4,7 @@ mod baseline;
 mod events;
 mod figures;
 mod sessions;
+mod slowest;
 mod topics;
 mod trace;
 mod watch;
@@ -26,6 +27,7 @@ pub(super) struct Run {
     /// The next slot of its walk.
     cursor: u32,
     listed: usize,
+    slowest: slowest::Slowest,
     /// Sessions that fit so far.
     matched: u64,
     /// Armed timers of the slots so far.
@@ -44,6 +46,7 @@ impl Run {
             what,
             cursor: 0,
             listed: 0,
+            slowest: slowest::Slowest::default(),
             matched: 0,
             timers: 0,
             ports: PortCounts::default(),

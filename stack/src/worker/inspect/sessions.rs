@@ -7,7 +7,8 @@ use hoststack_transport::{Measures, Protocol, SessionId};
 
 use super::Run;
 use crate::inspect::{
-    Detail, FifoInfo, LayerInfo, Query, SessionDetail, SessionInfo, TransportState, Variables, WorkerAnswer,
+    Detail, FifoInfo, LayerInfo, Order, Query, SLOWEST_MAX, SessionDetail, SessionInfo, TransportState,
+    Variables, WorkerAnswer,
 };
 use crate::worker::Worker;
 
@@ -45,20 +46,38 @@ impl Worker {
                 continue;
             }
             run.matched += 1;
+            if what.order == Order::Slowest {
+                run.slowest.offer(what.limit.min(SLOWEST_MAX), self.srtt_us(session), id);
+                continue;
+            }
             if run.listed < what.limit {
                 run.listed += 1;
                 budget = budget.saturating_sub(cost(what.detail));
-                part.sessions.push(match what.detail {
-                    Detail::Row => self.describe(id, session),
-                    Detail::Transport => self.describe_with_transport(id, session),
-                    Detail::Full => self.describe_fully(id, session),
-                });
+                part.sessions.push(self.described(what.detail, id, session));
             }
             if run.listed == what.limit && !what.count {
                 return true;
             }
         }
-        run.cursor >= end
+        let is_last = run.cursor >= end;
+        if is_last {
+            // They may have ended since they were passed.
+            let kept = run.slowest.take().filter_map(|id| Some((id, self.sessions.get(id)?)));
+            part.sessions.extend(kept.map(|(id, session)| self.described(what.detail, id, session)));
+        }
+        is_last
+    }
+
+    fn described(&self, detail: Detail, id: SessionId, session: &Session) -> SessionInfo {
+        match detail {
+            Detail::Row => self.describe(id, session),
+            Detail::Transport => self.describe_with_transport(id, session),
+            Detail::Full => self.describe_fully(id, session),
+        }
+    }
+
+    fn srtt_us(&self, session: &Session) -> Option<u32> {
+        self.transports.srtt_us((session.flow().protocol, session.connection()?))
     }
 
     /// Why a session cannot go on by itself.
@@ -95,6 +114,7 @@ impl Worker {
             rx_bytes: session.rx_len(),
             tx_bytes: session.tx_len(),
             age_us: self.now.micros_since(session.born()),
+            srtt_us: self.srtt_us(session),
             fault: self.fault(id, session),
             transport: TransportState::None,
             layer: String::new(),
