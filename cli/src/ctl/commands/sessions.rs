@@ -229,7 +229,7 @@ impl Show for Ended {
 }
 
 /// A session, all fields set.
-fn sample() -> Answer {
+pub(super) fn sample() -> Answer {
     let variables =
         |pairs: &[(&str, &str)]| Variables(pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect());
     let fifo = FifoInfo { bytes: 512, capacity: 65_535, chunks: 1, ..FifoInfo::default() };

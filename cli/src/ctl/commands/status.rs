@@ -4,7 +4,7 @@ use hoststack::inspect::{HistogramInfo, SessionInfo};
 use hoststack::{Answer, Query};
 use serde_json::{Value, json};
 
-use super::Spec;
+use super::{Spec, apps, figures, sessions, workers};
 use crate::ctl::console::{Output, Show};
 use crate::ctl::show::sessions as show;
 use crate::ctl::show::workers::{MainThread, Workers};
@@ -23,9 +23,17 @@ pub(super) const COMMANDS: &[Spec] = &[Spec {
         let slowest = console.ask(Query::sessions(SLOWEST, false))?.sessions;
         Output::one(Status { answer, slowest })
     },
-    sample: || Box::new(Status { answer: Answer::default(), slowest: Vec::new() }),
+    sample: || Box::new(sample()),
     ..Spec::BASE
 }];
+
+/// Everything that is told, with one of each kind.
+fn sample() -> Status {
+    let mut slowest = sessions::sample().sessions;
+    slowest.iter_mut().for_each(|session| session.detail = None);
+    let histograms = vec![figures::sample_histogram()];
+    Status { answer: Answer { apps: vec![apps::sample_app()], histograms, ..workers::sample() }, slowest }
+}
 
 struct Status {
     answer: Answer,
@@ -48,6 +56,7 @@ impl Show for Status {
             ));
         }
         text.push_str(&Workers { workers: all.clone() }.text());
+        text.push_str("\nmain\n");
         text.push_str(&MainThread { main: main.clone() }.text());
         text
     }
