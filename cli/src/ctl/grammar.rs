@@ -11,7 +11,7 @@ use hoststack::app::{ConnectId, SessionHandle, Uri};
 use hoststack::net::Cidr;
 
 use super::commands::{Spec, commands};
-use super::kinds::Value;
+use super::kinds::{Kind, Source, Value, kind};
 use super::line::Word;
 use super::pattern::{Alternative, Argument, Part, parts, resolve};
 
@@ -179,9 +179,12 @@ impl fmt::Display for GrammarError {
                     list(expected, if expected.len() > 3 { ", " } else { " or " })
                 )
             }
-            GrammarError::BadOption { pattern, found, near: None } => {
-                write!(f, "`{found}` does not belong there: `{pattern}`")
-            }
+            GrammarError::BadOption { pattern, found, near: None } => match resembled(pattern, found) {
+                Some(kind) => {
+                    write!(f, "`{found}` is no {} like `{}`: `{pattern}`", kind.name, kind.example)
+                }
+                None => write!(f, "`{found}` does not belong there: `{pattern}`"),
+            },
             GrammarError::BadOption { pattern, found, near: Some(near) } => {
                 write!(f, "`{found}` does not belong there, did you mean `{near}`? `{pattern}`")
             }
@@ -406,6 +409,18 @@ fn bad_option(spec: &'static Spec, found: &str) -> GrammarError {
     GrammarError::BadOption { pattern: spec.pattern, found: found.to_owned(), near }
 }
 
+/// What a word that a command does not take may have been meant for: an argument that stands alone, if it is one of numbers.
+fn resembled(pattern: &'static str, found: &str) -> Option<&'static Kind> {
+    let kinds = parts(pattern).into_iter().filter_map(|part| match part {
+        Part::Optional(all) => all.into_iter().find(|one| one.word.is_none()).and_then(|one| one.argument),
+        Part::Words(_) | Part::Argument(_) => None,
+    });
+    let is_handle = |kind: &&Kind| matches!(kind.source, Source::Sessions | Source::Connects);
+    let mut kinds = kinds.filter_map(|argument| kind(argument.name)).filter(is_handle);
+    let has_digits = found.bytes().any(|byte| byte.is_ascii_digit());
+    kinds.find(|kind| has_digits && (kind.parse)(found).is_none())
+}
+
 /// Words that a pattern begins with.
 fn leading(spec: &'static Spec) -> Vec<Vec<&'static str>> {
     let words = |part| match part {
@@ -442,7 +457,16 @@ fn meant(words: &[Word]) -> Result<(Vec<&'static Spec>, usize), GrammarError> {
                 break;
             }
             Err(several) if several.is_empty() => {
-                return Err(GrammarError::Unknown { found: texts(words), near: near_commands(words) });
+                let near = near_commands(words);
+                let is_one = |(spec, _): &(&'static Spec, _)| near.contains(&spec.pattern);
+                // Few words can follow what was understood, and this is like none of them.
+                let mut expected: Vec<&'static str> =
+                    specs.iter().flat_map(|(_, leading)| offered(leading)).collect();
+                expected.dedup();
+                if depth > 0 && expected.len() <= 6 && !specs.iter().any(is_one) {
+                    return Err(GrammarError::Incomplete { found: texts(&words[..depth]), expected });
+                }
+                return Err(GrammarError::Unknown { found: texts(words), near });
             }
             Err(several) => {
                 let found = texts(&words[..=depth]);

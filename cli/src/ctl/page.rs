@@ -1,6 +1,6 @@
 //! `docs/cli.md`, written from the table of commands: what is typed, what it does, what its JSON has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hoststack::net::PacketFilter;
 use serde_json::Value;
@@ -63,7 +63,10 @@ pub(crate) fn page() -> String {
         }
         let fields = fields(&shown.json());
         if !text.is_empty() && !fields.is_empty() {
-            let lines: Vec<String> = fields.iter().map(|(path, kind)| format!("- `{path}` {kind}")).collect();
+            let line = |(path, kinds): (&String, &BTreeSet<&str>)| {
+                format!("- `{path}` {}", kinds.iter().copied().collect::<Vec<_>>().join(" or "))
+            };
+            let lines: Vec<String> = fields.iter().map(line).collect();
             write(format!("\nJSON:\n\n{}", lines.join("\n")));
         }
     }
@@ -83,13 +86,13 @@ fn capitalized(text: &str) -> String {
 }
 
 /// The paths of a value with the types that stand there, `sessions[].handle` is a `number`.
-fn fields(value: &Value) -> BTreeMap<String, &'static str> {
+fn fields(value: &Value) -> BTreeMap<String, BTreeSet<&'static str>> {
     let mut fields = BTreeMap::new();
     descend(value, "", &mut fields);
     fields
 }
 
-fn descend(value: &Value, path: &str, fields: &mut BTreeMap<String, &'static str>) {
+fn descend(value: &Value, path: &str, fields: &mut BTreeMap<String, BTreeSet<&'static str>>) {
     let kind = match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
@@ -108,7 +111,7 @@ fn descend(value: &Value, path: &str, fields: &mut BTreeMap<String, &'static str
         }
     };
     if !path.is_empty() {
-        fields.insert(path.to_owned(), kind);
+        fields.entry(path.to_owned()).or_default().insert(kind);
     }
 }
 
@@ -188,7 +191,7 @@ mod tests {
             let sample = (spec.sample)();
             assert!(sample.text().is_empty() || sample.text().ends_with('\n'), "{pattern}");
             assert!(sample.headings() <= sample.text().lines().count(), "{pattern}");
-            let null = fields(&sample.json()).into_iter().find(|(_, kind)| *kind == "null");
+            let null = fields(&sample.json()).into_iter().find(|(_, kinds)| kinds.contains("null"));
             assert_eq!(null, None, "{pattern}: every field of a sample is set");
             let key = key(pattern);
             assert!(!keys.contains(&key), "{key} twice");

@@ -7,6 +7,7 @@ mod echo;
 mod log;
 mod run;
 mod shows;
+mod snapshots;
 mod status;
 mod tls;
 mod top;

@@ -19,6 +19,8 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec {
         pattern: "show app [NAME]",
         help: "applications, their app workers, listeners and how their connects ended",
+        details: "A row for each app worker. `half-open` are its connects without an outcome; `requested` to `failed` count its connects \
+                  since it was attached, by outcome. `d1` before a listener is its routing domain.",
         options: &[("NAME", "only this one")],
         run: |console, matched| Output::one(Apps(named(console, matched)?)),
         sample: || Box::new(Apps(vec![sample_app()])),
@@ -37,6 +39,8 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec {
         pattern: "show listener [limit N]",
         help: "where apps listen, as URIs, and what must happen before they accept; 100 unless said otherwise",
+        details: "`dom` is the routing domain, `worker` the one that accepts, `starting` a listener that not every worker has yet. `before \
+                  accept` are stages that a connection must pass before its app is told, and the time it has for them.",
         options: &[("limit N", "list so many of them")],
         run: |console, matched| {
             let limit = matched.count("limit").unwrap_or(LIMIT);
@@ -237,6 +241,7 @@ impl Show for Detached {
     }
 }
 
+/// An application with an app worker.
 pub(super) fn sample_app() -> AppInfo {
     let app_worker = AppWorkerInfo {
         unit: 0,

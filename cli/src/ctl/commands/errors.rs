@@ -27,6 +27,8 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec {
         pattern: "show leaks",
         help: "what is held now: all zero when no app is attached; TIME-WAIT apart",
+        details: "`flows` are flow table entries and 4-tuples, `messages` those between threads that nobody has handled, `parked segments` \
+                  wait for the hand-over of their flow, `listeners` are on workers though main has given them up.",
         run: |console, _| {
             let answer = console.ask(Query::Summary)?;
             Output::one(Held { leaks: answer.leaks, time_wait: answer.time_wait })

@@ -28,7 +28,7 @@ pub(super) const COMMANDS: &[Spec] = &[Spec {
         ("follow", "and go on with what happens from now on"),
     ],
     run: show_events,
-    sample: || Box::new(Events { answer: sample(), is_first: true }),
+    sample: || Box::new(Events { answer: sample(), is_first: true, is_all: true }),
     ..Spec::BASE
 }];
 
@@ -40,8 +40,9 @@ fn show_events(console: &mut Console<'_>, matched: &Matched) -> Result<Output, C
         limit: matched.count("limit").unwrap_or(LIMIT),
         ..EventsQuery::default()
     };
-    let mut shown = Events { answer: ask(console, query.clone())?, is_first: true };
-    if !matched.has("follow") {
+    let is_all = !matched.has("follow");
+    let mut shown = Events { answer: ask(console, query.clone())?, is_first: true, is_all };
+    if is_all {
         return Output::one(shown);
     }
     query.limit = EVENTS_PER_ANSWER;
@@ -56,7 +57,7 @@ fn show_events(console: &mut Console<'_>, matched: &Matched) -> Result<Output, C
             }
             let answer = ask(console, EventsQuery { after: Some(after), ..query.clone() })?;
             if answer.lost > 0 || !answer.events.is_empty() {
-                shown = Events { answer, is_first: false };
+                shown = Events { answer, is_first: false, is_all: false };
                 break;
             }
             after = answer.next;
@@ -83,12 +84,15 @@ const LAST: usize = 20;
 struct Events {
     answer: EventsAnswer,
     is_first: bool,
+    /// Whether nothing follows.
+    is_all: bool,
 }
 
 impl Show for Events {
     fn text(&self) -> String {
         let heading = if self.is_first { show::heading() } else { String::new() };
-        heading + &show::text(&self.answer)
+        let none = self.is_all && self.answer.events.is_empty() && self.answer.lost == 0;
+        heading + if none { "no such event is remembered\n" } else { "" } + &show::text(&self.answer)
     }
 
     fn json(&self) -> Value {

@@ -30,6 +30,8 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec {
         pattern: "show congestion",
         help: "how TCP's connections stand with congestion, by algorithm",
+        details: "`slow start`, `avoidance`, `recovery` and `loss` count connections by what they are in, `paced` those that are paced, \
+                  at `mean rate`. `in flight` are the bytes of all that are not acknowledged.",
         run: |console, _| {
             Output::one(congestion(Congestion { congestion: console.ask(Query::Congestion)?.congestion }))
         },
@@ -55,7 +57,8 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec {
         pattern: "show transport",
         help: "what each transport holds, with its limits, and did so far",
-        details: "`half_opens_max` is null for a transport that knows no half-opens.",
+        details: "`limit` is the most of what stands before it; `-`, or null in JSON: the transport knows none. `retransmitted` and \
+                  `segments` are what was sent again, `drops` the segments that were received and dropped.",
         run: |console, _| {
             Output::one(transport(Transports { transports: console.ask(Query::Transports)?.transports }))
         },
@@ -91,6 +94,7 @@ fn transport(transports: Transports) -> Shown<Transports> {
     shown(transports, Transports::text)
 }
 
+/// A histogram with a few buckets.
 pub(super) fn sample_histogram() -> HistogramInfo {
     let bucket = |below, count| BucketInfo { below, count };
     HistogramInfo {

@@ -53,8 +53,9 @@ fn show_half_opens(console: &mut Console<'_>, matched: &Matched) -> Result<Outpu
     loop {
         let answer = console.ask(Query::HalfOpens(Box::new(query.clone())))?;
         let next = answer.half_opens_next;
+        let is_nothing = answer.half_opens.is_empty() && query.after.is_none() && next.is_none();
         let page = Page { answer, has_more: next.is_some() };
-        if !all {
+        if !all || is_nothing {
             return Output::one(page);
         }
         console.part(&Streamed(page))?;
@@ -119,8 +120,14 @@ impl Show for Page {
         let Answer { main, half_opens, matched, .. } = &self.answer;
         let mut text = show::half_open_summary(main.half_open_sessions, main.half_open_connections);
         text.push_str(&show::half_open_rows(half_opens));
-        let next = self.has_more.then_some("limit N");
-        text.push_str(&show::more(half_opens.len(), *matched, next));
+        match (half_opens.len(), matched) {
+            (listed, Some(_)) => text.push_str(&show::more(listed, *matched, None)),
+            (0, None) if main.half_open_sessions > 0 && !self.has_more => text.push_str("none of them fits\n"),
+            (listed, None) if self.has_more => text.push_str(&format!(
+                "({listed} listed, and there are more: `limit N` lists more, `all` lists all, `count` counts)\n"
+            )),
+            (_, None) => {}
+        }
         text
     }
 
@@ -178,7 +185,8 @@ impl Show for Cancelled {
             0 => String::new(),
             count => format!("; {count} had an outcome already"),
         };
-        format!("{} connects are cancelled{late}\n", self.cancelled)
+        let connects = if self.cancelled == 1 { "connect is" } else { "connects are" };
+        format!("{} {connects} cancelled{late}\n", self.cancelled)
     }
 
     fn json(&self) -> Value {
@@ -235,5 +243,10 @@ mod tests {
         assert!(one.contains("last soft error") && one.contains("unreachable"), "{one}");
         assert!(one.contains("NO: its outcome is not told"), "{one}");
         assert!(Page { answer, has_more: true }.text().ends_with("(1 of 1 that fit)\n"));
+        let none =
+            Page { answer: Answer { half_opens: Vec::new(), matched: None, ..sample() }, has_more: false };
+        assert!(none.text().ends_with("connections\nnone of them fits\n"), "{}", none.text());
+        let more = Page { answer: Answer { matched: None, ..sample() }, has_more: true };
+        assert!(more.text().contains("`limit N` lists more"), "{}", more.text());
     }
 }

@@ -104,12 +104,16 @@ pub(crate) fn explained(spec: &Spec) -> Vec<(&'static str, String)> {
 impl Show for Help {
     fn text(&self) -> String {
         if self.is_list {
-            let list = pairs(self.specs.iter().map(|spec| (spec.pattern, spec.help.to_owned())));
+            // Without their options, or no line would fit a terminal.
+            let keys: Vec<String> = self.specs.iter().map(|spec| key(spec.pattern)).collect();
+            let list = pairs(
+                keys.iter().map(String::as_str).zip(self.specs.iter().map(|spec| spec.help.to_owned())),
+            );
             let filters: Vec<String> =
                 FILTERS.iter().map(|(name, _)| format!("`| {name} PATTERN`")).collect();
             return format!(
                 "{list}\nA beginning that fits one word only stands for it. Several commands: `;` between them. {} behind a\n\
-                 command choose among its lines, `--json` gives JSON. `help COMMAND` says more.\n",
+                 command choose among its lines, `--json` gives JSON. `help COMMAND` says what may follow it.\n",
                 filters.join(" and ")
             );
         }

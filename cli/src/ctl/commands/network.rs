@@ -27,6 +27,7 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec {
         pattern: "show route [limit N]",
         help: "routes with the source address that each gives, then the path MTUs that workers learnt; 1024 of each at most",
+        details: "`connected` is the network of one of the stack's own addresses, `on-link` a route without a router.",
         options: &[("limit N", "list so many of them")],
         run: |console, matched| Output::one(routes(ask(console, matched)?)),
         sample: || Box::new(routes(sample())),
@@ -59,7 +60,8 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec {
         pattern: "show channel",
         help: "the channels between threads: messages sent and waiting, how full they are and were",
-        details: "A row that begins with `!` is of a channel that is full: `outbox` messages wait with their sender.",
+        details: "A row that begins with `!` is of a channel that is full: `outbox` messages wait with their sender. `most` is the most \
+                  that the column before it ever was.",
         run: |console, _| Output::one(in_channels(console.ask(Query::Channels)?.channels)),
         sample: || {
             Box::new(in_channels(vec![ChannelInfo {
@@ -80,6 +82,8 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec {
         pattern: "show memory [all]",
         help: "what main and the workers hold in memory, by pool, with limits",
+        details: "`used` elements of `each` so many bytes, `most` so many at a time so far; `full` is the share of the limit, `held` the \
+                  memory that the pool keeps, used or not.",
         options: &[("all", "also pools that hold nothing and never did")],
         run: |console, matched| {
             let held = console.ask(Query::Memory)?.memory.ok_or_else(unanswered)?;

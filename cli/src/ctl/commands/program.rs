@@ -170,7 +170,7 @@ impl Show for Sockets {
             Column::Left("socket"),
             Column::Left("level"),
             Column::Right("clients"),
-            Column::Right("most"),
+            Column::Right("limit"),
             Column::Right("served"),
             Column::Right("turned away"),
             Column::Right("hung up on"),

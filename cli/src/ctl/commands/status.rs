@@ -27,15 +27,17 @@ pub(super) const COMMANDS: &[Spec] = &[Spec {
         };
         Output::one(Status { answer, slowest })
     },
-    sample: || {
-        let histograms = vec![figures::sample_histogram()];
-        let answer = Answer { apps: vec![apps::sample_app()], histograms, ..workers::sample() };
-        let slowest =
-            sessions::sample().sessions.into_iter().map(|session| SessionInfo { detail: None, ..session });
-        Box::new(Status { answer, slowest: slowest.collect() })
-    },
+    sample: || Box::new(sample()),
     ..Spec::BASE
 }];
+
+/// Everything that is told, with one of each kind.
+fn sample() -> Status {
+    let mut slowest = sessions::sample().sessions;
+    slowest.iter_mut().for_each(|session| session.detail = None);
+    let histograms = vec![figures::sample_histogram()];
+    Status { answer: Answer { apps: vec![apps::sample_app()], histograms, ..workers::sample() }, slowest }
+}
 
 struct Status {
     answer: Answer,
@@ -58,6 +60,7 @@ impl Show for Status {
             ));
         }
         text.push_str(&Workers { workers: all.clone() }.text());
+        text.push_str("\nmain\n");
         text.push_str(&MainThread { main: main.clone() }.text());
         text
     }

@@ -14,8 +14,10 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec {
         pattern: "show worker",
         help: "what each worker did and holds, how busy it is, and where the time of its steps goes",
-        details: "A step that did something is busy; load is the share of the time that busy steps took. What is held now is no \
-                  count, and `clear counters` leaves it alone.",
+        details: "A step that did something is busy; load is the share of the time that busy steps took. `packets at a time` are the \
+                  mean of what a device gave or took at once. `establishing` are sessions that their apps were not told of yet, `parked \
+                  segments` wait for the hand-over of their flow. What is held now, from `sessions` on, is no count, and `clear counters` \
+                  leaves it alone.",
         run: |console, _| Output::one(workers(console.ask(Query::Summary)?)),
         sample: || Box::new(workers(sample())),
         ..Spec::BASE
@@ -23,6 +25,8 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec {
         pattern: "show main",
         help: "what main did and holds, how busy it is, and where the time of its steps goes",
+        details: "`messages waiting` are those between threads that nobody has handled. `connects orphaned` found their app worker gone when \
+                  they reached main. `tickets dropped` are connects that got no outcome, which is a fault of the stack: please report it.",
         run: |console, _| Output::one(main(console.ask(Query::Status)?)),
         sample: || Box::new(main(sample())),
         ..Spec::BASE

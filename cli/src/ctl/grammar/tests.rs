@@ -74,6 +74,8 @@ fn a_mistyped_command_brings_its_neighbours() {
     assert!(error("shwo leaks").contains("`show leaks`"));
     assert!(error("sessions").contains("`show session [HANDLE]"));
     assert!(error("halp").contains("`help [COMMAND...]`"));
+    // Of few words each is told, rather than a command that begins otherwise.
+    assert_eq!(error("clear everything"), "`clear` wants more: `errors` or `counters`");
     assert_eq!(error("xyzzy quux"), "unknown command `xyzzy quux`: `help` lists what there is");
 }
 
@@ -83,6 +85,9 @@ fn a_mistyped_option_or_argument_is_named() {
     let expected = "`verbsoe` does not belong there, did you mean `verbose`? `show session [HANDLE] [FILTER]";
     assert!(told.starts_with(expected), "{told}");
     assert_eq!(error("show errors now"), "`now` does not belong there: `show errors [nonzero]`");
+    assert!(error("show session 0-77").starts_with("`0-77` is no HANDLE like `0:17.1`: `show session "));
+    assert!(error("show half-open 0:77.1").starts_with("`0:77.1` is no CONNECT like `0#12`: `"));
+    assert!(error("show session 0:1.1 0:2.2").starts_with("`0:2.2` does not belong there: `"));
     assert_eq!(
         error("show session limit"),
         "`limit` is missing: it wants to be a number up to 1000000 (like `10`)"

@@ -5,7 +5,7 @@ use hoststack::inspect::{EventInfo, EventsAnswer};
 /// Widths of the columns: fixed, so that the pages of a follower stand under each other.
 const TIME: usize = 13;
 const THREAD: usize = 5;
-const EVENT: usize = 19;
+const EVENT: usize = 20;
 const SUBJECT: usize = 16;
 
 /// The heading of the columns.
@@ -85,9 +85,9 @@ mod tests {
     #[test]
     fn an_event_is_a_line_with_its_columns_under_the_heading() {
         let shown = heading() + &text(&answer());
-        let expected = "         time  on    event               session          connect          app-worker       detail           cause
-     1.000250  main  requested           -                257#1            load/0           -
-    75.000001  w1    closed              1:12.3           -                load/0           -                reset by the peer
+        let expected = "         time  on    event                session          connect          app-worker       detail           cause
+     1.000250  main  requested            -                257#1            load/0           -
+    75.000001  w1    closed               1:12.3           -                load/0           -                reset by the peer
 ";
         assert_eq!(shown, expected);
     }

@@ -19,6 +19,10 @@ impl Histograms {
     /// Those of one kind, by its name; `None`: all.
     pub(crate) fn of(mut histograms: Vec<HistogramInfo>, name: Option<&str>) -> Histograms {
         histograms.retain(|histogram| name.is_none_or(|name| histogram.name == name));
+        // Workers answer in any order.
+        let kinds: Vec<&str> = histograms.iter().map(|histogram| histogram.name).collect();
+        let place = |name: &str| kinds.iter().position(|kind| *kind == name);
+        histograms.sort_by_key(|histogram| (place(histogram.name), histogram.worker));
         Histograms { histograms }
     }
 
@@ -59,7 +63,8 @@ impl Histograms {
         }
         let one_kind = self.histograms.iter().all(|histogram| histogram.name == first.name);
         let spread = if one_kind && first.count > 0 { spread(first) } else { String::new() };
-        format!("{table}{spread}")
+        let between = if spread.is_empty() { "" } else { "\n" };
+        format!("{table}{between}{spread}")
     }
 }
 
@@ -127,6 +132,7 @@ mod tests {
     #[test]
     fn one_kind_is_shown_with_its_spread() {
         let all = vec![
+            histogram("rtt", Some(1), "us"),
             histogram("rtt", None, "us"),
             histogram("rtt", Some(0), "us"),
             histogram("rx-vector", None, "packets"),
@@ -136,6 +142,8 @@ mod tests {
 histogram  worker  count    mean     p50     p90      p99    p99.9      max
 rtt        all       100  2.5 ms  1.1 ms  1.9 ms  39.0 ms  40.0 ms  40.0 ms
 rtt        0         100  2.5 ms  1.1 ms  1.9 ms  39.0 ms  40.0 ms  40.0 ms
+rtt        1         100  2.5 ms  1.1 ms  1.9 ms  39.0 ms  40.0 ms  40.0 ms
+
   from   below  count  share
 1.0 ms  2.0 ms     80  80.0%  ########################################
 2.0 ms  4.1 ms      0   0.0%

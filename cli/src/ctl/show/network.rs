@@ -131,7 +131,7 @@ pub(crate) fn neighbors(network: &NetworkInfo) -> String {
 /// That not all are listed.
 fn more(listed: usize, total: usize, what: &str) -> String {
     if listed < total {
-        format!("{} of {} {what}\n", grouped(listed as u64), grouped(total as u64))
+        format!("({} of {} {what}: `limit N` lists more)\n", grouped(listed as u64), grouped(total as u64))
     } else {
         String::new()
     }
@@ -232,7 +232,7 @@ mod tests {
             "domain  prefix       via         interface  source
      0  10.0.0.0/24  connected   tap0       10.0.0.1
      0  0.0.0.0/0    10.0.0.254  tap0       10.0.0.1
-2 of 7 routes
+(2 of 7 routes: `limit N` lists more)
 
 domain  destination  path MTU  worker
      0  192.0.2.7        1400       1\n"

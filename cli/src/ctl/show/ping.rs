@@ -72,7 +72,9 @@ impl Summary {
 pub(crate) fn summary(results: &[PingResult]) -> String {
     let Summary { requests, replies, lost_percent, rtt_min_us, rtt_median_us, rtt_max_us } =
         Summary::of(results);
-    let text = format!("{requests} requests, {replies} replies, {lost_percent}% lost");
+    let requests = if requests == 1 { "1 request".to_owned() } else { format!("{requests} requests") };
+    let replies = if replies == 1 { "1 reply".to_owned() } else { format!("{replies} replies") };
+    let text = format!("{requests}, {replies}, {lost_percent}% lost");
     match (rtt_min_us, rtt_median_us, rtt_max_us) {
         (Some(min), Some(median), Some(max)) => {
             format!("{text}; round trip {} to {}, median {}\n", span_us(min), span_us(max), span_us(median))
@@ -119,7 +121,7 @@ mod tests {
             summary(&results),
             "5 requests, 2 replies, 60% lost; round trip 250 us to 1.2 ms, median 1.2 ms\n"
         );
-        assert_eq!(summary(&results[4..]), "1 requests, 0 replies, 100% lost\n");
+        assert_eq!(summary(&results[4..]), "1 request, 0 replies, 100% lost\n");
         assert_eq!(summary(&[]), "0 requests, 0 replies, 0% lost\n");
     }
 

@@ -60,7 +60,7 @@ impl Transports {
                 of_tcp(grouped(info.drops)),
             ]);
         }
-        format!("{held}{did}")
+        format!("{held}\n{did}")
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
             .collect();
         assert_eq!(cells[1], ["tcp", "12 000", "1 048 576", "0", "1 048 576", "0", "0"]);
         assert_eq!(cells[2], ["local", "0", "0", "0", "-", "0", "0"]);
-        assert_eq!(cells[4], ["tcp", "0", "0", "0", "0", "1.5 MB", "0 B", "9.0 kB", "7", "0"]);
-        assert_eq!(cells[5], ["local", "3", "0", "0", "0", "0 B", "0 B", "-", "-", "-"]);
+        assert_eq!(cells[5], ["tcp", "0", "0", "0", "0", "1.5 MB", "0 B", "9.0 kB", "7", "0"]);
+        assert_eq!(cells[6], ["local", "3", "0", "0", "0", "0 B", "0 B", "-", "-", "-"]);
     }
 }
