@@ -281,7 +281,7 @@ pub struct WorkerInfo {
     pub pace: PaceInfo,
     /// Sessions.
     pub sessions: usize,
-    /// Outbound sessions not announced.
+    /// Sessions not announced.
     pub establishing: usize,
     /// Fifo chunks in use.
     pub fifo_chunks: usize,

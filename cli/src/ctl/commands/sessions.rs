@@ -247,7 +247,8 @@ struct Ended {
 impl Show for Ended {
     fn text(&self) -> String {
         let done = if self.how == "close" { "being closed" } else { "reset" };
-        format!("{} sessions are {done}\n", self.sessions)
+        let are = if self.sessions == 1 { "is" } else { "are" };
+        format!("{} session{} {are} {done}\n", self.sessions, show::plural(self.sessions))
     }
 
     fn json(&self) -> Value {

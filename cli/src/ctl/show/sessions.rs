@@ -36,10 +36,16 @@ pub(crate) fn a_session(slot: u32) -> SessionInfo {
 pub(crate) fn summary(summary: &SessionSummary, time_wait: usize) -> String {
     let SessionSummary { total, unannounced, open, peer_closed, half_closed, closing, ended } = *summary;
     format!(
-        "{} sessions: {open} open, {peer_closed} peer closed, {half_closed} half closed, {closing} closing, {ended} ended, \
+        "{} session{}: {open} open, {peer_closed} peer closed, {half_closed} half closed, {closing} closing, {ended} ended, \
          {unannounced} not announced; {time_wait} in TIME-WAIT\n",
         grouped(total as u64),
+        plural(total),
     )
+}
+
+/// What makes one of them several.
+pub(crate) fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 /// A mark at the beginning of a row: it cannot go on by itself.
@@ -283,6 +289,7 @@ pub(crate) fn more(listed: usize, matched: Option<u64>, next: Option<&str>) -> S
         (None, Some(next)) => format!(
             "({listed} listed, and there are more: `{next}` goes on, `all` lists all, `count` counts)\n"
         ),
+        (None, None) if listed == 0 => "none fits\n".to_owned(),
         (None, None) => String::new(),
     }
 }

@@ -83,8 +83,8 @@ impl Main {
             Query::Histograms => {
                 let mut infos = HistogramInfo::all(&gathered.histograms);
                 infos.push(HistogramInfo::of(HistogramKind::MainStep, None, &self.pace.steps));
-                // In the order of the kinds; those of a kind stay in theirs.
-                infos.sort_by_key(|info| HistogramKind::from_name(info.name));
+                // Of each kind that of all workers comes first, whichever worker answered first.
+                infos.sort_by_key(|info| (HistogramKind::from_name(info.name), info.worker));
                 answer.histograms = infos;
             }
             Query::Congestion => answer.congestion = gathered.congestion.into_infos(),

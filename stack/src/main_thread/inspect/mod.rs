@@ -297,6 +297,9 @@ impl Main {
         let live_flows = sum(|worker| worker.flows - worker.time_wait);
         // A flow in TIME-WAIT keeps its 4-tuple: those are owed, not leaked.
         let held_tuples = self.tuples.len().saturating_sub(answer.time_wait).saturating_sub(live_flows);
+        // Workers count TCP's; the others' are their transports' own.
+        let tcp_listeners =
+            self.listeners.iter().filter(|(_, listener)| matches!(listener.local, Address::Tcp(_))).count();
         Leaks {
             sessions: sum(|worker| worker.sessions),
             half_opens: self.connects.len().max(self.half_opens.len()),
@@ -305,8 +308,7 @@ impl Main {
             flows: live_flows + held_tuples,
             messages: self.messages_waiting() + self.ledger.dropped(),
             parked: sum(|worker| worker.parked),
-            listeners: sum(|worker| worker.listeners)
-                .saturating_sub(self.listeners.len() * self.config.workers),
+            listeners: sum(|worker| worker.listeners).saturating_sub(tcp_listeners * self.config.workers),
         }
     }
 
