@@ -5,9 +5,10 @@
 //! file's lock once per vector, and only while a capture runs: otherwise the wrapper costs one relaxed load.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::RawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -115,12 +116,15 @@ pub struct PcapWriter {
 }
 
 impl PcapWriter {
-    /// A capture into a new file (an old one of that name is replaced).
+    /// A capture into a new file, which its owner alone may read: it has what others say to each other. An old one of that
+    /// name is replaced, and keeps its permissions.
     ///
     /// # Errors
     /// What opening or writing said.
     pub fn create(path: &Path, options: PcapOptions) -> io::Result<PcapWriter> {
-        PcapWriter::new(Box::new(File::create(path)?), options)
+        let mut file = OpenOptions::new();
+        file.write(true).create(true).truncate(true).mode(0o600);
+        PcapWriter::new(Box::new(file.open(path)?), options)
     }
 
     /// A capture into `out`, which should not buffer: this does.

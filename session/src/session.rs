@@ -588,6 +588,7 @@ impl Sessions {
     }
 
     /// Whether [`Sessions::take_stage_turns`] has something to tell.
+    #[inline]
     pub fn has_stage_turns(&self) -> bool {
         !self.stage_turns.is_empty()
     }

@@ -55,8 +55,7 @@ impl Subject {
     }
 }
 
-/// What happened. Variants stand in the order of a life: where clocks cannot tell, it decides which of two threads' events
-/// comes first.
+/// What happened. Where clocks cannot tell, [`What::rank`] decides which of two threads' events comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     // ---- On main ----
@@ -191,8 +190,9 @@ const NO_NAME: u8 = u8::MAX;
 pub(crate) struct Ring {
     records: Vec<Record>,
     limit: usize,
-    /// The number of the next event.
+    /// The number of the next event, and where it goes.
     end: u64,
+    place: usize,
     failures: Vec<ConnectFailure>,
     stages: Vec<&'static str>,
 }
@@ -200,7 +200,8 @@ pub(crate) struct Ring {
 impl Ring {
     /// A ring of at most `limit` events; with 0 none is kept.
     pub(crate) fn new(limit: usize) -> Ring {
-        Ring { records: Vec::with_capacity(limit), limit, end: 0, failures: Vec::new(), stages: Vec::new() }
+        let records = Vec::with_capacity(limit);
+        Ring { records, limit, end: 0, place: 0, failures: Vec::new(), stages: Vec::new() }
     }
 
     /// Writes an event that has neither failure nor stage.
@@ -221,15 +222,18 @@ impl Ring {
     }
 
     fn write(&mut self, record: Record) {
-        if self.limit == 0 {
-            return;
-        }
-        let place = (self.end % self.limit as u64) as usize; // fits: below the limit
-        match self.records.get_mut(place) {
-            Some(oldest) => *oldest = record,
-            None => self.records.push(record),
+        if self.records.len() < self.limit {
+            self.records.push(record);
+        } else if let Some(oldest) = self.records.get_mut(self.place) {
+            *oldest = record;
+        } else {
+            return; // none is kept
         }
         self.end += 1;
+        self.place += 1;
+        if self.place == self.limit {
+            self.place = 0;
+        }
     }
 
     /// The number of the next event to be written.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 use hoststack_transport::{DomainId, Duration, WorkerId};
@@ -182,10 +183,12 @@ pub enum PingOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PingOver;
 
-/// A ping under way. Dropping it ends the ping with its next result.
+/// A ping under way. Dropping it ends the ping with its next result, or sooner if there are [`PINGS_MAX`].
 #[derive(Debug)]
 pub struct Pinging {
     pub(crate) results: Receiver<PingResult>,
+    /// Goes with it: how main sees that nobody waits for results any more.
+    pub(crate) _asker: Arc<()>,
 }
 
 impl Pinging {

@@ -183,6 +183,16 @@ fn the_file_grows_no_larger_than_it_may() {
     assert_eq!((report.state, read(&spec.file).len() as u64), (CaptureState::Full, report.packets));
 }
 
+#[test]
+fn a_new_file_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut stack, _peer) = stack_and_peer(1);
+    let spec = spec(&folder, "x.pcapng", "");
+    stack.pcap_start(spec.clone()).unwrap();
+    assert_eq!(std::fs::metadata(&spec.file).unwrap().permissions().mode() & 0o077, 0);
+}
+
 /// Clients on all workers, whose sessions echo.
 fn echoes(sessions: usize) -> (Log, Probe) {
     let log = Log::default();

@@ -307,6 +307,7 @@ fn cleared_counters_count_anew_and_what_is_held_stays() {
     assert_eq!(packets(&after), 0);
     assert!(after.workers.iter().all(|worker| worker.tcp.is_empty() && worker.callbacks == 0));
     assert!(after.since.counters_us > after.since.errors_us);
+    assert!(after.main.busy_steps <= after.main.steps && after.main.steps < before.main.steps);
     let sessions: usize = after.workers.iter().map(|worker| worker.sessions).sum();
     assert_eq!((sessions, after.apps.len()), (20, 2), "what is held is no counter");
     assert_eq!(after.apps[0].app_workers[0].outcomes, before.apps[0].app_workers[0].outcomes);

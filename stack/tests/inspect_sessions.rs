@@ -8,8 +8,8 @@ use hoststack::inspect::{
     Detail, Filter, HalfOpenInfo, HalfOpenQuery, Order, SLOWEST_MAX, SessionDetail, SessionInfo,
     SessionQuery, SessionState,
 };
-use hoststack::net::Impairments;
-use hoststack::{Answer, Attached, Query, SingleThreaded};
+use hoststack::net::{Impairments, MemoryWireConfig};
+use hoststack::{Answer, Attached, Bursts, Query, SingleThreaded, StackConfig, Stopped, Waiting};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -332,4 +332,75 @@ fn tcp_is_configured_anew_while_the_stack_runs() {
         0,
         "not the sixty seconds that it was built with"
     );
+}
+
+// ---- Many ask ----
+
+/// Steps until a question is answered; `None`: not in so many.
+fn steps_until(stack: &mut SingleThreaded, waiting: &mut Waiting<Result<Answer, Stopped>>) -> Option<usize> {
+    (0..5000).find(|_| {
+        let _ = stack.step();
+        waiting.try_take().is_some()
+    })
+}
+
+#[test]
+fn a_long_walk_keeps_no_short_question_waiting() {
+    let bursts = Bursts { inspect_slots: 2, ..Bursts::default() };
+    let mut stack = stack_of(StackConfig { bursts, ..config(1) }, MemoryWireConfig::default());
+    let (server, client) = (Log::default(), Log::default());
+    serve(&mut stack, Probe::idle(&server), 80);
+    let app = attach(&mut stack, "client", Probe::idle(&client));
+    for _ in 0..50 {
+        stack.connect(app.app_workers[0], to_server()).unwrap();
+    }
+    until(&mut stack, LONG, || client.up() == 50 && server.accepted() == 50);
+    let handle = stack.handle();
+    let stuck = SessionQuery { count: true, limit: 10, ..SessionQuery::default() };
+    let mut walk = handle.requests().inspect(Query::Sessions(Box::new(stuck)));
+    for _ in 0..10 {
+        let _ = stack.step();
+    }
+    let mut status = handle.requests().inspect(Query::Status);
+    let short = steps_until(&mut stack, &mut status).expect("it is answered");
+    assert!(short < 10, "{short} steps");
+    assert!(walk.try_take().is_none(), "the walk goes on");
+    assert!(steps_until(&mut stack, &mut walk).is_some());
+}
+
+#[test]
+fn walks_on_main_take_turns() {
+    let bursts = Bursts { inspect_slots: 10, ..Bursts::default() };
+    let mut stack = stack_of(StackConfig { bursts, ..config(1) }, MemoryWireConfig::default());
+    let app = attach(&mut stack, "client", Probe::idle(&Log::default()));
+    for _ in 0..100 {
+        stack.connect(app.app_workers[0], ConnectOptions::to(Family::V4.nobody())).unwrap();
+    }
+    let _ = stack.settle();
+    let handle = stack.handle();
+    let count = HalfOpenQuery { count: true, ..HalfOpenQuery::default() };
+    let ask = || handle.requests().inspect(Query::HalfOpens(Box::new(count.clone())));
+    let mut walks = [ask(), ask(), ask()];
+    // Ten slices each, one a step.
+    let first = steps_until(&mut stack, &mut walks[0]).expect("it is answered");
+    assert!(first > 20, "{first} steps");
+    assert!(steps_until(&mut stack, &mut walks[1]).is_some_and(|steps| steps < 5), "all are as far");
+    assert!(steps_until(&mut stack, &mut walks[2]).is_some_and(|steps| steps < 5));
+}
+
+#[test]
+fn limits_of_none_and_of_all_are_limits_too() {
+    let (mut stack, _) = world(5);
+    let everything = SessionQuery { limit: usize::MAX, ..SessionQuery::default() };
+    assert_eq!(ask(&mut stack, everything).sessions.len(), 10);
+    let (mut stack, app) = (self::stack(1), Log::default());
+    let app = attach(&mut stack, "client", Probe::idle(&app));
+    for _ in 0..3 {
+        stack.connect(app.app_workers[0], ConnectOptions::to(Family::V4.nobody())).unwrap();
+    }
+    let _ = stack.settle();
+    let query = HalfOpenQuery { count: true, ..HalfOpenQuery::default() };
+    let answer = stack.inspect(Query::HalfOpens(Box::new(query))).unwrap();
+    // There is no place before the first: a cursor would leave it out.
+    assert_eq!((answer.matched, answer.half_opens_next), (Some(3), None));
 }

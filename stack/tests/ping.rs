@@ -248,6 +248,18 @@ fn pings_are_bounded_and_end_when_nobody_reads_their_results() {
 }
 
 #[test]
+fn pings_whose_next_result_is_far_off_make_room_when_nobody_reads_them() {
+    let mut stack = stack(1);
+    let options = PingOptions { interval: Duration::from_secs(3600), ..PingOptions::to(addr("10.0.0.2")) };
+    let pingings: Vec<_> = (0..PINGS_MAX).map(|_| stack.ping(options).expect("room")).collect();
+    pass(&mut stack, Duration::from_secs(1));
+    assert!(pingings.iter().all(|pinging| matches!(pinging.try_take(), Ok(Some(_)))));
+    assert_eq!(stack.ping(options).err(), Some(PingError::TooMany));
+    drop(pingings);
+    assert!(stack.ping(options).is_ok());
+}
+
+#[test]
 fn a_fast_ping_waits_for_a_bounded_number_of_answers() {
     let mut stack = stack(1);
     let options = PingOptions {

@@ -216,6 +216,43 @@ fn the_first_are_kept_or_the_last_and_never_more_than_asked_for() {
 }
 
 #[test]
+fn a_trace_that_keeps_the_last_ones_leaves_another_its_first_ones() {
+    let (mut stack, mut peer) = stack_and_peer(1);
+    trace(&mut stack, "in count 2");
+    trace(&mut stack, "in count 3 last");
+    for seq in 0..10 {
+        peer.sends(&mut stack, &segment("10.0.0.2", 81, Flags::SYN, seq, 0, b""));
+    }
+    let numbers: Vec<u64> = records(&mut stack).iter().map(|record| record.number).collect();
+    assert_eq!(numbers, [1, 2, 8, 9, 10]);
+    let newest = stack.inspect(Query::Trace { limit: 4 }).unwrap().trace;
+    let numbers: Vec<u64> = newest.records.iter().map(|record| record.number).collect();
+    assert_eq!((newest.total, numbers), (5, vec![2, 8, 9, 10]));
+    stack.trace_clear().unwrap();
+    trace(&mut stack, "in");
+    peer.sends(&mut stack, &segment("10.0.0.2", 81, Flags::SYN, 0, 0, b""));
+    assert_eq!(records(&mut stack).iter().map(|record| record.number).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn a_packet_that_waited_for_its_device_was_not_sent_before() {
+    // Who is at the other end takes nothing, and the wire holds one packet.
+    let (a, _b) = memory_wire(MemoryWireConfig { ring_packets: 1, ..MemoryWireConfig::default() });
+    let mut stack = virtual_stack(config(1), [interface(a, CLIENT, 1)]);
+    let log = Log::default();
+    let app = attach(&mut stack, "client", Probe::idle(&log));
+    trace(&mut stack, "out syn");
+    for port in 80..83 {
+        let to = std::net::SocketAddr::from(([10, 0, 0, 2], port));
+        stack.connect(app.app_workers[0], ConnectOptions::to(to)).unwrap();
+    }
+    pass(&mut stack, Duration::from_millis(500));
+    let records = records(&mut stack);
+    let fates: Vec<_> = records.iter().map(|record| (record.dropped, record.retransmission)).collect();
+    assert_eq!(fates, [(None, false), (Some("device-stuck"), false), (Some("device-stuck"), false)]);
+}
+
+#[test]
 fn nothing_is_recorded_unless_asked_and_clear_forgets() {
     let (mut stack, mut peer) = stack_and_peer(1);
     let syn = segment("10.0.0.2", 80, Flags::SYN, 100, 0, b"");

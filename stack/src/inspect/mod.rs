@@ -281,11 +281,11 @@ pub struct WorkerInfo {
     pub pace: PaceInfo,
     /// Sessions.
     pub sessions: usize,
-    /// Sessions not announced.
+    /// Sessions that are not announced and wait: outbound ones, and inbound ones with stages.
     pub establishing: usize,
     /// Fifo chunks in use.
     pub fifo_chunks: usize,
-    /// Synchronized TCP connections.
+    /// Connections of all transports, TCP's synchronized ones.
     pub connections: usize,
     /// Flows waiting for main's decision.
     pub half_open_entries: usize,

@@ -114,7 +114,7 @@ pub struct SessionInfo {
     pub session: SessionHandle,
     /// Its app worker.
     pub app_worker_id: AppWorkerId,
-    /// Its app worker's name, `application/unit`; empty if it was gone when the answer was put together.
+    /// Its app worker's name, `application/unit`; its id, if it was gone when the answer was put together.
     pub app_worker: Arc<str>,
     /// Transport, routing domain and both ends.
     pub flow: FlowKey,

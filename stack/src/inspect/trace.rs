@@ -160,7 +160,7 @@ pub struct TraceAnswer {
 pub struct TraceRecord {
     /// The worker.
     pub worker: u8,
-    /// Its place among the worker's records, from 1; the same numbers do not come back.
+    /// Its place among the worker's records, from 1 since traces were last cleared.
     pub number: u64,
     /// When, in microseconds since the stack's start.
     pub at_us: u64,

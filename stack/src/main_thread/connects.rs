@@ -14,7 +14,6 @@ use hoststack_transport::{
 };
 
 use super::attempts::remotes;
-use super::life::Failed;
 use super::{MAIN_ORIGIN, Main};
 use crate::events::What;
 use crate::messages::{Command, Seed, Settled};
@@ -304,7 +303,7 @@ impl Main {
             Ok(()) => self.note_connect(app_worker, connect, What::Settled),
             Err(cause) => {
                 self.note_connect_failure(app_worker, connect, What::Settled, cause);
-                self.log_failed(&Failed { connect, app_worker, cause }, key);
+                self.log_failed(app_worker, connect, cause, key);
             }
         }
         self.in_flight[worker.index()] = self.in_flight[worker.index()].saturating_sub(1);

@@ -3,17 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use hoststack_transport::{AppWorkerId, ConnectFailure, ConnectId, Instant, Key, ListenerId};
+use hoststack_transport::{AppWorkerId, ConnectFailure, ConnectId, Key, ListenerId};
 
 use super::Main;
 use crate::events::{Subject, What};
-
-/// What a connect that failed leaves for its line, before its half-open is freed.
-pub(super) struct Failed {
-    pub(super) connect: ConnectId,
-    pub(super) app_worker: AppWorkerId,
-    pub(super) cause: ConnectFailure,
-}
 
 impl Main {
     /// Something happened to a connect.
@@ -60,22 +53,26 @@ impl Main {
     }
 
     /// The line of a connect that failed, while its half-open `key` is still there.
-    pub(super) fn log_failed(&mut self, failed: &Failed, key: Key) {
+    pub(super) fn log_failed(
+        &mut self,
+        app_worker: AppWorkerId,
+        connect: ConnectId,
+        cause: ConnectFailure,
+        key: Key,
+    ) {
         if !self.config.session_log {
             return;
         }
-        let Failed { connect, app_worker, cause } = *failed;
         let (now, app) = (self.now, self.app_worker_name(app_worker));
         let session = self.half_open(app_worker, key);
         let line = session.map(|session| {
-            let made: Instant = session.born;
             (
                 session.flow.protocol.name(),
                 session.flow.domain.0,
                 session.flow.local.to_string(),
                 session.remote_name(),
                 session.attempts,
-                now.micros_since(made),
+                now.micros_since(session.born),
             )
         });
         match line {
@@ -95,7 +92,7 @@ impl Main {
 
     /// A limit was hit: said once a second at most, with how often since.
     pub(super) fn warn_limit(&mut self, limit: &'static str, app_worker: AppWorkerId) {
-        if let Some(times) = self.warnings.admit(self.now) {
+        if let Some(times) = self.warnings.admit(limit, self.now) {
             let app = self.app_worker_name(app_worker);
             tracing::warn!(limit, app, times, "a limit was hit");
         }

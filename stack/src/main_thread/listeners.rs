@@ -10,7 +10,7 @@ use hoststack_transport::{Address, AppId, AppWorkerId, ListenerId, SocketOptions
 
 use super::Main;
 use crate::events::What;
-use crate::inspect::{AppWorkerNames, ListenerInfo};
+use crate::inspect::ListenerInfo;
 use crate::messages::{Command, ListenOn, Reply};
 
 /// What two listeners cannot have both.
@@ -249,13 +249,13 @@ impl Main {
     }
 
     /// The listeners, for the CLI.
-    pub(super) fn listener_infos(&self, limit: usize, names: &AppWorkerNames) -> Vec<ListenerInfo> {
+    pub(super) fn listener_infos(&self, limit: usize) -> Vec<ListenerInfo> {
         self.listeners
             .iter()
             .take(limit)
             .map(|(key, listener)| ListenerInfo {
                 address: listener.local.to_string(),
-                app_worker: names.get(&listener.app_worker).map(ToString::to_string).unwrap_or_default(),
+                app_worker: self.app_worker_name(listener.app_worker),
                 domain: listener.domain,
                 worker: listener.worker.map(|worker| worker.0),
                 is_up: listener.waiting == 0,

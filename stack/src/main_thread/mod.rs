@@ -36,7 +36,7 @@ use crate::hash::IdHasher;
 use crate::inspect::TraceSpec;
 use crate::measure::{Pace, StageClock};
 use crate::messages::{Command, Report, Request};
-use crate::rate_limit::RateLimit;
+use crate::rate_limit::RateLimits;
 use crate::record::{Tape, flush};
 use crate::step::Step;
 use crate::worker::{WatchCommand, WorkerStats};
@@ -104,9 +104,11 @@ pub(crate) struct Main {
     settled_elsewhere: BTreeMap<(WorkerId, AppWorkerId), usize>,
     inspections: BTreeMap<u64, inspect::Inspection>,
     next_query: u64,
+    /// The question whose walk on main had the last turn.
+    last_walk: u64,
     pings: pings::Pings,
     events_ring: crate::events::Ring,
-    warnings: RateLimit,
+    warnings: RateLimits,
     /// Traces that were added and not cleared.
     traces: Vec<Arc<TraceSpec>>,
     mint: ConnectMint,
@@ -116,8 +118,8 @@ pub(crate) struct Main {
     connects_orphaned: u64,
     steps: u64,
     pace: Pace<{ inspect::STAGES.len() }>,
-    /// The steps that there were when counters were last cleared, and when that was.
-    steps_cleared: u64,
+    /// What was counted when counters were last cleared, and when that was.
+    cleared: crate::inspect::MainInfo,
     since: crate::inspect::Since,
     stopped: bool,
 }
@@ -158,9 +160,10 @@ impl Main {
             settled_elsewhere: BTreeMap::new(),
             inspections: BTreeMap::new(),
             next_query: 0,
+            last_walk: 0,
             pings: pings::Pings::default(),
             events_ring: crate::events::Ring::new(seed.config.events_max),
-            warnings: RateLimit::default(),
+            warnings: RateLimits::default(),
             traces: Vec::new(),
             mint: ConnectMint::new(MAIN_ORIGIN),
             main_requests: Vec::new(),
@@ -169,7 +172,7 @@ impl Main {
             connects_orphaned: 0,
             steps: 0,
             pace: Pace::new(),
-            steps_cleared: 0,
+            cleared: crate::inspect::MainInfo::default(),
             since: crate::inspect::Since::default(),
             stopped: false,
             config: seed.config,
@@ -486,7 +489,6 @@ impl Main {
             || self.commands.iter().any(Outbox::can_flush)
             || !self.main_requests.is_empty()
             || self.has_walks()
-            || self.commands.iter().any(Outbox::can_flush)
     }
 
     /// See [`crate::SingleThreaded::set_tcp_config`].

@@ -4,6 +4,7 @@
 //! from different workers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
 
 use crossbeam_channel::{Sender, unbounded};
 use hoststack_net::{DropReason, EchoNews, EchoRequest, HeardEcho, NextHop, SourceError};
@@ -22,6 +23,8 @@ const OUTSTANDING_MAX: usize = 256;
 struct Ping {
     options: PingOptions,
     results: Sender<PingResult>,
+    /// Gone when nobody will read them.
+    asker: Weak<()>,
     /// Requests begun.
     begun: u16,
     /// When the next one is due.
@@ -106,13 +109,23 @@ impl Pings {
         self.under_way.len()
     }
 
+    /// Asked in each step, and mostly there is none.
+    #[inline]
     pub(super) fn next_deadline(&self) -> Option<Instant> {
+        if self.under_way.is_empty() { None } else { self.earliest() }
+    }
+
+    #[cold]
+    fn earliest(&self) -> Option<Instant> {
         self.under_way.values().filter_map(Ping::next_deadline).min()
     }
 }
 
 impl Main {
     pub(super) fn begin_ping(&mut self, options: PingOptions, reply: &Reply<Result<Pinging, PingError>>) {
+        if self.pings.len() >= PINGS_MAX {
+            self.end_abandoned_pings();
+        }
         if self.pings.len() >= PINGS_MAX {
             let _ = reply.send(Err(PingError::TooMany));
             return;
@@ -123,7 +136,9 @@ impl Main {
         }
         self.pings.last_id = id;
         let (results, pinging) = unbounded();
-        if reply.send(Ok(Pinging { results: pinging })).is_err() {
+        let asker = Arc::new(());
+        let weak = Arc::downgrade(&asker);
+        if reply.send(Ok(Pinging { results: pinging, _asker: asker })).is_err() {
             return;
         }
         let PingOptions { domain, to, .. } = options;
@@ -133,6 +148,7 @@ impl Main {
         let ping = Ping {
             options,
             results,
+            asker: weak,
             begun: 0,
             next_at: self.now,
             waiting: VecDeque::new(),
@@ -194,6 +210,17 @@ impl Main {
             }
         }
         self.end_ping_if_over(id);
+    }
+
+    /// Ends those whose results nobody waits for: their next one may be hours away.
+    fn end_abandoned_pings(&mut self) {
+        let ids: Vec<u16> = self.pings.under_way.keys().copied().collect();
+        for id in ids {
+            if let Some(ping) = self.pings.under_way.get_mut(&id) {
+                ping.is_abandoned |= ping.asker.strong_count() == 0;
+            }
+            self.end_ping_if_over(id);
+        }
     }
 
     fn end_ping_if_over(&mut self, id: u16) {

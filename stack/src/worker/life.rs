@@ -1,7 +1,7 @@
 //! What is told of the lives of a worker's sessions: the ring of events, a line of the log for each transition, and one for
 //! each session at its end.
 
-use hoststack_session::{AppSide, EndedBy};
+use hoststack_session::{AppSide, EndedBy, TransportSide};
 use hoststack_transport::{
     AppWorkerId, CloseReason, ConnectFailure, ConnectId, EndStats, FlowKey, Protocol, SessionId,
     TransportEvent,
@@ -32,23 +32,26 @@ impl Worker {
     }
 
     fn on_transition(&mut self, event: &TransportEvent, id: SessionId, what: What) {
-        let Some((app_worker, from)) =
-            self.sessions.get(id).map(|session| (session.app_worker(), session.transport_side()))
-        else {
-            return self.sessions.on_event(event);
-        };
+        let Some(session) = self.sessions.get(id) else { return self.sessions.on_event(event) };
+        let (app_worker, from) = (session.app_worker(), session.transport_side());
         let sh = self.sessions.handle(id);
         self.events_ring.push(self.now, Subject::app_worker(app_worker).session(sh), what);
         self.sessions.on_event(event);
-        if let Some(session) = self.sessions.get(id) {
-            let to = session.transport_side();
-            match what {
-                What::Closed(cause) => tracing::debug!(%sh, %from, %to, %cause, "session"),
-                What::Accepted => {
-                    tracing::debug!(%sh, from = "listening", %to, flow = %session.flow(), cause = "accepted", "session");
-                }
-                _ => tracing::debug!(%sh, %from, %to, cause = what.name(), "session"),
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            self.trace_transition(id, what, from);
+        }
+    }
+
+    #[cold]
+    fn trace_transition(&self, id: SessionId, what: What, from: TransportSide) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let (sh, to) = (self.sessions.handle(id), session.transport_side());
+        match what {
+            What::Closed(cause) => tracing::debug!(%sh, %from, %to, %cause, "session"),
+            What::Accepted => {
+                tracing::debug!(%sh, from = "listening", %to, flow = %session.flow(), cause = "accepted", "session");
             }
+            _ => tracing::debug!(%sh, %from, %to, cause = what.name(), "session"),
         }
     }
 
@@ -60,11 +63,16 @@ impl Worker {
         tracing::debug!(%sh, from = "none", to = "opening", %connect, cause = "handed over", "session");
     }
 
-    /// Stages whose turn came.
+    /// Stages whose turn came. Asked for each vector and each session that is told something.
+    #[inline]
     pub(super) fn note_stage_turns(&mut self) {
-        if !self.sessions.has_stage_turns() {
-            return;
+        if self.sessions.has_stage_turns() {
+            self.push_stage_turns();
         }
+    }
+
+    #[cold]
+    fn push_stage_turns(&mut self) {
         let turns: Vec<_> = self.sessions.take_stage_turns().collect();
         for (id, stage) in turns {
             let Some(app_worker) = self.sessions.get(id).map(|session| session.app_worker()) else {
@@ -164,7 +172,7 @@ impl Worker {
 
     /// A limit was hit: said once a second at most, with how often since.
     pub(super) fn warn_limit(&mut self, limit: &'static str) {
-        if let Some(times) = self.warnings.admit(self.now) {
+        if let Some(times) = self.warnings.admit(limit, self.now) {
             tracing::warn!(limit, worker = %self.id, times, "a limit was hit");
         }
     }
@@ -178,7 +186,7 @@ impl Worker {
     #[cold]
     fn log_end(&self, id: SessionId, stats: &EndStats) {
         let Some(session) = self.sessions.get(id) else { return };
-        let hoststack_session::TransportSide::Closed(reason) = session.transport_side() else { return };
+        let TransportSide::Closed(reason) = session.transport_side() else { return };
         let (flow, life) = (session.flow(), session.life());
         let (protocol, local, remote) = ends(flow);
         let EndStats { bytes_in, bytes_out, retransmitted, srtt_us } = *stats;

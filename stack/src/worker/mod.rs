@@ -38,7 +38,7 @@ use crate::channel::{Inbox, Outbox};
 use crate::config::StackConfig;
 use crate::measure::StageClock;
 use crate::messages::{Command, Report};
-use crate::rate_limit::RateLimit;
+use crate::rate_limit::RateLimits;
 use crate::record::{Digest, Tape};
 use crate::step::Step;
 use crate::sync::{AtomicUsize, Ordering};
@@ -151,7 +151,7 @@ pub(crate) struct Worker {
     connect_timers: TimerWheel<SessionId>,
     inspections: VecDeque<inspect::Run>,
     events_ring: crate::events::Ring,
-    warnings: RateLimit,
+    warnings: RateLimits,
     /// Packets that someone watches. `None`, as nearly always: nobody does, and nothing else asks.
     watch: Option<Box<inspect::Watch>>,
     mint: ConnectMint,
@@ -206,7 +206,7 @@ impl Worker {
             connect_timers: TimerWheel::new(Instant::ZERO),
             inspections: VecDeque::new(),
             events_ring: crate::events::Ring::new(seed.config.events_max),
-            warnings: RateLimit::default(),
+            warnings: RateLimits::default(),
             watch: None,
             mint: ConnectMint::new(u16::from(seed.id.0)),
             stats: seed.stats,

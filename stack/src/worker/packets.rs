@@ -147,7 +147,7 @@ impl Worker {
                 // The one packet drop that a full ring causes.
                 _ => {
                     self.figures.handover_dropped += 1;
-                    if let Some(times) = self.warnings.admit(self.now) {
+                    if let Some(times) = self.warnings.admit("hand-over ring", self.now) {
                         tracing::warn!(limit = "hand-over ring", worker = %self.id, times, "a limit was hit");
                     }
                     if let Some(watch) = &mut self.watch {
@@ -431,10 +431,11 @@ impl Worker {
         let now_us = self.now.as_micros();
         let mut worked = false;
         for number in 0..self.ports.len() {
-            if self.watch.is_some() {
-                self.watch_offered(self.ports[number].interface);
-            }
             let port = &mut self.ports[number];
+            let interface = port.interface;
+            if let Some(watch) = self.watch.as_deref_mut().filter(|watch| watch.is_active()) {
+                watch.offered(&self.path, interface);
+            }
             let tx = self.path.tx(port.interface);
             if tx.is_empty() {
                 continue;
@@ -462,8 +463,8 @@ impl Worker {
                 port.stuck_since = None;
                 is_stuck = true;
             }
-            if let Some(watch) = &mut self.watch {
-                watch.left(sent, is_stuck);
+            if self.watch.is_some() {
+                self.watch_left(interface, sent, is_stuck);
             }
         }
         if let Some(watch) = &mut self.watch {

@@ -4,7 +4,7 @@ use hoststack_session::{HalfOpenSession, HalfOpenState};
 use hoststack_transport::{AppWorkerId, ConnectId, Duration, Instant, Protocol};
 
 use super::Inspection;
-use crate::inspect::{AppWorkerNames, HalfOpenCursor, HalfOpenInfo, Query};
+use crate::inspect::{HalfOpenCursor, HalfOpenInfo, Query};
 use crate::main_thread::Main;
 
 /// How long after its deadline a half-open is late: main meets a deadline within one step.
@@ -24,7 +24,7 @@ struct Attempt {
 
 impl Main {
     /// A slice of the walk of an inspection; says whether it was the last.
-    pub(super) fn list_half_opens(&self, run: &mut Inspection, names: &AppWorkerNames) -> bool {
+    pub(super) fn list_half_opens(&self, run: &mut Inspection) -> bool {
         let Query::HalfOpens(what) = &run.what else { return true };
         let mut budget = self.config.bursts.inspect_slots;
         while let Some((key, record)) = self.app_workers.at_slot(run.cursor.app_worker).or_else(|| {
@@ -54,11 +54,10 @@ impl Main {
                 run.matched += 1;
                 if run.answer.half_opens.len() < what.limit {
                     budget = budget.saturating_sub(COST);
-                    let name = names.get(&id).map(ToString::to_string).unwrap_or_default();
-                    run.answer.half_opens.push(self.half_open_info(session, name));
-                    run.last_listed = here;
+                    run.answer.half_opens.push(self.half_open_info(session, id));
+                    run.last_listed = Some(here);
                 } else {
-                    run.answer.half_opens_next = Some(run.last_listed);
+                    run.answer.half_opens_next = run.last_listed;
                     if !what.count {
                         return true;
                     }
@@ -70,15 +69,13 @@ impl Main {
     }
 
     /// The half-open of a connect request, if it is there.
-    pub(super) fn half_open_named(&self, connect: ConnectId, names: &AppWorkerNames) -> Option<HalfOpenInfo> {
+    pub(super) fn half_open_named(&self, connect: ConnectId) -> Option<HalfOpenInfo> {
         let (app_worker, key) = *self.connects.get(&connect)?;
         let session = self.app_workers.get(app_worker.0)?.half_opens.get(key)?;
-        Some(
-            self.half_open_info(session, names.get(&app_worker).map(ToString::to_string).unwrap_or_default()),
-        )
+        Some(self.half_open_info(session, app_worker))
     }
 
-    fn half_open_info(&self, session: &HalfOpenSession, app_worker: String) -> HalfOpenInfo {
+    fn half_open_info(&self, session: &HalfOpenSession, app_worker: AppWorkerId) -> HalfOpenInfo {
         let attempt = self.attempt_under_way(session);
         let (alternatives_left, rounds_left, is_pausing) =
             session.remotes.as_ref().map_or((0, 0, false), |remotes| {
@@ -88,7 +85,7 @@ impl Main {
         HalfOpenInfo {
             connect: session.connect.to_string(),
             connect_id: session.connect.as_u64(),
-            app_worker,
+            app_worker: self.app_worker_name(app_worker),
             domain: session.flow.domain.0,
             protocol: session.flow.protocol.name(),
             local: session.flow.local.to_string(),

@@ -33,7 +33,7 @@ pub(super) struct Inspection {
     turn: Option<WorkerId>,
     /// Of a walk on main: the next slot, and the last one that is in the list.
     cursor: HalfOpenCursor,
-    last_listed: HalfOpenCursor,
+    last_listed: Option<HalfOpenCursor>,
     matched: u64,
     gathered: figures::Gathered,
     /// The workers' parts that are not their figures.
@@ -48,7 +48,8 @@ impl Main {
             Clear::Errors => self.since.errors_us = self.now.as_micros(),
             Clear::Counters => {
                 self.since.counters_us = self.now.as_micros();
-                self.steps_cleared = self.steps;
+                self.cleared = MainInfo::default();
+                self.cleared = self.info();
             }
         }
         self.broadcast(|| Command::Clear(what));
@@ -89,7 +90,7 @@ impl Main {
             turn: None,
             gathered: figures::Gathered::default(),
             cursor,
-            last_listed: cursor,
+            last_listed: None,
             matched: 0,
             events: Vec::new(),
             topics: Vec::new(),
@@ -144,7 +145,7 @@ impl Main {
         };
         let wanted = match what.order {
             // One more than is listed: so it is known whether there are more.
-            Order::Handle => (what.limit + 1).saturating_sub(inspection.answer.sessions.len()),
+            Order::Handle => what.limit.saturating_add(1).saturating_sub(inspection.answer.sessions.len()),
             Order::Slowest => what.limit,
         };
         if next >= self.config.workers || (wanted == 0 && !what.count) || (what.limit == 0 && !what.count) {
@@ -163,20 +164,20 @@ impl Main {
         self.inspections.get(&query).is_some_and(|inspection| matches!(inspection.what, Query::HalfOpens(_)))
     }
 
-    /// A slice of each walk on main.
+    /// A slice of the next walk on main: they take turns.
     pub(super) fn continue_inspections(&mut self) -> bool {
         if !self.has_walks() {
             return false;
         }
-        let names = self.app_worker_names();
-        let due: Vec<u64> = self.walks().collect();
-        for query in due {
-            let Some(mut inspection) = self.inspections.remove(&query) else { continue };
-            let is_done = self.list_half_opens(&mut inspection, &names);
-            self.inspections.insert(query, inspection);
-            if is_done {
-                self.finish_inspection(query);
-            }
+        let last = self.last_walk;
+        let next = self.walks().find(|query| *query > last).or_else(|| self.walks().next());
+        let Some(query) = next else { return false };
+        let Some(mut inspection) = self.inspections.remove(&query) else { return false };
+        self.last_walk = query;
+        let is_done = self.list_half_opens(&mut inspection);
+        self.inspections.insert(query, inspection);
+        if is_done {
+            self.finish_inspection(query);
         }
         true
     }
@@ -226,7 +227,6 @@ impl Main {
     /// What was listed, with the names that main knows.
     fn complete_list(&self, inspection: Inspection) -> Answer {
         let Inspection { what, mut answer, matched, .. } = inspection;
-        let names = self.app_worker_names();
         match what {
             Query::Sessions(what) => {
                 answer.matched = what.count.then_some(matched);
@@ -240,14 +240,15 @@ impl Main {
                 }
             }
             Query::HalfOpens(what) => answer.matched = what.count.then_some(matched),
-            Query::HalfOpen(connect) => answer.half_opens.extend(self.half_open_named(connect, &names)),
-            Query::Listeners { limit } => answer.listeners = self.listener_infos(limit, &names),
+            Query::HalfOpen(connect) => answer.half_opens.extend(self.half_open_named(connect)),
+            Query::Listeners { limit } => answer.listeners = self.listener_infos(limit),
             _ => {}
         }
+        let mut names = AppWorkerNames::new();
         for session in &mut answer.sessions {
-            if let Some(name) = names.get(&session.app_worker_id) {
-                session.app_worker.clone_from(name);
-            }
+            let id = session.app_worker_id;
+            let name = names.entry(id).or_insert_with(|| self.app_worker_name(id).into());
+            session.app_worker.clone_from(name);
         }
         answer
     }
@@ -264,9 +265,9 @@ impl Main {
 
     fn info(&self) -> MainInfo {
         MainInfo {
-            steps: self.steps.saturating_sub(self.steps_cleared),
-            busy_steps: self.pace.stages.busy_steps(),
-            sleeps: self.pace.sleeps,
+            steps: self.steps.saturating_sub(self.cleared.steps),
+            busy_steps: self.pace.stages.busy_steps().saturating_sub(self.cleared.busy_steps),
+            sleeps: self.pace.sleeps.saturating_sub(self.cleared.sleeps),
             pace: self.pace_info(),
             half_open_sessions: self.connects.len(),
             half_open_connections: self.half_opens.len(),

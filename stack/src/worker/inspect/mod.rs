@@ -35,7 +35,7 @@ pub(super) struct Run {
     /// Flows of the slots so far.
     ports: PortCounts,
     walk: Option<Box<crate::inspect::events::Walk>>,
-    /// The number of the first record of a trace that was not sent yet.
+    /// The number of the first record of a trace that was not sent yet; 0 before the first slice.
     first_record: u64,
 }
 
@@ -57,7 +57,7 @@ impl Run {
 }
 
 impl Worker {
-    /// One slice of the oldest question.
+    /// One slice of the next question: they take turns, so that a long walk keeps no short one waiting.
     pub(super) fn answer_inspections(&mut self) -> bool {
         let Some(mut run) = self.inspections.pop_front() else { return false };
         if let Query::Trace { limit } = run.what {
@@ -67,7 +67,7 @@ impl Worker {
         if let Query::Events(query) = &run.what {
             let query = query.clone();
             if !self.answer_events(&mut run, &query) {
-                self.inspections.push_front(run);
+                self.inspections.push_back(run);
             }
             return true;
         }
@@ -110,7 +110,7 @@ impl Worker {
             self.reports.push(Report::Answer { query: run.query, part: Box::new(part), last });
         }
         if !last {
-            self.inspections.push_front(run);
+            self.inspections.push_back(run);
         }
         true
     }

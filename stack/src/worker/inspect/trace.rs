@@ -166,11 +166,11 @@ impl Worker {
         before.ip.sent(&self.path, seen, isns);
     }
 
-    /// Looks at what an interface's device queue is about to be offered.
-    pub(in crate::worker) fn watch_offered(&mut self, interface: InterfaceId) {
-        let Some(watch) = self.watch.as_deref_mut().filter(|watch| watch.is_active()) else { return };
+    /// What an interface's device queue took of what it was offered; see [`Watch::left`].
+    pub(in crate::worker) fn watch_left(&mut self, interface: InterfaceId, sent: usize, is_stuck: bool) {
+        let Some(watch) = self.watch.as_deref_mut() else { return };
         let (tcp, now, worker) = (&self.transports.tcp, self.now, self.id);
-        watch.offered(&self.path, interface, |flow| {
+        watch.left(&self.path, interface, sent, is_stuck, |flow| {
             let record = tcp.record_of(flow);
             let retransmits = match record {
                 FlowRecord::Connection(connection, _) => repairs(tcp, now, connection),
@@ -186,9 +186,10 @@ impl Worker {
         let left = limit.saturating_sub(run.listed);
         if let Some(watch) = &self.watch {
             part.trace_total = watch.records_len();
-            // Of those that are asked for, the newest.
-            let first = run.first_record.max(watch.first_of_newest(limit));
-            part.trace.extend(watch.records_from(first, SLICE.min(left)).cloned());
+            if run.first_record == 0 {
+                run.first_record = watch.first_of_newest(limit);
+            }
+            part.trace.extend(watch.records_from(run.first_record, SLICE.min(left)).cloned());
         }
         run.listed += part.trace.len();
         let is_last = part.trace.len() < SLICE.min(left) || run.listed >= limit;
@@ -200,7 +201,7 @@ impl Worker {
         }
         self.reports.push(Report::Answer { query: run.query, part: Box::new(part), last: is_last });
         if !is_last {
-            self.inspections.push_front(run);
+            self.inspections.push_back(run);
         }
     }
 }

@@ -10,7 +10,7 @@
 mod flows;
 mod seen;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use self::flows::{FlowMemory, Flows};
 pub(in crate::worker) use self::seen::{IpBefore, Seen};
 use self::seen::{comment, fingerprint, link_type, session_name};
 use crate::capture::CaptureTap;
-use crate::inspect::{TRACE_COUNT_MAX, TraceRecord, TraceSpec};
+use crate::inspect::{TraceRecord, TraceSpec};
 
 /// What main asks of a worker's watch.
 #[derive(Clone, Debug)]
@@ -45,9 +45,8 @@ pub(crate) enum WatchCommand {
 pub(in crate::worker) struct Watch {
     worker: u8,
     traces: Vec<Trace>,
-    records: VecDeque<TraceRecord>,
-    /// Records that are kept at most: the sum of the traces' counts.
-    records_max: usize,
+    /// By number: each trace has as many of them as it asked for, at most.
+    records: BTreeMap<u64, Kept>,
     next_number: u64,
     capture: Option<Arc<CaptureTap>>,
     /// Some trace or capture takes packets.
@@ -72,7 +71,17 @@ pub(in crate::worker) struct Watch {
 #[derive(Debug)]
 struct Trace {
     spec: Arc<TraceSpec>,
+    /// How many it still records; of one that keeps the last, all that come.
     left: usize,
+    /// The numbers of its records, of one that keeps the last.
+    last: VecDeque<u64>,
+}
+
+/// A record, and for which traces it is kept, a bit each.
+#[derive(Debug)]
+struct Kept {
+    traces: u8,
+    record: TraceRecord,
 }
 
 impl Watch {
@@ -80,8 +89,7 @@ impl Watch {
         Watch {
             worker,
             traces: Vec::new(),
-            records: VecDeque::new(),
-            records_max: 0,
+            records: BTreeMap::new(),
             next_number: 1,
             capture: None,
             is_active: false,
@@ -105,13 +113,12 @@ impl Watch {
                 let is_never = spec.filter.worker.is_some_and(is_other)
                     || spec.filter.session.is_some_and(|session| is_other(session.worker));
                 let left = if is_never { 0 } else { spec.count };
-                self.records_max = (self.records_max + left).min(TRACE_COUNT_MAX);
-                self.traces.push(Trace { spec, left });
+                self.traces.push(Trace { spec, left, last: VecDeque::new() });
             }
             WatchCommand::TraceClear => {
                 self.traces.clear();
                 self.records.clear();
-                self.records_max = 0;
+                self.next_number = 1;
             }
             WatchCommand::Capture(capture) => self.capture = capture,
         }
@@ -136,7 +143,8 @@ impl Watch {
 
     /// The number of the first of the newest `count` records.
     pub(in crate::worker) fn first_of_newest(&self, count: usize) -> u64 {
-        self.next_number.saturating_sub(count as u64)
+        let Some(older) = count.checked_sub(1) else { return self.next_number };
+        self.records.keys().rev().nth(older).copied().unwrap_or(1)
     }
 
     /// Records of numbers from `first` on, at most `count`.
@@ -145,8 +153,7 @@ impl Watch {
         first: u64,
         count: usize,
     ) -> impl Iterator<Item = &TraceRecord> {
-        let start = self.records.partition_point(|record| record.number < first);
-        self.records.range(start..).take(count)
+        self.records.range(first..).take(count).map(|(_, kept)| &kept.record)
     }
 
     /// Looks at a packet: whether anyone may want it, and if so where it is in `seen`.
@@ -400,53 +407,28 @@ impl Watch {
         seen.dropped("ip-output", reason.name(), reason.help());
     }
 
-    /// Looks at packets that a device queue is about to be offered. `known`: what TCP knows of a flow.
-    pub(in crate::worker) fn offered(
-        &mut self,
-        path: &IpPath,
-        interface: InterfaceId,
-        known: impl Fn(&FlowKey) -> FlowKnown,
-    ) {
+    /// Looks at packets that a device queue is about to be offered.
+    pub(in crate::worker) fn offered(&mut self, path: &IpPath, interface: InterfaceId) {
         self.leaving.clear();
-        let domain = path.interface(interface).map_or(0, |config| config.domain);
         let waiting = path.waiting_packets().find(|(id, _)| *id == interface);
         for (place, packet) in waiting.into_iter().flat_map(|(_, waiting)| waiting.iter().enumerate()) {
-            let Some(index) = self.look(path, interface, Direction::Outbound, packet.data()) else {
-                continue;
-            };
-            self.leaving.push((place, index));
-            let view = self.seen[index].view;
-            let segment = view.segment(packet.data());
-            let Some((header, payload)) = segment.map(|segment| (segment.header, segment.payload.len()))
-            else {
-                self.summarize(index, None);
-                continue;
-            };
-            let Some((local, remote)) = view.addresses else { continue };
-            let flow = FlowKey {
-                local: Endpoint::new(local, header.src_port),
-                remote: Endpoint::new(remote, header.dst_port),
-                domain: DomainId(domain),
-                protocol: Protocol::Tcp,
-            };
-            let known = known(&flow);
-            let memory = self.flows.remember(&flow, known);
-            let is_again = memory.sends(&header, payload, known);
-            let FlowMemory { isns, session, .. } = *memory;
-            self.summarize(index, isns);
-            let seen = &mut self.seen[index];
-            seen.session = session;
-            seen.is_retransmission = is_again;
-            seen.stage("tcp-output", || {
-                let of = session.map_or("no session".to_owned(), |session| format!("session {session}"));
-                format!("{of}{}", if is_again { ", sent again" } else { "" })
-            });
+            if let Some(index) = self.look(path, interface, Direction::Outbound, packet.data()) {
+                self.leaving.push((place, index));
+            }
         }
     }
 
-    /// The device queue took the first `sent` of the packets that it was offered; the others wait for the next step, or
-    /// are `stuck`.
-    pub(in crate::worker) fn left(&mut self, sent: usize, is_stuck: bool) {
+    /// The interface's device queue took the first `sent` of the packets that it was offered; the others wait for the
+    /// next step, or are `stuck`. `known`: what TCP knows of a flow.
+    pub(in crate::worker) fn left(
+        &mut self,
+        path: &IpPath,
+        interface: InterfaceId,
+        sent: usize,
+        is_stuck: bool,
+        known: impl Fn(&FlowKey) -> FlowKnown,
+    ) {
+        let domain = DomainId(path.interface(interface).map_or(0, |config| config.domain));
         let first_left = self.leaving.iter().find(|(place, _)| *place >= sent).map(|(_, index)| *index);
         if let Some(first) = first_left
             && !is_stuck
@@ -455,8 +437,13 @@ impl Watch {
             self.frames.truncate(self.seen[first].frame.0);
             self.seen.truncate(first);
         }
-        for &(place, index) in &self.leaving {
-            let Some(seen) = self.seen.get_mut(index) else { break };
+        let mut leaving = std::mem::take(&mut self.leaving);
+        for (place, index) in leaving.drain(..) {
+            if index >= self.seen.len() {
+                break;
+            }
+            self.segment_left(index, domain, &known);
+            let seen = &mut self.seen[index];
             if let (Some((src, dst)), Some(ttl)) = (seen.view.addresses, seen.view.hop_limit) {
                 seen.stage("ip-output", || format!("{src} -> {dst} ttl {ttl}"));
             }
@@ -467,7 +454,34 @@ impl Watch {
                 seen.dropped("device-output", "device-stuck", "the device took no packet for too long.");
             }
         }
-        self.leaving.clear();
+        self.leaving = leaving;
+    }
+
+    /// A packet is the device's now, or lost with it: if it is a segment, whose it is, and whether it was sent before.
+    fn segment_left(&mut self, index: usize, domain: DomainId, known: impl Fn(&FlowKey) -> FlowKnown) {
+        let Seen { view, frame: (start, end), .. } = self.seen[index];
+        let (Some(segment), Some((local, remote))) = (view.segment(&self.frames[start..end]), view.addresses)
+        else {
+            return self.summarize(index, None);
+        };
+        let flow = FlowKey {
+            local: Endpoint::new(local, segment.header.src_port),
+            remote: Endpoint::new(remote, segment.header.dst_port),
+            domain,
+            protocol: Protocol::Tcp,
+        };
+        let known = known(&flow);
+        let memory = self.flows.remember(&flow, known);
+        let is_again = memory.sends(&segment.header, segment.payload.len(), known);
+        let FlowMemory { isns, session, .. } = *memory;
+        self.summarize(index, isns);
+        let seen = &mut self.seen[index];
+        seen.session = session;
+        seen.is_retransmission = is_again;
+        seen.stage("tcp-output", || {
+            let of = session.map_or("no session".to_owned(), |session| format!("session {session}"));
+            format!("{of}{}", if is_again { ", sent again" } else { "" })
+        });
     }
 
     /// The step is over: what was seen is recorded where filters accept what became of it.
@@ -508,25 +522,38 @@ impl Watch {
 
     fn record(&mut self, now_us: u64, seen: Seen) {
         let session = seen.session.map(session_name);
-        let mut is_wanted = false;
+        let number = self.next_number;
+        let mut traces = 0;
         for (bit, trace) in self.traces.iter_mut().enumerate() {
-            if seen.traces & 1 << bit != 0
-                && trace.left > 0
-                && trace.spec.filter.accepts(session, seen.dropped.is_some())
+            let bit = 1 << bit;
+            if seen.traces & bit == 0
+                || trace.left == 0
+                || !trace.spec.filter.accepts(session, seen.dropped.is_some())
             {
-                is_wanted = true;
-                trace.left -= usize::from(!trace.spec.keeps_last);
+                continue;
+            }
+            traces |= bit;
+            if !trace.spec.keeps_last {
+                trace.left -= 1;
+                continue;
+            }
+            trace.last.push_back(number);
+            if trace.last.len() > trace.spec.count
+                && let Some(oldest) = trace.last.pop_front()
+                && let Some(kept) = self.records.get_mut(&oldest)
+            {
+                kept.traces &= !bit;
+                if kept.traces == 0 {
+                    self.records.remove(&oldest);
+                }
             }
         }
-        if !is_wanted {
+        if traces == 0 {
             return;
         }
-        if self.records.len() >= self.records_max {
-            self.records.pop_front();
-        }
-        self.records.push_back(TraceRecord {
+        let record = TraceRecord {
             worker: self.worker,
-            number: self.next_number,
+            number,
             at_us: now_us,
             packet: format!("{:08x}", seen.packet),
             direction: match seen.direction {
@@ -540,7 +567,8 @@ impl Watch {
             dropped: seen.dropped,
             retransmission: seen.is_retransmission,
             stages: seen.stages,
-        });
+        };
+        self.records.insert(number, Kept { traces, record });
         self.next_number += 1;
     }
 }
