@@ -50,6 +50,7 @@ pub use events::{EVENTS_PER_ANSWER, EventCursor, EventInfo, EventsAnswer, Events
 pub use filter::{AppName, Filter};
 pub use half_opens::{HalfOpenCursor, HalfOpenInfo, HalfOpenQuery};
 pub use hoststack_session::SessionState;
+pub use hoststack_tcp::State as TcpState;
 pub use sessions::{
     Detail, FifoInfo, LayerInfo, SessionDetail, SessionInfo, SessionQuery, SessionSummary, Variables,
 };

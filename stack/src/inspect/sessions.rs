@@ -154,7 +154,7 @@ pub struct SessionDetail {
     pub layer: Option<LayerInfo>,
     /// The transport's variables, by the RFCs' names.
     pub transport: Variables,
-    /// What the transport measured and counted.
+    /// What the transport measured and counted: of sockets of the host bytes alone, of `local` nothing.
     pub measured: Variables,
 }
 

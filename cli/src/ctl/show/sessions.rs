@@ -123,7 +123,11 @@ fn layers(detail: &SessionDetail) -> String {
         text.push_str(&section(&format!("layer {name}"), &rows));
     }
     text.push_str(&section("transport", &variables(transport)));
-    text.push_str(&section("measured", &variables(measured)));
+    let rows = match (measured.0.is_empty(), transport.0.is_empty()) {
+        (true, false) => "nothing: this transport has no figures of single connections\n".to_owned(),
+        _ => variables(measured),
+    };
+    text.push_str(&section("measured", &rows));
     text
 }
 

@@ -1,6 +1,7 @@
 //! Walks over the session pool in bounded slices, and what is told of each session.
 
 use hoststack_session::{FifoView, LayerView, Session, SessionView};
+use hoststack_tcp::State;
 use hoststack_transport::{Endpoint, Measures, Protocol, SessionId};
 
 use super::Run;
@@ -39,6 +40,9 @@ impl Worker {
             if !filter.fits_session(self.now, session) {
                 continue;
             }
+            if filter.tcp_state.is_some_and(|state| self.tcp_state(session) != Some(state)) {
+                continue;
+            }
             if filter.stuck && self.fault(id, session).is_none() {
                 continue;
             }
@@ -57,6 +61,12 @@ impl Worker {
             }
         }
         run.cursor >= end
+    }
+
+    /// The state of a session's connection, if it is one of the stack's own TCP.
+    fn tcp_state(&self, session: &Session) -> Option<State> {
+        let connection = session.connection().filter(|_| session.flow().protocol == Protocol::Tcp)?;
+        self.transports.tcp.connection_state(connection)
     }
 
     /// Why a session cannot go on by itself.
@@ -125,12 +135,8 @@ impl Worker {
         let SessionView { connect, deadline, stages, pending, queues, rx, tx, layer } = view;
         let stats = session.connection().and_then(|it| self.transports.stats(session.flow().protocol, it));
         let measured = stats.map_or(Variables::default(), |stats| {
-            let value = |value: u64| match value {
-                u64::MAX => "none".to_owned(),
-                value if value == u64::from(u32::MAX) => "none".to_owned(),
-                value => value.to_string(),
-            };
-            let named = stats.named().into_iter().map(|(name, figure)| (name.to_owned(), value(figure)));
+            let value = |figure: Option<u64>| figure.map_or("none".to_owned(), |figure| figure.to_string());
+            let named = stats.named().map(|(name, figure)| (name.to_owned(), value(figure)));
             Variables(named.collect())
         });
         let detail = SessionDetail {
