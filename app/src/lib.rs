@@ -26,7 +26,7 @@ pub use hoststack_transport::histogram;
 pub use hoststack_transport::{
     Address, AddressError, Algorithm, AppId, AppWorkerId, CloseReason, ConnectFailure, ConnectId,
     ConnectionStats, DomainId, Duration, EARLY_DATA_MAX, EcnMode, Endpoint, FlowKey, Instant, Keepalive, Key,
-    ListenerId, Protocol, SessionHandle, SocketOption, SocketOptions, StageCause, StageFailure, Uri,
+    Known, ListenerId, Protocol, SessionHandle, SocketOption, SocketOptions, StageCause, StageFailure, Uri,
     WorkerId,
 };
 pub use options::{AttachOptions, ConnectOptions, DetachPolicy, ListenOptions};

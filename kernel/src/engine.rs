@@ -12,7 +12,7 @@ use std::sync::Arc;
 use hoststack_transport::border::{Measures, SessionLayer, Transmitted, Transport, TransportEvent};
 use hoststack_transport::{
     Address, CloseReason, ConnectionId, ConnectionStats, Duration, EndStats, FlowKey, Full, Instant, Key,
-    ListenerId, Pool, Protocol, SessionId, SocketOption, SocketOptions, TimerWheel,
+    Known, ListenerId, Pool, Protocol, SessionId, SocketOption, SocketOptions, TimerWheel,
 };
 
 use crate::connection::{Connection, Fate, flow};
@@ -704,6 +704,7 @@ impl Measures for Engine {
         Some(ConnectionStats {
             bytes_acked: connection.bytes_out,
             bytes_received: connection.bytes_in,
+            known: Known::Bytes,
             ..ConnectionStats::default()
         })
     }

@@ -85,7 +85,7 @@ drop_reasons! {
     NdpNotForUs "ndp-not-for-us" Routine "A neighbour discovery message concerns others, or tells what we did not ask.";
     NoRoute "no-route" Limit "No route leads to the destination.";
     FamilyMismatch "family-mismatch" Limit "Source and destination are not of one address family.";
-    DestinationOurs "destination-ours" Limit "The destination is one of the domain's own addresses: use a loopback device or another domain.";
+    DestinationOurs "destination-ours" Limit "The destination is one of the domain's own addresses, and no packet turns round inside a domain: use `local://`, or two domains with a wire between them.";
     DestinationNotUnicast "destination-not-unicast" Limit "TCP speaks to single hosts: the destination is a broadcast or multicast address.";
     ExceedsMtu "exceeds-mtu" Limit "The packet is larger than the interface's MTU, or than a packet buffer.";
     TxFull "tx-full" Limit "The interface's transmit vector is full.";

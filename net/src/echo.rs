@@ -103,6 +103,9 @@ impl IpPath {
 
     /// Sends an echo request. If its neighbour is not known yet it waits for it; that counts as sent.
     ///
+    /// One of the domain's own addresses answers here and now, as RFC 1122 §3.2.2.6 has it of any host: no packet is made, for
+    /// none turns round inside the path.
+    ///
     /// # Errors
     /// The reason why it was dropped; it was counted.
     pub fn send_echo(
@@ -125,6 +128,9 @@ impl IpPath {
         request: &EchoRequest,
     ) -> Result<(), DropReason> {
         let EchoRequest { domain, src, dst, id, seq, data_len, hop_limit } = *request;
+        if self.fib.is_local(domain, dst) {
+            return self.answer_own_echo(now_us, request);
+        }
         let message_len = ECHO_HEADER_LEN + data_len;
         let ip_header_len = if dst.is_ipv4() { ipv4::Header::LEN } else { ipv6::Header::LEN };
         let destination = self.destination(now_us, domain, dst)?;
@@ -158,6 +164,20 @@ impl IpPath {
             }
         }
         self.send(now_us, pool, destination, packet)
+    }
+
+    /// A request to one of the domain's own addresses: its reply, as the pinger will be told of it.
+    fn answer_own_echo(&mut self, now_us: u64, request: &EchoRequest) -> Result<(), DropReason> {
+        let EchoRequest { domain, src, dst, id, seq, data_len, hop_limit } = *request;
+        if src.is_ipv4() != dst.is_ipv4() {
+            return Err(DropReason::FamilyMismatch);
+        }
+        if !self.echoes.contains(&ExpectedEcho { id, domain, dst }) {
+            return Err(DropReason::EchoUnasked);
+        }
+        let news = EchoNews::Reply { hop_limit, data_len, is_intact: true };
+        self.on_heard_echo(HeardEcho { id, seq, from: dst, at_us: now_us, news });
+        Ok(())
     }
 
     /// An echo reply came in.

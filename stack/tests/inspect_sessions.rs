@@ -6,7 +6,7 @@ use common::*;
 use hoststack::app::*;
 use hoststack::inspect::{
     Detail, Filter, HalfOpenInfo, HalfOpenQuery, Order, SLOWEST_MAX, SessionDetail, SessionInfo,
-    SessionQuery, SessionState,
+    SessionQuery, SessionState, TcpState,
 };
 use hoststack::net::{Impairments, MemoryWireConfig};
 use hoststack::{Answer, Attached, Bursts, Query, SingleThreaded, StackConfig, Stopped, Waiting};
@@ -174,6 +174,54 @@ fn each_filter_keeps_what_fits_and_nothing_else() {
         &|it| &*it.app_worker == "client/0",
         Some(5),
     );
+}
+
+#[test]
+fn connections_are_found_by_their_tcp_state() {
+    let mut stack = stack(2);
+    let (server, client) = (Log::default(), Log::default());
+    // It closes nothing by itself.
+    serve(&mut stack, Probe::new(&server, |_, _| {}), 80);
+    let half_closes = |ctx: &mut Context<'_>, event: &Event| {
+        if let Event::Connected(_, 0..3, Ok(session)) = *event {
+            ctx.half_close(session);
+        }
+    };
+    let attached = attach(&mut stack, "client", Probe::new(&client, half_closes));
+    for opaque in 0..10 {
+        stack.connect(attached.app_workers[0], ConnectOptions { opaque, ..to_server() }).unwrap();
+    }
+    until(&mut stack, LONG, || client.up() == 10 && server.accepted() == 10);
+    let nobody = ConnectOptions::to(Family::V4.nobody());
+    stack.connect(attached.app_workers[0], nobody).unwrap();
+    pass(&mut stack, Duration::from_millis(500));
+    for (state, app, count) in [
+        // RFC 9293 §3.6: the end that closed first, whose FIN was acknowledged, and the one that has not closed yet.
+        (TcpState::FinWait2, "client", 3),
+        (TcpState::CloseWait, "server", 3),
+        (TcpState::Established, "client", 7),
+        (TcpState::SynSent, "client", 0),
+        (TcpState::TimeWait, "client", 0),
+    ] {
+        let of = |app: Option<&str>| Filter {
+            tcp_state: Some(state),
+            app: app.map(Into::into),
+            ..Filter::default()
+        };
+        let found = all(&mut stack, of(Some(app)));
+        assert_eq!(found.len(), count, "{state} of {app}");
+        let both = if state == TcpState::Established { 2 * count } else { count };
+        let query = SessionQuery { filter: of(None), count: true, ..SessionQuery::default() };
+        assert_eq!(ask(&mut stack, query).matched, Some(both as u64), "{state}");
+        for session in found {
+            let handle = session.session;
+            let detail = stack.inspect(Query::Session(handle)).unwrap().sessions.remove(0).detail.unwrap();
+            assert!(detail.transport_variables().0.contains(&("state".to_owned(), state.name().to_owned())));
+        }
+        let query = HalfOpenQuery { filter: of(None), limit: 10, ..HalfOpenQuery::default() };
+        let half_opens = stack.inspect(Query::HalfOpens(Box::new(query))).unwrap().half_opens.len();
+        assert_eq!(half_opens, usize::from(state == TcpState::SynSent), "{state}");
+    }
 }
 
 #[test]

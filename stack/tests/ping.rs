@@ -120,7 +120,6 @@ fn what_cannot_be_sent_says_why() {
     for (to, size, reason) in [
         ("192.0.2.1", 56, "no-route"),
         ("2001:db8::1", 56, "no-route"),
-        ("10.0.0.1", 56, "destination-ours"),
         ("10.0.0.255", 56, "destination-not-unicast"),
         ("10.0.0.2", 1473, "exceeds-mtu"),
     ] {
@@ -133,6 +132,26 @@ fn what_cannot_be_sent_says_why() {
             );
         }
     }
+    assert_clean(&mut stack);
+}
+
+#[test]
+fn addresses_of_our_own_answer_whichever_worker_is_asked() {
+    let mut stack = stack_of(config(2), ethernet());
+    for (to, worker) in [("10.0.0.1", 0), ("10.0.0.1", 1), ("fd00::1", 1)] {
+        let options = PingOptions { worker: WorkerId(worker), count: 3, ..PingOptions::to(addr(to)) };
+        let results = ping(&mut stack, options);
+        assert_eq!(results.iter().map(|result| result.seq).collect::<Vec<_>>(), [1, 2, 3]);
+        for result in results {
+            assert!(
+                matches!(result.outcome, PingOutcome::Reply { from, hop_limit: 64, bytes: 56, is_intact: true, .. } if from == addr(to)),
+                "{to}: {result:?}"
+            );
+        }
+    }
+    // Of another domain it is no own address.
+    let options = PingOptions { domain: DomainId(1), count: 1, ..PingOptions::to(addr("10.0.0.1")) };
+    assert!(is_reply(&ping(&mut stack, options)[0]));
     assert_clean(&mut stack);
 }
 

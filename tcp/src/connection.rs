@@ -5,8 +5,8 @@ use alloc::boxed::Box;
 
 use hoststack_transport::canary::{self, Bug};
 use hoststack_transport::{
-    Algorithm, ConnectionId, ConnectionStats, EndStats, FlowKey, Instant, Key, SessionId, SessionLayer,
-    SocketOptions,
+    Algorithm, ConnectionId, ConnectionStats, EndStats, FlowKey, Instant, Key, Known, SessionId,
+    SessionLayer, SocketOptions,
 };
 use hoststack_wire::{IpFields, SegmentHeader, SeqNum};
 
@@ -608,6 +608,7 @@ impl Connection {
                 Mode::Loss => 4,
             },
             congestion: Algorithm::from_name(self.cc.name()).unwrap_or_default(),
+            known: Known::All,
         }
     }
 

@@ -40,7 +40,7 @@ pub use handle::{
     WorkerId,
 };
 pub use histogram::Histogram;
-pub use options::{Algorithm, ConnectionStats, EcnMode, Keepalive, SocketOption, SocketOptions};
+pub use options::{Algorithm, ConnectionStats, EcnMode, Keepalive, Known, SocketOption, SocketOptions};
 pub use pool::{AllocationPoint, Full, Key, Pool};
 pub use rng::Rng;
 pub use table::WordTable;

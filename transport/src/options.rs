@@ -306,12 +306,51 @@ pub struct ConnectionStats {
     pub recovery: u8,
     /// The congestion control.
     pub congestion: Algorithm,
+    /// What of all this the transport knows. The rest is as in the default and means nothing.
+    pub known: Known,
+}
+
+/// How much a transport knows of what its connections do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Known {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// [`ConnectionStats::bytes_acked`], which is here what it took over for sending, and
+    /// [`ConnectionStats::bytes_received`]: somebody else's TCP has the rest.
+    Bytes,
+    /// All.
+    All,
+}
+
+impl Known {
+    fn has(self, name: &str) -> bool {
+        match self {
+            Known::Nothing => false,
+            Known::Bytes => matches!(name, "bytes_acked" | "bytes_received"),
+            Known::All => true,
+        }
+    }
 }
 
 impl ConnectionStats {
-    /// The figures by name, in the units of their fields; flags are 0 or 1, and the largest `u64` or `u32` means that there is
-    /// none.
-    pub fn named(&self) -> [(&'static str, u64); 33] {
+    /// The figures that the transport knows, by name, in the units of their fields; flags are 0 or 1. `None`: there is no such
+    /// thing now, as a round trip before the first measurement.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, Option<u64>)> {
+        let known = self.known;
+        let figures = self.figures().into_iter().filter(move |(name, _)| known.has(name));
+        figures.map(|(name, figure)| {
+            let is_there = match name {
+                "srtt_us" | "rtt_min_us" | "delivery_rate" => figure > 0,
+                "ssthresh" => figure != u64::from(u32::MAX),
+                "pacing_rate" => figure != u64::MAX,
+                _ => true,
+            };
+            (name, is_there.then_some(figure))
+        })
+    }
+
+    fn figures(&self) -> [(&'static str, u64); 33] {
         [
             ("srtt_us", u64::from(self.srtt_us)),
             ("rtt_var_us", u64::from(self.rtt_var_us)),
@@ -347,5 +386,44 @@ impl ConnectionStats {
             ("ecn", u64::from(self.ecn)),
             ("syn_data", u64::from(self.syn_data)),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn named(stats: &ConnectionStats) -> Vec<(&'static str, Option<u64>)> {
+        stats.named().collect()
+    }
+
+    #[test]
+    fn only_what_a_transport_knows_is_named() {
+        let stats =
+            ConnectionStats { bytes_acked: 5, bytes_received: 7, mss: 1460, ..ConnectionStats::default() };
+        assert_eq!(named(&stats), []);
+        let bytes = named(&ConnectionStats { known: Known::Bytes, ..stats });
+        assert_eq!(bytes, [("bytes_acked", Some(5)), ("bytes_received", Some(7))]);
+        let all = named(&ConnectionStats { known: Known::All, ..stats });
+        assert_eq!(all.len(), stats.figures().len());
+        assert!(all.contains(&("mss", Some(1460))) && all.contains(&("bytes_received", Some(7))));
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_none_and_a_count_of_nothing_is_zero() {
+        let fresh = ConnectionStats {
+            ssthresh: u32::MAX,
+            pacing_rate: u64::MAX,
+            known: Known::All,
+            ..ConnectionStats::default()
+        };
+        let none: Vec<&str> =
+            named(&fresh).into_iter().filter(|(_, figure)| figure.is_none()).map(|(name, _)| name).collect();
+        assert_eq!(none, ["srtt_us", "rtt_min_us", "ssthresh", "delivery_rate", "pacing_rate"]);
+        let measured = ConnectionStats { srtt_us: 850, ssthresh: 14_480, ..fresh };
+        assert!(named(&measured).contains(&("srtt_us", Some(850))));
+        assert!(named(&measured).contains(&("ssthresh", Some(14_480))));
+        assert!(named(&measured).contains(&("retransmits", Some(0))));
     }
 }

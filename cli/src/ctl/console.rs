@@ -109,6 +109,8 @@ pub(crate) struct Services {
     pub(crate) log: Option<Arc<LogControl>>,
     /// What can be changed besides.
     pub(crate) runtime: Runtime,
+    /// Certificates, in PEM, that connects over TLS believe instead of those of the host.
+    pub(crate) trusted: Option<Vec<u8>>,
 }
 
 /// Where parts of an answer go.

@@ -68,6 +68,7 @@ pub(crate) fn apps(apps: &[AppInfo]) -> String {
         Column::Right("timed out"),
         Column::Right("unreachable"),
         Column::Right("cancelled"),
+        Column::Right("detached"),
         Column::Right("failed"),
         Column::Left("listeners"),
     ]);
@@ -85,6 +86,7 @@ pub(crate) fn apps(apps: &[AppInfo]) -> String {
                 out.timed_out,
                 out.unreachable,
                 out.cancelled,
+                out.detached,
                 out.failed,
             ];
             let head = [

@@ -181,6 +181,18 @@ pub(crate) const KINDS: &[Kind] = &[
         source: Source::Words(STATES),
     },
     Kind {
+        name: "TCP-STATE",
+        meaning: "a state of TCP that sessions or half-opens are in: SYN-SENT, SYN-RECEIVED, ESTABLISHED, FIN-WAIT-1, \
+                  FIN-WAIT-2, CLOSE-WAIT, CLOSING or LAST-ACK; `show listener` has those in LISTEN, and `show session` \
+                  counts those in TIME-WAIT",
+        example: "ESTABLISHED",
+        parse: |text| {
+            let named = TCP_STATES.iter().find(|name| name.eq_ignore_ascii_case(text));
+            named.map(|name| Value::Text((*name).to_owned()))
+        },
+        source: Source::Words(TCP_STATES),
+    },
+    Kind {
         name: "FILE",
         meaning: "a file's path",
         example: "/tmp/hs.pcapng",
@@ -238,6 +250,18 @@ const PACKET_WORDS: [&str; PacketFilter::WORDS.len()] = {
 };
 
 const STATES: &[&str] = &["unannounced", "open", "peer-closed", "half-closed", "closing", "ended"];
+
+/// Those of RFC 9293 that a session or a half-open can be in.
+const TCP_STATES: &[&str] = &[
+    "SYN-SENT",
+    "SYN-RECEIVED",
+    "ESTABLISHED",
+    "FIN-WAIT-1",
+    "FIN-WAIT-2",
+    "CLOSE-WAIT",
+    "CLOSING",
+    "LAST-ACK",
+];
 
 const TRANSPORTS: &[&str] = &["tcp", "kernel+tcp", "kernel+unix", "local"];
 
@@ -330,5 +354,20 @@ mod tests {
         assert_eq!(reads("INTERVAL", "0.5"), Some(Value::Span(Duration::from_millis(500))));
         assert_eq!(reads("INTERVAL", "20ms"), Some(Value::Span(Duration::from_millis(20))));
         assert_eq!(reads("INTERVAL", "0"), None);
+    }
+
+    #[test]
+    fn states_of_tcp_are_those_of_the_engine_in_any_case() {
+        for name in TCP_STATES {
+            let text = Some(Value::Text((*name).to_owned()));
+            assert_eq!(
+                (reads("TCP-STATE", name), reads("TCP-STATE", &name.to_lowercase())),
+                (text.clone(), text)
+            );
+            assert!(hoststack::inspect::TcpState::ALL.iter().any(|state| state.name() == *name), "{name}");
+        }
+        for bad in ["LISTEN", "TIME-WAIT", "CLOSED", "ESTAB", "FIN-WAIT"] {
+            assert_eq!(reads("TCP-STATE", bad), None, "{bad}");
+        }
     }
 }

@@ -29,6 +29,7 @@ use serde::de::{Deserialize, Deserializer, Error as _};
 use toml::Spanned;
 
 pub(crate) use self::status::StatusConfig;
+use self::tls::TlsConfig;
 use crate::log::LogSetup;
 use crate::parse::{self, DeviceName};
 
@@ -55,6 +56,8 @@ pub(crate) struct Config {
     pub(crate) cli: Vec<CliConfig>,
     /// The status page; none without this section.
     pub(crate) status: Option<StatusConfig>,
+    /// Whom connects of the console over TLS believe; without this section those that the host trusts.
+    tls: Option<TlsConfig>,
 }
 
 fn one() -> Spanned<usize> {
@@ -499,6 +502,14 @@ impl Config {
         }
     }
 
+    /// Certificates, in PEM, that connects of the console over TLS believe; `None`: those of the host.
+    ///
+    /// # Errors
+    /// A file that has changed since the configuration was checked.
+    pub(crate) fn trusted(&self) -> Result<Option<Vec<u8>>, Mistake> {
+        self.tls.as_ref().map(TlsConfig::trusted).transpose()
+    }
+
     /// What the log is to be.
     pub(crate) fn log(&self) -> LogSetup {
         log::setup(self.log.as_ref())
@@ -516,6 +527,7 @@ impl Config {
         }
         self.check_devices()?;
         self.check_cli()?;
+        let _ = self.trusted()?;
         let mut names = BTreeMap::new();
         let mut places = BTreeMap::new();
         for app in &self.app {

@@ -68,6 +68,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
             started: Some(Stopwatch::start()),
             log: Some(log.control()),
             runtime: Runtime::new(Values::of(&stack_config(&config))),
+            trusted: config.trusted().map_err(|mistake| CliError::usage(mistake.to_string()))?,
         },
         sockets: sockets.iter().map(BoundSocket::state).collect(),
     });

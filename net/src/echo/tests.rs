@@ -132,6 +132,23 @@ fn an_error_that_quotes_a_request_is_told_with_its_code() {
 }
 
 #[test]
+fn an_address_of_ones_own_answers_at_once_and_no_packet_leaves() {
+    let mut bench = Bench::new();
+    for own in ["10.0.0.1", "192.168.1.1", "2001:db8::1"] {
+        // More than any interface carries: it passes none.
+        bench.pings(&EchoRequest { hop_limit: 9, ..request(own, own, 3, 9000) }).unwrap();
+        let news = EchoNews::Reply { hop_limit: 9, data_len: 9000, is_intact: true };
+        let heard = HeardEcho { id: 7, seq: 3, from: ip(own), at_us: bench.now_us, news };
+        assert_eq!(bench.heard(), [heard]);
+        assert!(bench.sent(RAW).is_empty() && bench.sent(ETH).is_empty());
+    }
+    // Nobody waits for the answer of this one.
+    let unasked = EchoRequest { id: 8, ..request("10.0.0.1", "10.0.0.1", 1, 0) };
+    let sent = bench.path.send_echo(bench.now_us, &mut bench.pool, &unasked);
+    assert_eq!((sent, bench.heard().len()), (Err(DropReason::EchoUnasked), 0));
+}
+
+#[test]
 fn an_error_about_another_hosts_request_is_dropped() {
     let mut bench = Bench::new();
     bench.pings(&request("10.0.0.1", "10.0.0.2", 5, 0)).unwrap();
@@ -156,7 +173,7 @@ fn a_request_waits_for_its_neighbor() {
 fn what_cannot_be_sent_says_why_and_is_counted() {
     let mut bench = Bench::new();
     for (request, reason) in [
-        (request("10.0.0.1", "10.0.0.1", 1, 0), DropReason::DestinationOurs),
+        (request("2001:db8::1", "10.0.0.1", 1, 0), DropReason::FamilyMismatch),
         (request("10.0.0.1", "224.0.0.1", 1, 0), DropReason::DestinationNotUnicast),
         (request("10.0.0.1", "2001:db8::2", 1, 0), DropReason::FamilyMismatch),
         (request("10.0.0.1", "10.0.0.2", 1, 1473), DropReason::ExceedsMtu),

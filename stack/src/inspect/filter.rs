@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use hoststack_net::Cidr;
-use hoststack_session::{HalfOpenSession, Session, SessionState};
+use hoststack_session::{HalfOpenSession, HalfOpenState, Session, SessionState};
+use hoststack_tcp::State as TcpState;
 use hoststack_transport::{AppWorkerId, Endpoint, Instant, Protocol, WorkerId};
 
 use super::AppWorkerNames;
@@ -19,6 +20,9 @@ pub struct Filter {
     pub protocol: Option<Protocol>,
     /// In this state.
     pub state: Option<SessionState>,
+    /// Whose connection is in this state of RFC 9293 §3.3.2: of the stack's own TCP only. Half-opens are in SYN-SENT as long
+    /// as main has them; what is in LISTEN, TIME-WAIT or CLOSED has no session.
+    pub tcp_state: Option<TcpState>,
     /// Of this routing domain.
     pub domain: Option<u16>,
     /// Our address is in this prefix.
@@ -101,7 +105,7 @@ impl Filter {
             && self.app.as_ref().is_none_or(|app| app.has(app_worker))
     }
 
-    /// Whether a session fits, `stuck` left aside: that costs more to find out.
+    /// Whether a session fits, `stuck` and `tcp_state` left aside: that costs more to find out.
     pub(crate) fn fits_session(&self, now: Instant, session: &Session) -> bool {
         let flow = session.flow();
         self.state.is_none_or(|state| session.state() == state)
@@ -114,7 +118,9 @@ impl Filter {
     /// Whether a half-open fits, `stuck` left aside.
     pub(crate) fn fits_half_open(&self, now: Instant, of: AppWorkerId, session: &HalfOpenSession) -> bool {
         let flow = &session.flow;
+        let is_syn_sent = flow.protocol == Protocol::Tcp && session.state == HalfOpenState::Connecting;
         self.state.is_none_or(|state| state == SessionState::Unannounced)
+            && self.tcp_state.is_none_or(|state| state == TcpState::SynSent && is_syn_sent)
             && self.worker.is_none_or(|worker| session.worker == worker)
             && self.protocol.is_none_or(|protocol| flow.protocol == protocol)
             && self.has_common(now, session.born, flow.domain.0, of)

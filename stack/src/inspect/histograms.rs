@@ -10,7 +10,8 @@ pub enum HistogramKind {
     ConnectLatency,
     /// From a connect request to its failure being told, whatever the failure.
     ConnectFailure,
-    /// Round trips that TCP measured (RFC 6298): each sample of each connection.
+    /// Round trips that the stack's own TCP measured (RFC 6298): each sample of each connection. Sockets of the host do not
+    /// tell theirs.
     Rtt,
     /// Steps of workers that did something. Empty in stacks that are stepped by their owner.
     Step,

@@ -53,6 +53,7 @@ pub use events::{EVENTS_PER_ANSWER, EventCursor, EventInfo, EventsAnswer, Events
 pub use filter::{AppName, Filter};
 pub use half_opens::{HalfOpenCursor, HalfOpenInfo, HalfOpenQuery};
 pub use hoststack_session::{AppSide, SessionState, TransportSide};
+pub use hoststack_tcp::State as TcpState;
 pub(crate) use sessions::end;
 pub use sessions::{
     Detail, FifoInfo, LayerInfo, Order, SLOWEST_MAX, SessionDetail, SessionInfo, SessionQuery,

@@ -279,7 +279,7 @@ pub struct SessionDetail {
     /// The transport's variables, by the RFCs' names.
     #[serde(serialize_with = "as_variables")]
     pub transport: TransportState,
-    /// What the transport measured and counted.
+    /// What the transport measured and counted: of sockets of the host bytes alone, of `local` nothing.
     #[serde(serialize_with = "as_measured")]
     pub measured: Option<ConnectionStats>,
 }
@@ -352,12 +352,8 @@ impl Variables {
 
     /// From what a transport measured and counted.
     pub fn measured(stats: &ConnectionStats) -> Variables {
-        let value = |value: u64| match value {
-            u64::MAX => "none".to_owned(),
-            value if value == u64::from(u32::MAX) => "none".to_owned(),
-            value => value.to_string(),
-        };
-        let named = stats.named().into_iter().map(|(name, figure)| (name.to_owned(), value(figure)));
+        let value = |figure: Option<u64>| figure.map_or("none".to_owned(), |figure| figure.to_string());
+        let named = stats.named().map(|(name, figure)| (name.to_owned(), value(figure)));
         Variables(named.collect())
     }
 }

@@ -183,9 +183,12 @@ impl Main {
             ping.begun += 1;
             let PingOptions { domain, to, size, hop_limit, worker, .. } = ping.options;
             let seq = ping.begun;
-            match self.router.select_source(domain.0, to, None) {
+            // An address of our own answers from itself; no neighbour is on the way.
+            let is_own = self.router.is_local(domain.0, to);
+            let source = if is_own { Ok(to) } else { self.router.select_source(domain.0, to, None) };
+            match source {
                 Ok(src) => {
-                    let next_hop = self.router.lookup(domain.0, to);
+                    let next_hop = if is_own { None } else { self.router.lookup(domain.0, to) };
                     ping.waiting.push_back(Request {
                         seq,
                         asked_at: now,

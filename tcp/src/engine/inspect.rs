@@ -115,12 +115,22 @@ impl Engine {
         Some(self.with_handshake(connection.info(key, now, &self.shared)))
     }
 
-    /// A fast open is in SYN-RECEIVED as long as its flow is its handshake's.
     fn with_handshake(&self, info: ConnectionInfo) -> ConnectionInfo {
+        ConnectionInfo { state: self.told_state(info.state, &info.flow), ..info }
+    }
+
+    /// The state of a connection alone: what [`Engine::connection`] says of it, without the rest.
+    pub fn connection_state(&self, id: ConnectionId) -> Option<State> {
+        let connection = self.connections.get(id.0)?;
+        Some(self.told_state(connection.state, &connection.flow))
+    }
+
+    /// A fast open is in SYN-RECEIVED as long as its flow is its handshake's.
+    fn told_state(&self, state: State, flow: &FlowKey) -> State {
         let is_handshaking = !self.syn_received.is_empty()
-            && info.state == State::Established
-            && matches!(self.target_of(&info.flow), Some(FlowTarget::SynReceived(_)));
-        ConnectionInfo { state: if is_handshaking { State::SynReceived } else { info.state }, ..info }
+            && state == State::Established
+            && matches!(self.target_of(flow), Some(FlowTarget::SynReceived(_)));
+        if is_handshaking { State::SynReceived } else { state }
     }
 
     /// One past the highest slot ever used.

@@ -119,7 +119,9 @@ impl Exchange {
     /// The connection's variables.
     pub fn info(&self) -> ConnectionInfo {
         let id = self.engine.connection_of(&self.flow).expect("the flow has a connection");
-        self.engine.connection(self.now, id).expect("it was found just now")
+        let info = self.engine.connection(self.now, id).expect("it was found just now");
+        assert_eq!(self.engine.connection_state(id), Some(info.state), "asked for alone it is the same");
+        info
     }
 
     /// What the session layer knows of the session.

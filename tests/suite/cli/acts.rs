@@ -94,7 +94,11 @@ fn connects_that_cannot_be_say_why() {
         ("connect tcp://203.0.113.1:1 worker 9", "no worker of that number"),
         ("connect tcp://203.0.113.1:1 timeout 0s", "timeout is zero"),
         ("connect tcp://203.0.113.1:1 local ::1", "different families"),
-        ("connect tls+local://x", "a server that its certificate can name"),
+        ("connect tcp://203.0.113.1:1 alpn h2", "put `tls+` before the URI"),
+        (
+            "connect tls+local://x",
+            "a server that its certificate can name, and this has no address: give `server-name WORD`",
+        ),
     ] {
         let said = refused(&desk, command);
         assert!(said.contains(why), "{command}: {said}");
@@ -154,6 +158,28 @@ fn an_application_is_attached_and_given_endpoints_and_they_are_taken_away() {
     let left =
         left["listeners"].as_array().expect("a list").iter().find(|it| it["address"] == "tcp://0.0.0.0:9");
     assert_eq!(left.expect("the other one is there")["domain"], 0);
+    let _ = ends_clean(stack, Signal::TERM, &desk);
+}
+
+#[test]
+fn sessions_are_found_and_reset_by_their_tcp_state() {
+    let desk = Desk::new();
+    let stack = desk.start_with(HOSTS);
+    let _ = desk.ask("connect tcp://10.0.0.2:7 count 2");
+    let _ = desk.ask("connect tcp://203.0.113.1:80");
+    let count = |state: &str| desk.ask(&format!("show session tcp-state {state} count"))["matched"].clone();
+    wait::until("both ends of both", wait::READY, || (count("established") == 4).then_some(()));
+    let half_opens = desk.ask("show half-open tcp-state SYN-SENT");
+    assert_eq!(half_opens["half_opens"].as_array().map(Vec::len), Some(1), "{half_opens}");
+    assert_eq!((count("CLOSE-WAIT"), count("Fin-Wait-2")), (0.into(), 0.into()));
+    let rows = desk.show("show session app console tcp-state ESTABLISHED verbose 2");
+    assert_eq!(rows.matches("state=ESTABLISHED").count(), 2, "{rows}");
+    assert_eq!(desk.ask("session reset app console tcp-state close-wait")["sessions"], 0);
+    assert_eq!(desk.ask("session reset app console tcp-state established")["sessions"], 2);
+    wait::until("the end of all", wait::READY, || (held(&desk).0 == 0).then_some(()));
+    let wrong = desk.ctl(&[], "show session tcp-state TIME-WAIT").failure();
+    assert_eq!(wrong.status.code(), Some(2), "{}", wrong.transcript());
+    assert!(wrong.stderr.contains("`show session` counts those in TIME-WAIT"), "{}", wrong.transcript());
     let _ = ends_clean(stack, Signal::TERM, &desk);
 }
 

@@ -174,6 +174,7 @@ fn the_server_completes_words_names_and_workers() {
     assert_eq!(raw.ask("complete show ses"), ("ok 8".to_owned(), "session\n".to_owned()));
     assert_eq!(raw.ask("complete app detach ").1, "echo\nsink\n");
     assert_eq!(raw.ask("complete app detach e").1, "echo\n");
+    assert_eq!(raw.ask("complete session reset tcp-state fin").1, "FIN-WAIT-1\nFIN-WAIT-2\n");
     assert_eq!(raw.ask("complete xyzzy "), ("ok 0".to_owned(), String::new()));
     let (_, json) = raw.ask("json complete show app; app det");
     let json: Value = serde_json::from_str(&json).expect("JSON");

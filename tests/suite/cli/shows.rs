@@ -111,6 +111,8 @@ fn threads_and_their_figures_are_shown() {
     let step = desk.show("show histogram step");
     has(&step, &["step       all", "share", "###"]);
     assert!(!step.contains("rtt"), "{step}");
+    let rtt = desk.show("show histogram rtt");
+    assert!(rtt.ends_with("(of this stack's own TCP: sockets of the host do not tell theirs)\n"), "{rtt}");
     let step = desk.ask("show histogram step");
     assert!(list(&step, "/histograms").iter().all(|one| one["name"] == "step" && one["unit"] == "us"));
     leads(&step, &["/histograms/0/p999", "/histograms/0/buckets/0/below"]);
@@ -178,15 +180,18 @@ fn errors_and_counters_are_shown_and_begin_anew() {
         one["count"].as_u64().expect("a number")
     };
     assert_eq!(desk.show("show errors nonzero"), "nothing was dropped\n");
-    assert_eq!(count("destination-ours"), 0);
-    has(&desk.ctl(&[], "ping 10.1.0.1 count 2 interval 1ms").failure().stderr, &["10.1.0.1 did not answer"]);
-    assert_eq!(count("destination-ours"), 2);
-    has(&desk.show("show errors nonzero"), &["destination-ours", "one of the domain's own addresses"]);
+    assert_eq!(count("destination-not-unicast"), 0);
+    has(
+        &desk.ctl(&[], "ping 10.1.0.255 count 2 interval 1ms").failure().stderr,
+        &["10.1.0.255 did not answer"],
+    );
+    assert_eq!(count("destination-not-unicast"), 2);
+    has(&desk.show("show errors nonzero"), &["destination-not-unicast"]);
     has(&desk.show("show counters"), &["ip counter", "total"]);
     leads(&desk.ask("show counters"), &["/counters", "/ip/0/total", "/ip/0/workers/1"]);
 
     assert_eq!(desk.show("clear errors"), "errors are counted from now on\n");
-    assert_eq!(count("destination-ours"), 0);
+    assert_eq!(count("destination-not-unicast"), 0);
     let nothing = desk.show("show errors nonzero");
     has(&nothing, &["nothing was dropped\ncounted since `clear errors`, "]);
     assert_eq!(desk.ask("clear counters")["cleared"], "counters");
@@ -209,6 +214,31 @@ fn what_the_stack_was_built_with_is_shown() {
     let workers = list(&json, "/stack").iter().find(|item| item["name"] == "workers").expect("a setting");
     assert_eq!((&workers["value"], &workers["is_default"]), (&"2".into(), &false.into()));
     assert!(!list(&json, "/settings").is_empty());
+}
+
+#[test]
+fn of_a_socket_of_the_host_only_what_is_known_is_shown() {
+    let talk = Talk::begin();
+    let desk = &talk.desk;
+    let _ = desk.show("listen local://x app echo");
+    let _ = desk.show("connect local://x");
+    wait::until("both ends", wait::READY, || {
+        (desk.ask("show session transport local count")["matched"] == 2).then_some(())
+    });
+    let one = desk.show(&format!("show session {}", talk.session));
+    has(&one, &["\nmeasured\n  bytes_acked 5     bytes_received 5\n"]);
+    let one = desk.ask(&format!("show session {}", talk.session));
+    let measured = one["sessions"][0]["detail"]["measured"].clone();
+    assert_eq!(measured, serde_json::json!({ "bytes_acked": "5", "bytes_received": "5" }));
+    let local = desk.ask("show session transport local limit 1");
+    let local = local["sessions"][0]["session"].as_str().expect("a handle").to_owned();
+    has(
+        &desk.show(&format!("show session {local}")),
+        &["measured\n  nothing: this transport has no figures"],
+    );
+    // No state of the stack's own TCP either.
+    assert_eq!(desk.ask("show session tcp-state ESTABLISHED count")["matched"], 0);
+    talk.end();
 }
 
 #[test]
@@ -284,12 +314,13 @@ fn a_ping_is_told_line_by_line() {
     );
     leads(&parts[2], &["/summary/rtt_median_us", "/summary/lost_percent"]);
 
-    // One's own address is no way: it says so, and fails.
-    let own = desk.ctl(&[], "ping 10.1.0.1 count 1").failure();
+    // One's own address answers too.
+    has(&desk.show("ping 10.1.0.1 count 1"), &["1: reply of 56 bytes from 10.1.0.1", "0% lost"]);
+    let nobody = desk.ctl(&[], "ping 10.1.0.255 count 1").failure();
     assert!(
-        own.status.code() == Some(1) && own.stdout.contains("not sent: destination-ours"),
+        nobody.status.code() == Some(1) && nobody.stdout.contains("not sent: destination-not-unicast"),
         "{}",
-        own.transcript()
+        nobody.transcript()
     );
     for (command, code, part) in [
         ("ping 10.1.0.2 count 0", 1, "count of 1 or more"),

@@ -6,15 +6,16 @@ use std::process::{Command, Stdio};
 
 use hoststack_tests::process::Signal;
 use hoststack_tests::{Process, wait};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::LIMIT;
 
-/// What openssl makes a certificate from that is no issuer's, for an address.
+/// What openssl makes a certificate from that is no issuer's, for two addresses and a name.
 const REQUEST: &str = "[req]\ndistinguished_name = name\nx509_extensions = extensions\nprompt = no\n\
-    [name]\nCN = hoststack\n[extensions]\nsubjectAltName = IP:127.0.0.1\n";
+    [name]\nCN = hoststack\n[extensions]\nsubjectAltName = IP:127.0.0.1,IP:10.0.0.2,DNS:echo.test\n";
 
-/// A directory with a certificate for 127.0.0.1, its key, and another that has nothing to do with it.
+/// A directory with a certificate for those, its key, and another that has nothing to do with it.
 struct Desk {
     dir: TempDir,
 }
@@ -161,4 +162,99 @@ fn run_listens_with_tls_and_shows_what_was_agreed() {
     stack.signal(Signal::TERM);
     let done = stack.wait(LIMIT).success();
     assert!(done.stdout.contains("nothing is held"), "{}", done.transcript());
+}
+
+/// Two hosts in one stack; on the other one a server with the certificate that the console's connects believe, and one
+/// with another.
+const HOSTS: &str = r#"
+[[device]]
+name = "wire:cable"
+addresses = ["10.0.0.1/24"]
+
+[[device]]
+name = "wire:cable"
+domain = 1
+addresses = ["10.0.0.2/24"]
+
+[[app]]
+name = "echo"
+kind = "echo"
+domain = 1
+listen = ["tls+tcp://10.0.0.2:443", "tls+local://echo"]
+tls_certificate = "DIR/a.pem"
+tls_key = "DIR/a.key"
+tls_alpn = ["echo"]
+
+[[app]]
+name = "stranger"
+kind = "echo"
+domain = 1
+listen = ["tls+tcp://10.0.0.2:444"]
+tls_certificate = "DIR/other.pem"
+tls_key = "DIR/other.key"
+
+[tls]
+ca = "DIR/a.pem"
+"#;
+
+#[test]
+fn connects_of_the_console_believe_whom_the_configuration_names() {
+    let certificates = Desk::new();
+    let desk = super::run::Desk::new();
+    let stack = desk.start_with(&HOSTS.replace("DIR", text(certificates.dir.path())));
+    let ours = |filter: &str| {
+        let shown = desk.ask(&format!("show session app console {filter}"));
+        shown["sessions"][0]["session"].as_str().map(str::to_owned)
+    };
+    let taken = desk.ask("connect tls+tcp://10.0.0.2:443 alpn echo");
+    assert_eq!((&taken["taken"], &taken["refused"]), (&1.into(), &Value::Null));
+    let handle = wait::until("the handshake", wait::READY, || ours("state open remote-port 443"));
+    let text = desk.show(&format!("show session {handle}"));
+    for part in ["layer TLS", "tls 1.3", "cipher TLS13_", "alpn echo", "srtt_us"] {
+        assert!(text.contains(part), "no {part} in\n{text}");
+    }
+    let session = desk.ask(&format!("show session {handle}"));
+    let detail = &session["sessions"][0]["detail"];
+    assert_eq!(
+        (&detail["layer"]["name"], &detail["layer"]["state"]["alpn"]),
+        (&"TLS".into(), &"echo".into())
+    );
+    // The handshake's bytes went both ways, the certificate in one.
+    for (name, least) in [("bytes_acked", 100), ("bytes_received", 300)] {
+        let bytes = detail["measured"][name].as_str().and_then(|bytes| bytes.parse::<u64>().ok());
+        assert!(bytes.is_some_and(|bytes| bytes > least), "{name}: {detail:#}");
+    }
+
+    // By a name, which the server is told; and where there is no address.
+    let _ = desk.ask("connect tls+local://echo domain 1 server-name echo.test app stranger");
+    wait::until("both ends", wait::READY, || {
+        let shown = desk.show("show session app echo transport local verbose 2");
+        shown.contains("sni=echo.test").then_some(())
+    });
+
+    // A certificate of somebody else, and one for another name.
+    for (command, cause) in [
+        ("connect tls+tcp://10.0.0.2:444", "the peer is not trusted"),
+        ("connect tls+tcp://10.0.0.2:443 server-name nobody.test", "its certificate is for another name"),
+    ] {
+        let taken = desk.ask(command);
+        let id = taken["first"].as_str().expect("an id");
+        wait::until(command, wait::READY, || {
+            let events = desk.ask(&format!("show events connect {id}"));
+            let events = events["events"].as_array().expect("a list");
+            let failed = events.iter().find(|event| event["event"] == "connect-failed")?;
+            let said = failed["cause"].as_str().unwrap_or_default();
+            assert!(said.contains("TLS") && said.contains(cause), "{said}");
+            Some(())
+        });
+    }
+    let app = desk.ask("show app console");
+    let outcomes = &app["apps"][0]["app_workers"][0]["outcomes"];
+    assert_eq!(
+        (&outcomes["requested"], &outcomes["established"], &outcomes["failed"]),
+        (&3.into(), &1.into(), &2.into())
+    );
+    let errors = desk.show("show errors nonzero");
+    assert!(errors.contains("TLS: "), "{errors}");
+    let _ = super::run::ends_clean(stack, Signal::TERM, &desk);
 }

@@ -80,7 +80,11 @@ fn candidates(line: &str, things: &dyn Fn(Source) -> Vec<String>) -> (usize, Vec
             Next::Word(_) => {}
             Next::Argument(argument) => {
                 let (words, source) = argument.candidates();
-                words.into_iter().filter(|word| begins(word)).for_each(&mut offer);
+                // States of TCP are typed in any case.
+                let fits = |word: &&str| {
+                    word.get(..typed.len()).is_some_and(|start| start.eq_ignore_ascii_case(&typed))
+                };
+                words.into_iter().filter(fits).for_each(&mut offer);
                 if source != Source::None {
                     things(source).iter().filter(|thing| begins(thing)).for_each(|thing| offer(thing));
                 }
@@ -131,6 +135,9 @@ mod tests {
         assert_eq!(options, ["app-worker", "now", "reset", "linger"]);
         assert_eq!(words("app detach echo linger 5s a"), ["app-worker"]);
         assert_eq!(words("sh app "), ["echo", "\"two words\""]);
+        assert_eq!(words("show session tcp-state fin"), ["FIN-WAIT-1", "FIN-WAIT-2"]);
+        assert_eq!(words("session reset tcp-state CLOSE-"), ["CLOSE-WAIT"]);
+        assert_eq!(words("half-open cancel tcp-state syn-s"), ["SYN-SENT"]);
     }
 
     #[test]

@@ -16,12 +16,14 @@ use crate::ctl::console::{CommandError, Console, Level, Output, Show};
 use crate::ctl::grammar::Matched;
 
 pub(super) const COMMANDS: &[Spec] = &[Spec {
-    pattern: "connect URI [count N] [app NAME] [domain DOMAIN] [timeout SPAN] [local ADDRESS] [worker WORKER]",
+    pattern: "connect URI [count N] [app NAME] [domain DOMAIN] [timeout SPAN] [local ADDRESS] [worker WORKER] [server-name WORD] \
+              [alpn WORD]",
     help: "open connections, for an application that is attached, or for the console itself",
     details: "Nobody waits for the outcomes: `show half-open` lists the connects that have none, `show session` those that came up, and \
               `show app` counts how they ended. Without `app` an application `console` opens them, which is attached when it is first \
-              needed: it drops what it gets, and closes when the peer does. Servers behind `tls+` URIs need a certificate that this host \
-              trusts.",
+              needed: it drops what it gets, and closes when the peer does. Servers behind `tls+` URIs must show a certificate for \
+              their address, or for `server-name`, from somebody whom the configuration's `[tls]` table names, or else whom this host \
+              trusts. Why a handshake failed: `show events`, `show errors nonzero`.",
     options: &[
         ("count N", "so many; 1 unless said otherwise"),
         ("app NAME", "by this application, its app workers in turn"),
@@ -29,6 +31,11 @@ pub(super) const COMMANDS: &[Spec] = &[Spec {
         ("timeout SPAN", "each has so long until its outcome is known; 30s unless said otherwise"),
         ("local ADDRESS", "from this address; that of the route's interface unless said otherwise"),
         ("worker WORKER", "sessions belong to this worker; to the least loaded unless said otherwise"),
+        (
+            "server-name WORD",
+            "with `tls+`: the server's certificate is to be for this name, and it is told the name",
+        ),
+        ("alpn WORD", "with `tls+`: this application protocol is offered"),
     ],
     level: Level::Operator,
     run: connect,
@@ -59,7 +66,8 @@ fn connect(console: &mut Console<'_>, matched: &Matched) -> Result<Output, Comma
     }
     // Cannot fail because the grammar has seen to it.
     let Some(uri) = matched.uri("URI") else { return Err(CommandError::failed("a URI is missing")) };
-    let mut options = ConnectOptions { stages: stages(uri)?, ..ConnectOptions::to(uri.address.clone()) };
+    let mut options =
+        ConnectOptions { stages: stages(console, matched, uri)?, ..ConnectOptions::to(uri.address.clone()) };
     options.domain = apps::domain(matched);
     options.local_addr = matched.address("local");
     options.worker = apps::worker(matched);
@@ -113,18 +121,28 @@ fn connect(console: &mut Console<'_>, matched: &Matched) -> Result<Output, Comma
 }
 
 /// The stages that the URI asks for.
-fn stages(uri: &Uri) -> Result<StagePlans, CommandError> {
+fn stages(console: &Console<'_>, matched: &Matched, uri: &Uri) -> Result<StagePlans, CommandError> {
+    let (name, alpn) = (matched.text("server-name"), matched.text("alpn"));
     if !uri.tls {
-        return Ok(StagePlans::NONE);
+        return match (name, alpn) {
+            (None, None) => Ok(StagePlans::NONE),
+            _ => Err(CommandError::failed("`server-name` and `alpn` are for TLS: put `tls+` before the URI")),
+        };
     }
-    // Certificates can be for addresses (RFC 9110 §4.3.5), and there is no name here.
-    let (Address::Tcp(at) | Address::KernelTcp(at)) = &uri.address else {
-        return Err(CommandError::failed(
-            "`tls+` wants a server that its certificate can name: give tls+tcp:// or tls+kernel+tcp://",
-        ));
+    let name = match (name, &uri.address) {
+        (Some(name), _) => name.to_owned(),
+        // Certificates can be for addresses (RFC 9110 §4.3.5).
+        (None, Address::Tcp(at) | Address::KernelTcp(at)) => at.addr.to_string(),
+        (None, Address::KernelUnix(_) | Address::Local(_)) => {
+            return Err(CommandError::failed(
+                "`tls+` wants a server that its certificate can name, and this has no address: give `server-name WORD`",
+            ));
+        }
     };
-    let options = ClientOptions { roots: Roots::Platform, ..ClientOptions::default() };
-    let client = Client::new(&at.addr.to_string(), &options);
+    let roots = console.services.trusted.clone().map_or(Roots::Platform, Roots::Given);
+    let alpn = alpn.map(str::to_owned).into_iter().collect();
+    let options = ClientOptions { roots, alpn, ..ClientOptions::default() };
+    let client = Client::new(&name, &options);
     client.map(StagePlans::one).map_err(|error| CommandError::failed(format!("{uri}: {error}")))
 }
 

@@ -16,7 +16,7 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec {
         pattern: "show histogram [connect-latency|connect-failure|rtt|step|main-step|rx-vector|tx-vector]",
         help: "how long connects, round trips and steps take, how many packets pass at a time; of one, its spread too",
-        details: "Percentiles are at most 1/32 too high. `buckets` in JSON have the same bounds in every answer, so that those of \
+        details: "`rtt` is of this stack's own TCP: sockets of the host do not tell theirs. Percentiles are at most 1/32 too high. `buckets` in JSON have the same bounds in every answer, so that those of \
                   several stacks can be added up: `count` is how many values are below `below`.",
         options: &[(KINDS, "only this one, with how its values are spread")],
         run: |console, matched| {

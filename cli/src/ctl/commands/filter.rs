@@ -1,7 +1,7 @@
 //! `[FILTER]`: the options by which commands choose among sessions.
 
 use hoststack::app::{Protocol, WorkerId};
-use hoststack::inspect::{AppName, Filter, SessionState};
+use hoststack::inspect::{AppName, Filter, SessionState, TcpState};
 
 use crate::ctl::grammar::Matched;
 use crate::ctl::pattern::Group;
@@ -15,6 +15,10 @@ pub(crate) const GROUP: Group = Group {
         ("[app NAME]", "those of the application, or of one of its app workers: `echo/0`"),
         ("[transport TRANSPORT]", "those over the transport"),
         ("[state STATE]", "those in the state"),
+        (
+            "[tcp-state TCP-STATE]",
+            "those whose connection is in the state of RFC 9293, of the stack's own TCP",
+        ),
         ("[domain DOMAIN]", "those of the routing domain"),
         ("[local PREFIX]", "those whose own address is it, or in the network"),
         ("[remote PREFIX]", "those whose peer's address is it, or in the network"),
@@ -35,12 +39,14 @@ pub(crate) fn filter(matched: &Matched) -> Filter {
     let span = |name| matched.span(name).map(|span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
     let worker = matched.number("worker").and_then(|worker| u8::try_from(worker).ok());
     let state = matched.text("state");
+    let tcp_state = matched.text("tcp-state");
     let protocol = matched.text("transport");
     Filter {
         worker: worker.map(WorkerId),
         app: matched.text("app").map(AppName::from),
         protocol: protocol.and_then(|name| Protocol::ALL.into_iter().find(|it| it.name() == name)),
         state: state.and_then(|name| SessionState::ALL.into_iter().find(|it| it.name() == name)),
+        tcp_state: tcp_state.and_then(|name| TcpState::ALL.into_iter().find(|it| it.name() == name)),
         domain: port("domain"),
         local: matched.prefix("local"),
         remote: matched.prefix("remote"),

@@ -99,7 +99,7 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec {
         pattern: "ping ADDRESS [count N] [interval SPAN] [size BYTES] [timeout SPAN] [domain DOMAIN]",
         help: "send echo requests from the stack's own address, and tell what came back, a line each, then a summary",
-        details: "Without any reply the command fails. Ctrl-C ends it. In JSON each line has a `result`, the last one the `summary`; \
+        details: "An address of the stack's own answers from inside: no packet leaves. Without any reply the command fails. Ctrl-C ends it. In JSON each line has a `result`, the last one the `summary`; \
                   which fields a result has besides `seq` is by its `outcome`: `reply`, `error`, `not-sent` or `timed-out`.",
         options: &[
             ("count N", "so many requests, 4 unless said otherwise"),

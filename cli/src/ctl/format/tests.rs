@@ -1,6 +1,6 @@
 use super::*;
-use hoststack::app::{AppWorkerId, Key, ListenerId};
-use hoststack::inspect::ListenerInfo;
+use hoststack::app::{AppId, AppWorkerId, Key, ListenerId};
+use hoststack::inspect::{AppWorkerInfo, ListenerInfo};
 
 #[test]
 fn leaks_say_whether_there_are_any() {
@@ -12,6 +12,41 @@ fn leaks_say_whether_there_are_any() {
 #[test]
 fn an_empty_stack_says_so_in_words() {
     assert_eq!(apps(&[]), "no application is attached\n");
+}
+
+#[test]
+fn an_app_shows_how_each_of_its_connects_ended() {
+    let key = Key { slot: 0, generation: 0 };
+    let app_worker = AppWorkerInfo {
+        unit: 0,
+        state: "attached".into(),
+        half_opens: 0,
+        sessions: vec![1],
+        listeners: Vec::new(),
+        outcomes: Outcomes {
+            requested: 28,
+            established: 1,
+            detached: 7,
+            cancelled: 20,
+            ..Outcomes::default()
+        },
+        id: AppWorkerId(key),
+    };
+    let app = AppInfo {
+        app: "app0.0".into(),
+        name: "load".into(),
+        detaching: false,
+        app_workers: vec![app_worker],
+        id: AppId(key),
+    };
+    let text = apps(&[app]);
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    let cell = |name: &str| lines[1][lines[0].iter().position(|heading| *heading == name).expect(name)];
+    let cells = ["requested", "established", "cancelled", "detached", "failed", "listeners"].map(cell);
+    assert_eq!(cells, ["28", "1", "20", "7", "0", "-"], "{text}");
 }
 
 #[test]

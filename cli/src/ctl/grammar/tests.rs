@@ -1,5 +1,5 @@
 use hoststack::app::WorkerId;
-use hoststack::inspect::{AppName, Filter, SessionState};
+use hoststack::inspect::{AppName, Filter, SessionState, TcpState};
 
 use super::*;
 use crate::ctl::commands::filter::filter;
@@ -176,13 +176,14 @@ fn lines_that_make_no_sense_end_in_an_error_and_nothing_worse() {
 fn a_group_of_options_is_read_in_any_order_and_each_condition_has_its_value() {
     static LIST: Spec = Spec { pattern: "list [FILTER] [limit N]", ..Spec::BASE };
     let words = |text: &str| statements(text).expect("a line").remove(0).words;
-    let line = "list queued 64k remote 10.0.0.0/8 limit 5 app echo port 80 older 10s stuck local ::1 worker 1 state open";
+    let line = "list queued 64k remote 10.0.0.0/8 limit 5 app echo port 80 older 10s stuck local ::1 worker 1 state open tcp-state close-wait";
     let walked = walk(&LIST, &words(line));
     assert!(matches!(walked.end, End::Done(_)));
     let expected = Filter {
         worker: Some(WorkerId(1)),
         app: Some(AppName::from("echo")),
         state: Some(SessionState::Open),
+        tcp_state: Some(TcpState::CloseWait),
         local: "::1/128".parse().ok(),
         remote: "10.0.0.0/8".parse().ok(),
         port: Some(80),
@@ -199,6 +200,7 @@ fn a_group_of_options_is_read_in_any_order_and_each_condition_has_its_value() {
     };
     assert!(fails("list remote 10.0.0.0/33").contains("found `10.0.0.0/33`"));
     assert!(fails("list transport udp").contains("tcp, kernel+tcp, kernel+unix or local"));
+    assert!(fails("list tcp-state TIME-WAIT").contains("`show session` counts those in TIME-WAIT"));
     assert!(fails("list port 1 port 2").contains("given twice"));
     assert!(fails("list remoet ::1").contains("did you mean `remote`"));
     // A beginning that fits two is told, not guessed.

@@ -1,12 +1,15 @@
 //! `show histogram [NAME]`.
 
-use hoststack::inspect::HistogramInfo;
+use hoststack::inspect::{HistogramInfo, HistogramKind};
 use serde::Serialize;
 
 use crate::table::{Column, Table, grouped, span_us};
 
 /// The widest bar.
 const BAR: u64 = 40;
+
+/// Whose round trips they are.
+const OF_THIS_TCP: &str = "(of this stack's own TCP: sockets of the host do not tell theirs)\n";
 
 /// `show histogram`.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -64,7 +67,8 @@ impl Histograms {
         let one_kind = self.histograms.iter().all(|histogram| histogram.name == first.name);
         let spread = if one_kind && first.count > 0 { spread(first) } else { String::new() };
         let between = if spread.is_empty() { "" } else { "\n" };
-        format!("{table}{between}{spread}")
+        let whose = if one_kind && first.name == HistogramKind::Rtt.name() { OF_THIS_TCP } else { "" };
+        format!("{table}{between}{spread}{whose}")
     }
 }
 
@@ -149,6 +153,7 @@ rtt        1         100  2.5 ms  1.1 ms  1.9 ms  39.0 ms  40.0 ms  40.0 ms
 2.0 ms  4.1 ms      0   0.0%
 4.1 ms  8.2 ms     16  16.0%  ########
 8.2 ms       -      4   4.0%  ##
+(of this stack's own TCP: sockets of the host do not tell theirs)
 ";
         assert_eq!(text, expected);
     }

@@ -157,8 +157,13 @@ fn layers(detail: &SessionDetail) -> String {
         rows.push_str(&pairs([("wire rx fifo", fifo(wire_rx)), ("wire tx fifo", fifo(wire_tx))]));
         text.push_str(&section(&format!("layer {name}"), &rows));
     }
-    text.push_str(&section("transport", &variables(&detail.transport_variables())));
-    text.push_str(&section("measured", &variables(&detail.measured_variables())));
+    let (transport, measured) = (detail.transport_variables(), detail.measured_variables());
+    text.push_str(&section("transport", &variables(&transport)));
+    let rows = match (measured.0.is_empty(), transport.0.is_empty()) {
+        (true, false) => "nothing: this transport has no figures of single connections\n".to_owned(),
+        _ => variables(&measured),
+    };
+    text.push_str(&section("measured", &rows));
     text
 }
 

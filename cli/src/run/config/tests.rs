@@ -206,7 +206,7 @@ fn every_mistake_is_told_with_its_line_its_key_and_what_was_expected() {
         (
             "[cli]",
             "[ctl]",
-            "f.toml:41: ctl: unknown field `ctl`, expected one of `workers`, `limits`, `device`, `app`, `log`, `cli`, `status`",
+            "f.toml:41: ctl: unknown field `ctl`, expected one of `workers`, `limits`, `device`, `app`, `log`, `cli`, `status`, `tls`",
         ),
         // What does not fit together.
         (
@@ -333,6 +333,25 @@ fn certificate(dir: &Path, name: &str) {
     let made = rcgen::generate_simple_self_signed(["a.invalid".to_owned()]).unwrap();
     std::fs::write(dir.join(format!("{name}.pem")), made.cert.pem()).unwrap();
     std::fs::write(dir.join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+}
+
+#[test]
+fn whom_connects_believe_is_read_and_must_be_certificates() {
+    let dir = tempfile::TempDir::new().unwrap();
+    certificate(dir.path(), "a");
+    let file = |name: &str| format!("[tls]\nca = \"{}/{name}\"\n", dir.path().display());
+    assert_eq!(parse("").unwrap().trusted(), Ok(None));
+    let pem = std::fs::read(dir.path().join("a.pem")).unwrap();
+    assert_eq!(parse(&file("a.pem")).unwrap().trusted(), Ok(Some(pem)));
+    for (text, parts) in [
+        (file("b.pem"), &["f.toml:2: tls.ca: cannot read", "b.pem", "in PEM"][..]),
+        (file("a.key"), &["f.toml:2: tls.ca:", "a.key"]),
+        ("[tls]\n".to_owned(), &["missing field `ca`"]),
+        ("[tls]\ncas = \"x\"\n".to_owned(), &["unknown field `cas`"]),
+    ] {
+        let error = parse(&text).unwrap_err().message(Path::new("f.toml"));
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
 }
 
 #[test]

@@ -1,13 +1,38 @@
-//! The `tls_` keys of an app: the files are read when the configuration is checked, and again when the app listens.
+//! `[tls]`, and the `tls_` keys of an app: the files are read when the configuration is checked, and again when the stack
+//! starts.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use hoststack::app::Uri;
-use hoststack_tls::{ClientAuth, ConfigError, Identity, Server, ServerOptions};
+use hoststack_tls::{Client, ClientAuth, ClientOptions, ConfigError, Identity, Roots, Server, ServerOptions};
 use toml::Spanned;
 
 use super::{AppConfig, Mistake, mistake};
+
+/// `[tls]`: whom connects of the console believe.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsConfig {
+    /// Issuers of servers' certificates, or such certificates themselves, in PEM, and nobody else. Default: those that the
+    /// host trusts.
+    ca: Spanned<PathBuf>,
+}
+
+impl TlsConfig {
+    /// The certificates that are trusted, in PEM.
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds none.
+    pub(crate) fn trusted(&self) -> Result<Vec<u8>, Mistake> {
+        let pem = read(&self.ca, "those that issue the servers' certificates")?;
+        let options = ClientOptions { roots: Roots::Given(pem.clone()), ..ClientOptions::default() };
+        match Client::new("localhost", &options) {
+            Ok(_) => Ok(pem),
+            Err(error) => bad(&self.ca, error),
+        }
+    }
+}
 
 /// Whether clients must show a certificate, by its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hoststack_session::{FifoView, LayerView, Session, SessionView};
+use hoststack_tcp::State;
 use hoststack_transport::{Measures, Protocol, SessionId};
 
 use super::Run;
@@ -42,6 +43,9 @@ impl Worker {
             if !filter.fits_session(self.now, session) {
                 continue;
             }
+            if filter.tcp_state.is_some_and(|state| self.tcp_state(session) != Some(state)) {
+                continue;
+            }
             if filter.stuck && self.fault(id, session).is_none() {
                 continue;
             }
@@ -78,6 +82,12 @@ impl Worker {
 
     fn srtt_us(&self, session: &Session) -> Option<u32> {
         self.transports.srtt_us((session.flow().protocol, session.connection()?))
+    }
+
+    /// The state of a session's connection, if it is one of the stack's own TCP.
+    fn tcp_state(&self, session: &Session) -> Option<State> {
+        let connection = session.connection().filter(|_| session.flow().protocol == Protocol::Tcp)?;
+        self.transports.tcp.connection_state(connection)
     }
 
     /// Why a session cannot go on by itself.
