@@ -327,7 +327,10 @@ impl Terminal {
         script
             .args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"])
             .stdin(Stdio::from(reads));
-        script.env("TERM", "xterm").env("SHELL", "/bin/sh").env("XDG_STATE_HOME", desk.directory().join("state"));
+        script
+            .env("TERM", "xterm")
+            .env("SHELL", "/bin/sh")
+            .env("XDG_STATE_HOME", desk.directory().join("state"));
         Terminal { process: Process::spawn("script hoststack ctl", script), keys: writes.into() }
     }
 
