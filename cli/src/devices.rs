@@ -7,7 +7,7 @@ use hoststack::net::pcap::FlushPolicy;
 use hoststack::net::{Capture, Device, PcapOptions, PcapWriter, Tap, TapConfig, capture};
 
 use crate::clock;
-use crate::error::CliError;
+use crate::error::{CliError, complain};
 
 /// Opens the TAP of this name, and sets its kernel end up.
 ///
@@ -55,6 +55,6 @@ pub(crate) fn captured(device: impl Device + 'static, point: Option<&Arc<Capture
 pub(crate) fn end_capture(point: Option<&Arc<Capture>>) {
     let Some(summary) = point.and_then(|point| point.stop()) else { return };
     if let Some(error) = summary.error {
-        eprintln!("hoststack: the capture is incomplete, {} packets are missing: {error}", summary.missed);
+        complain(format_args!("the capture is incomplete, {} packets are missing: {error}", summary.missed));
     }
 }

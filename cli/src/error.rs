@@ -1,6 +1,7 @@
 //! How a sub-command fails: one line for standard error, and the exit status that goes with it.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// A failure of the program: what to say and how to exit.
@@ -29,14 +30,19 @@ impl CliError {
     pub(crate) fn report(&self) -> ExitCode {
         match self {
             CliError::Usage(text) => {
-                eprintln!("hoststack: {text}");
+                complain(text);
                 ExitCode::from(2)
             }
             CliError::Failed(text) => {
-                eprintln!("hoststack: {text}");
+                complain(text);
                 ExitCode::FAILURE
             }
             CliError::Silent => ExitCode::FAILURE,
         }
     }
+}
+
+/// A line on standard error. Nobody may read that any more (`2>&1 | head`): then the exit status has to do.
+pub(crate) fn complain(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "hoststack: {text}");
 }

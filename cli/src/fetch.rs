@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::clock::Stopwatch;
 use crate::ctl::format;
 use crate::devices;
-use crate::error::CliError;
+use crate::error::{CliError, complain};
 use crate::host::{Host, not_built};
 use crate::interrupt::Interrupt;
 use crate::output;
@@ -159,8 +159,8 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<(), CliError> {
     let sinks = sinks(args, &urls)?;
     let mut targets = urls.iter().map(|url| target(args, url)).collect::<Result<Vec<_>, CliError>>()?;
     if tls::add(args, &urls, &mut targets)? == tls::Verification::Off {
-        eprintln!(
-            "hoststack: WARNING: --insecure: no certificate is verified, anyone on the path can read and change everything"
+        complain(
+            "WARNING: --insecure: no certificate is verified, anyone on the path can read and change everything",
         );
     }
     let interrupt = Interrupt::catch()?;

@@ -2,7 +2,7 @@
 //!
 //! A file per sub-command: [`echo`], [`fetch`], [`run`], [`mod@bench`], [`ctl`], [`top`];
 //! [`status`] is the page of a stack that [`run`] started. What they share: [`host`] (a stack with or
-//! without threads), [`devices`], [`parse`] (values), [`mod@log`], [`table`], [`progress`] and [`output`] (what is shown), [`interrupt`] (signals).
+//! without threads), [`devices`], [`parse`] (values), [`mod@log`], [`table`], [`plain`] (text from elsewhere), [`progress`] and [`output`] (what is shown), [`interrupt`] (signals).
 //!
 //! Exit status: 0 all went well, 1 something failed, 2 bad usage or configuration. Standard output carries results
 //! only; everything else goes to standard error.
@@ -20,6 +20,7 @@ mod interrupt;
 mod log;
 mod output;
 mod parse;
+mod plain;
 mod progress;
 mod run;
 mod status;

@@ -107,20 +107,40 @@ pub(crate) fn place(text: &str) -> Result<PlaceText, String> {
     text.parse().map(PlaceText::Uri).map_err(|error: hoststack::app::AddressError| error.to_string())
 }
 
-/// A span of time with its unit: `250us`, `20ms`, `5s`, `1.5s`, `2m`.
+/// A span of time with its unit: `250us`, `20ms`, `5s`, `1.5s`, `2m`; or with several, the larger first, as spans are shown:
+/// `3m05s`, `2h07m`, `12d03h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let expected = || "expected a span of time like 500ms or 5s (us, ms, s, m)".to_owned();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(expected)?;
-    let (number, unit) = text.split_at(digits);
-    let scale = match unit.trim_start() {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" | "min" => 60.0,
-        _ => return Err(expected()),
-    };
-    let number: f64 = number.parse().map_err(|_| expected())?;
-    Duration::try_from_secs_f64(number * scale).map_err(|_| expected())
+    read_duration(text)
+        .ok_or_else(|| "expected a span of time like 500ms or 5s (us, ms, s, m, h, d)".to_owned())
+}
+
+fn read_duration(mut text: &str) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    let mut larger = f64::INFINITY;
+    loop {
+        let (number, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let rest = rest.trim_start();
+        let (unit, rest) = rest.split_at(rest.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(rest.len()));
+        let scale = match unit {
+            "us" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return None,
+        };
+        if scale >= larger {
+            return None;
+        }
+        larger = scale;
+        let span = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * scale).ok()?;
+        total = total.checked_add(span)?;
+        if rest.is_empty() {
+            return Some(total);
+        }
+        text = rest;
+    }
 }
 
 /// A span of time, where a bare number means milliseconds.
@@ -159,6 +179,9 @@ pub(crate) fn byte_count(text: &str) -> Result<u64, String> {
         Some((at, 'G')) => (&text[..at], 30),
         _ => (text, 0),
     };
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(expected());
+    }
     let number: u64 = number.parse().map_err(|_| expected())?;
     number.checked_mul(1 << shift).ok_or_else(expected)
 }
@@ -196,7 +219,26 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(duration_or_millis("20"), Ok(Duration::from_millis(20)));
         assert_eq!(duration_or_millis("3ms"), Ok(Duration::from_millis(3)));
-        for text in ["", "5", "s", "-1s", "1h", "1.2.3s", "1e9s"] {
+        assert_eq!(duration("3m05s"), Ok(Duration::from_secs(185)));
+        assert_eq!(duration("12d03h"), Ok(Duration::from_secs(1_047_600)));
+        assert_eq!(
+            duration("1s 500ms"),
+            Err("expected a span of time like 500ms or 5s (us, ms, s, m, h, d)".into())
+        );
+        for text in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1w",
+            "1.2.3s",
+            "1e9s",
+            "5s5s",
+            "5s3m",
+            "3m05",
+            "3m5",
+            "99999999999999999999d",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
         assert!(timeout("0s").is_err());
@@ -209,6 +251,6 @@ mod tests {
         assert!(["-1", "100.1", "x", "", "NaN"].iter().all(|text| per_cent(text).is_err()));
         assert_eq!(byte_count("64k"), Ok(65536));
         assert_eq!(byte_count("2G"), Ok(2 << 30));
-        assert!(["", "k", "-1", "1T", "99999999999G"].iter().all(|text| byte_count(text).is_err()));
+        assert!(["", "k", "-1", "+1", "1T", "99999999999G"].iter().all(|text| byte_count(text).is_err()));
     }
 }

@@ -1,6 +1,9 @@
 //! Aligned text: columns as wide as their widest cell, numbers to the right.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use crate::plain;
 
 /// A column: its heading, and which side its cells stand on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +35,9 @@ impl Table {
         Table { columns: columns.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row; missing cells are empty, surplus ones are left out.
+    /// Adds a row; missing cells are empty, surplus ones are left out. A cell is one line, whatever is in it.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let mut row: Vec<String> = cells.into_iter().take(self.columns.len()).collect();
+        let mut row: Vec<String> = cells.into_iter().take(self.columns.len()).map(in_line).collect();
         row.resize(self.columns.len(), String::new());
         self.rows.push(row);
     }
@@ -47,10 +50,9 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let chars = |text: &str| text.chars().count();
         let width = |index: usize, column: &Column| {
-            let cells = self.rows.iter().map(|row| chars(&row[index]));
-            cells.chain([chars(column.heading())]).max().unwrap_or(0)
+            let cells = self.rows.iter().map(|row| plain::width(&row[index]));
+            cells.chain([plain::width(column.heading())]).max().unwrap_or(0)
         };
         let widths: Vec<usize> = self.columns.iter().enumerate().map(|(index, c)| width(index, c)).collect();
         let headings: Vec<String> = self.columns.iter().map(|column| column.heading().to_owned()).collect();
@@ -60,10 +62,11 @@ impl fmt::Display for Table {
                 if !line.is_empty() {
                     line.push_str("  ");
                 }
-                line.push_str(&match column {
-                    Column::Left(_) => format!("{cell:<width$}"),
-                    Column::Right(_) => format!("{cell:>width$}"),
-                });
+                let blanks = " ".repeat(width.saturating_sub(plain::width(cell)));
+                match column {
+                    Column::Left(_) => line.extend([cell.as_str(), &blanks]),
+                    Column::Right(_) => line.extend([blanks.as_str(), cell]),
+                }
             }
             writeln!(f, "{}", line.trim_end())?;
         }
@@ -74,8 +77,16 @@ impl fmt::Display for Table {
 /// `name value` lines, values aligned: for summaries.
 pub(crate) fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let pairs: Vec<_> = pairs.into_iter().collect();
-    let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    pairs.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+    let width = pairs.iter().map(|(name, _)| plain::width(name)).max().unwrap_or(0);
+    pairs.into_iter().map(|(name, value)| format!("{name:<width$}  {}\n", in_line(value))).collect()
+}
+
+/// The text as one line that no terminal takes for an order.
+fn in_line(text: String) -> String {
+    match plain::line(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(safe) => safe,
+    }
 }
 
 /// A number with a space between thousands, so that long ones can be read.
@@ -91,13 +102,17 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
-/// A span of time for people: `850 us`, `12.3 ms`, `4.56 s`, `3m05s`.
+/// A span of time for people: `850 us`, `12.3 ms`, `4.56 s`, `3m05s`, `2h07m`, `12d03h`.
 pub(crate) fn span_us(micros: u64) -> String {
     match micros {
         0..1000 => format!("{micros} us"),
         1000..1_000_000 => format!("{:.1} ms", micros as f64 / 1e3),
         1_000_000..60_000_000 => format!("{:.2} s", micros as f64 / 1e6),
-        _ => format!("{}m{:02}s", micros / 60_000_000, micros / 1_000_000 % 60),
+        _ => match micros / 1_000_000 {
+            seconds @ 0..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+            seconds @ 3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+            seconds => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+        },
     }
 }
 
@@ -129,6 +144,16 @@ mod tests {
     }
 
     #[test]
+    fn a_cell_stays_in_its_row_and_its_column() {
+        let mut table = Table::new(&[Column::Left("name"), Column::Right("n")]);
+        table.row(["a\nb\u{1b}[2J".to_owned(), "1".to_owned()]);
+        table.row(["日本語".to_owned(), "22".to_owned()]);
+        let lines = ["name               n", r"a\u{a}b\u{1b}[2J   1", "日本語            22"];
+        assert_eq!(table.to_string().lines().collect::<Vec<_>>(), lines);
+        assert_eq!(pairs([("one", "a\nb".to_owned())]), "one  a\\u{a}b\n");
+    }
+
+    #[test]
     fn an_empty_first_cell_keeps_the_columns_apart() {
         let mut table = Table::new(&[Column::Left("a"), Column::Right("b")]);
         table.row([String::new(), "1".to_owned()]);
@@ -144,8 +169,8 @@ mod tests {
     fn numbers_spans_and_bytes_are_readable() {
         assert_eq!(["0", "999", "1 000", "1 234 567"], [0, 999, 1000, 1_234_567].map(grouped));
         assert_eq!(
-            ["999 us", "1.0 ms", "1.50 s", "1m00s", "62m05s"],
-            [999, 1000, 1_500_000, 60_000_000, 3_725_000_000].map(span_us)
+            ["999 us", "1.0 ms", "1.50 s", "1m00s", "1h02m", "12d03h"],
+            [999, 1000, 1_500_000, 60_000_000, 3_725_000_000, 1_047_600_000_000].map(span_us)
         );
         assert_eq!(["12 B", "1.5 kB", "2.0 MB", "3.20 GB"], [12, 1500, 2_000_000, 3_200_000_000].map(bytes));
     }

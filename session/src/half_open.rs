@@ -159,6 +159,36 @@ impl HalfOpenCounters {
         self.requested - self.cleaned
     }
 
+    /// All of them by name, for lists and programs.
+    pub fn named(&self) -> [(&'static str, u64); 11] {
+        let HalfOpenCounters {
+            requested,
+            established,
+            refused,
+            timed_out,
+            unreachable,
+            cancelled,
+            detached,
+            failed,
+            undelivered,
+            cleaned,
+            late_segments,
+        } = *self;
+        [
+            ("requested", requested),
+            ("established", established),
+            ("refused", refused),
+            ("timed_out", timed_out),
+            ("unreachable", unreachable),
+            ("cancelled", cancelled),
+            ("detached", detached),
+            ("failed", failed),
+            ("undelivered", undelivered),
+            ("cleaned", cleaned),
+            ("late_segments", late_segments),
+        ]
+    }
+
     /// Requests whose outcome was told, or could not be.
     pub fn settled(&self) -> u64 {
         self.established

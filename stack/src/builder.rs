@@ -85,6 +85,7 @@ impl Builder {
         let parts = self.parts(bound)?;
         let clock = Clock::start();
         let handle = StackHandle::new(parts.shared);
+        handle.set_worker_cores(placement.worker_cores());
         let mut stack = Stack { handle, threads: Vec::new(), recorder };
         let wakes = parts.worker_wakes.into_iter();
         for (seed, wake) in parts.workers.into_iter().zip(wakes) {
@@ -206,6 +207,7 @@ impl Builder {
             interfaces: links.names,
             epoch_us: Clock::unix_us(),
             capture: Default::default(),
+            worker_cores: Default::default(),
         });
         let main = MainSeed {
             half_opens: HalfOpens::new(config.tcp, secrets),

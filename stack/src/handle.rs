@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use hoststack_app::{
@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) wake: Arc<Wake>,
     pub(crate) directory: Arc<Directory<AppWorkerId>>,
     pub(crate) workers: usize,
+    /// Cores that workers are pinned to.
+    pub(crate) worker_cores: OnceLock<Vec<usize>>,
     pub(crate) domains: Vec<u16>,
     pub(crate) pending_connects_max: usize,
     /// Names and link types, in the order of the interfaces' numbers.
@@ -295,6 +297,19 @@ impl StackHandle {
     /// The stack has stopped.
     pub fn inspect(&self, what: Query) -> Result<Answer, Stopped> {
         self.requests().inspect(what).wait()
+    }
+
+    /// Keeps the calling thread, and those that it starts, off the cores that workers are pinned to; says whether it does:
+    /// nothing is pinned where there are fewer cores than threads, and a thread is not left without any. For threads that
+    /// compute: a system lets one run on for milliseconds before it gives its core to a worker that has woken, whatever the
+    /// priority of either.
+    pub fn keep_off_workers(&self) -> bool {
+        self.shared.worker_cores.get().is_some_and(|cores| crate::threads::keep_off(cores))
+    }
+
+    pub(crate) fn set_worker_cores(&self, cores: Vec<usize>) {
+        // Cannot fail because a stack starts once.
+        let _ = self.shared.worker_cores.set(cores);
     }
 
     /// Has counters shown as counted from now on. What is asked for afterwards is counted so.

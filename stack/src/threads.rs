@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use hoststack_transport::{Duration, Instant};
+use rustix::thread::CpuSet;
 
 use crate::clock::Clock;
 use crate::main_thread::{Main, MainSeed};
@@ -26,7 +27,7 @@ impl Placement {
     /// Pinned and spinning if there is a core for each thread; else neither, said once.
     pub(crate) fn choose(workers: usize, pin: bool, spin: Duration) -> Placement {
         let threads = workers + 1;
-        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let mut cores = core_affinity::get_core_ids().unwrap_or_default();
         if cores.len() < threads {
             tracing::info!(
                 threads,
@@ -35,7 +36,13 @@ impl Placement {
             );
             return Placement { cores: Vec::new(), spin: Duration::ZERO };
         }
+        cores.truncate(threads);
         Placement { cores: if pin { cores } else { Vec::new() }, spin }
+    }
+
+    /// The cores that workers are pinned to.
+    pub(crate) fn worker_cores(&self) -> Vec<usize> {
+        self.cores.iter().skip(1).map(|core| core.id).collect()
     }
 
     fn enter(&self, thread: usize) {
@@ -45,6 +52,13 @@ impl Placement {
             tracing::warn!(thread, core = core.id, "the thread could not be pinned");
         }
     }
+}
+
+/// Keeps the calling thread off these cores; `false`: there are no others for it, or the system refuses.
+pub(crate) fn keep_off(cores: &[usize]) -> bool {
+    let Ok(mut allowed) = rustix::thread::sched_getaffinity(None) else { return false };
+    cores.iter().filter(|&&core| core < CpuSet::MAX_CPU).for_each(|&core| allowed.unset(core));
+    !cores.is_empty() && allowed.count() > 0 && rustix::thread::sched_setaffinity(None, &allowed).is_ok()
 }
 
 /// Starts a thread beside the stack's own, which the stack never waits for while it runs.

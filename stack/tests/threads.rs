@@ -422,3 +422,45 @@ fn a_detach_report_counts_connects_that_end_before_the_slowest_worker_has_heard_
     let report = handle.detach_worker(client.app_workers[0], DetachPolicy::Reset).unwrap();
     assert_eq!((report.half_opens, report.outcomes.cancelled), (CONNECTS, CONNECTS as u64));
 }
+
+#[test]
+fn a_thread_that_computes_leaves_the_workers_their_cores() {
+    let allowed = |thread: &str| {
+        let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+        list.trim().to_owned()
+    };
+    let own =
+        || std::fs::read_link("/proc/thread-self").unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+    let stack = Stack::builder().workers(1).start().unwrap();
+    let handle = stack.handle();
+    // Another test's worker may be among them, which is pinned to the same core.
+    let workers: Vec<String> = std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.to_owned()))
+        .filter(|task| {
+            let name = std::fs::read_to_string(format!("/proc/self/task/{task}/comm"));
+            name.is_ok_and(|name| name.trim() == "hoststack-w0")
+        })
+        .collect();
+    std::thread::spawn(move || {
+        let before = allowed(&own());
+        if handle.keep_off_workers() {
+            let started = std::thread::spawn(move || allowed(&own())).join().unwrap();
+            assert_eq!(started, allowed(&own()), "those that it starts, too");
+            assert_ne!(started, before);
+            for worker in &workers {
+                let core = allowed(worker);
+                assert!(
+                    core.parse::<u32>().is_err() || !started.split([',', '-']).any(|own| own == core),
+                    "{core} of {started}"
+                );
+            }
+        } else {
+            assert_eq!(allowed(&own()), before);
+        }
+    })
+    .join()
+    .unwrap();
+    drop(stack);
+}

@@ -93,6 +93,44 @@ impl ServerCell {
     }
 }
 
+/// What an embedder asks of a server that has `listeners: Listeners`: methods of it.
+macro_rules! tells_listening {
+    () => {
+        /// What the server does, while and after it runs.
+        pub fn stats(&self) -> ::std::sync::Arc<$crate::ServerStats> {
+            self.listeners.stats().clone()
+        }
+
+        /// Hears once, when every endpoint is up or has failed.
+        pub fn listening(&self) -> ::crossbeam_channel::Receiver<$crate::Listening> {
+            self.listeners.receiver()
+        }
+    };
+}
+
+/// What such a server does when it is attached: methods of its `Application`.
+macro_rules! listens_when_attached {
+    () => {
+        fn attached(&mut self, ctx: &mut ::hoststack_app::MainContext<'_>) {
+            self.listeners.attached(ctx);
+        }
+
+        fn listening(
+            &mut self,
+            _ctx: &mut ::hoststack_app::MainContext<'_>,
+            opaque: u64,
+            result: Result<
+                (::hoststack_app::ListenerId, ::hoststack_app::Address),
+                ::hoststack_app::ListenError,
+            >,
+        ) {
+            self.listeners.listening(opaque, result);
+        }
+    };
+}
+
+pub(crate) use {listens_when_attached, tells_listening};
+
 /// A server's listen requests, on main.
 #[derive(Debug)]
 pub(crate) struct Listeners {

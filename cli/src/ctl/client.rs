@@ -65,10 +65,10 @@ pub(crate) fn ctl(args: &CtlArgs) -> Result<(), CliError> {
         Ok(connection) => connection,
         Err(error) => return without_stack(&line, format, error),
     };
-    one(&mut connection, format, &line, &interactive::Interrupt::default())
+    one(&mut connection, format, &line, &interactive::Interrupt::default()).map(|_| ())
 }
 
-/// One line, and what came of it.
+/// One line, and what came of it; whether somebody still reads standard output.
 ///
 /// # Errors
 /// What the stack said, or that it says nothing.
@@ -77,7 +77,7 @@ pub(crate) fn one(
     format: Format,
     line: &str,
     interrupt: &interactive::Interrupt,
-) -> Result<(), CliError> {
+) -> Result<bool, CliError> {
     if let Some(watch) = watch::Watch::read(line).map_err(CliError::usage)? {
         return watch.run(connection, format, interrupt);
     }
@@ -88,10 +88,10 @@ pub(crate) fn one(
         if is_read { Ok(()) } else { Err(CliError::Silent) }
     });
     if !is_read {
-        return Ok(());
+        return Ok(false);
     }
     match reply? {
-        Reply::Ok(text) => print(&text),
+        Reply::Ok(text) => print_on(&text),
         Reply::Error(text) => Err(CliError::failed(text.trim_end())),
         Reply::Usage(text) => Err(CliError::usage(text.trim_end())),
     }
@@ -99,35 +99,36 @@ pub(crate) fn one(
 
 /// The words of the shell as one line. Several with blanks in one of them: that one was quoted for the shell, and is for us.
 fn joined(words: &[String]) -> String {
-    if let [line] = words {
-        return line.clone();
-    }
-    let word = |word: &String| match word.as_str() {
+    let word = |(index, word): (usize, &String)| match word.as_str() {
         "-h" | "--help" => String::new(),
+        // No command has a blank in its first word: it is the beginning of a line, as in `ctl 'show app' --json`.
+        text if index == 0 => text.to_owned(),
         ";" | "|" => word.clone(),
         // A filter or a further command in quotes of its own, `'| include echo'`.
         text if text.trim_start().starts_with(['|', ';']) => word.clone(),
         text if text.is_empty() || text.contains(char::is_whitespace) => line::quoted(text),
         _ => word.clone(),
     };
-    let line = words.iter().map(word).collect::<Vec<_>>().join(" ");
+    let line = words.iter().enumerate().map(word).collect::<Vec<_>>().join(" ");
     let asks_help = words.last().is_some_and(|last| last == "--help" || last == "-h");
-    if asks_help { format!("help {}", line.trim_end()) } else { line }
+    if asks_help { format!("help {}", line.trim_end()).trim_end().to_owned() } else { line }
 }
 
 /// No stack answers: what is wrong with the line is told all the same, and so is help.
 fn without_stack(line: &str, format: Format, error: CliError) -> Result<(), CliError> {
     let matched = execute::check(line).map_err(CliError::usage)?;
-    if let [matched] = &matched[..]
-        && matched.spec.pattern.starts_with("help")
-        && let Some(help) = help::about(matched.text("COMMAND").unwrap_or_default())
-    {
-        return match format {
-            Format::Text => print(&help.text()),
-            Format::Json => print(&format::to_json(&help.json())),
-        };
+    let [matched] = &matched[..] else { return Err(error) };
+    if !matched.spec.pattern.starts_with("help") {
+        return Err(error);
     }
-    Err(error)
+    let help = help::of(matched).map_err(CliError::failed)?;
+    // The line was read a moment ago, so this reads it, too.
+    let asks_json = line::statements(line).is_ok_and(|read| read.iter().any(|statement| statement.json));
+    if asks_json || format == Format::Json {
+        print(&format::to_json(&help.json()))
+    } else {
+        print(&help.text())
+    }
 }
 
 /// Commands from standard input, a line at a time, until its end.
@@ -141,12 +142,14 @@ fn batch(socket: &Path, format: Format) -> Result<(), CliError> {
             "" => {}
             "quit" | "exit" => break,
             command => {
-                if let Err(error) = one(&mut connection, format, command, &interrupt) {
+                let done = one(&mut connection, format, command, &interrupt);
+                if let Err(error) = &done {
                     // The next command may be right.
                     failed = true;
                     let _ = error.report();
                 }
-                if connection.is_broken {
+                // Nobody answers, or nobody reads the answers.
+                if connection.is_broken || done == Ok(false) {
                     break;
                 }
             }
@@ -224,8 +227,12 @@ impl Connection {
         line: &str,
         on_part: &mut dyn FnMut(&str) -> Result<(), CliError>,
     ) -> Result<Reply, CliError> {
-        if line.contains(['\n', '\r', '\0']) {
+        if line.contains(['\n', '\r']) {
             return Err(CliError::usage("a command is one line: put `;` between commands"));
+        }
+        // The server would hang up.
+        if line.contains(|c: char| c.is_control() && c != '\t') {
+            return Err(CliError::usage("the line holds a control character: no command does"));
         }
         if line.len() + "json \n".len() > REQUEST_MAX {
             return Err(CliError::usage(format!(
@@ -295,5 +302,11 @@ mod tests {
         assert_eq!(line(&["show", "app", "| include echo"]), "show app | include echo");
         assert_eq!(line(&["show", "--json", "app"]), "show --json app");
         assert_eq!(line(&["show", "session", "--help"]), "help show session");
+        // The whole line in quotes, and more behind it.
+        assert_eq!(line(&["show app", "--json"]), "show app --json");
+        assert_eq!(line(&["show app", "| include a b"]), "show app | include a b");
+        assert_eq!(line(&["watch", "1", "show app; show worker"]), "watch 1 \"show app; show worker\"");
+        assert_eq!(line(&["--help"]), "help");
+        assert_eq!(line(&[""]), "");
     }
 }

@@ -4,6 +4,7 @@
 //! ([`Console::part`]): a walk over a million sessions is never gathered in memory, and what follows the stack goes on
 //! until the client has had enough ([`Console::wait`]).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::server::SocketState;
 use super::wire::Format;
 use crate::clock::Stopwatch;
 use crate::log::LogControl;
+use crate::plain;
 
 /// What a socket's clients may do.
 #[derive(
@@ -174,7 +176,7 @@ impl Console<'_> {
     pub(crate) fn part(&mut self, show: &dyn Show) -> Result<(), CommandError> {
         let text = match self.format {
             Format::Text => filtered(show, &self.filters),
-            Format::Json => show.json().to_string() + "\n",
+            Format::Json => format::to_json_line(&show.json()),
         };
         if text.is_empty() {
             return Ok(());
@@ -214,9 +216,14 @@ impl Console<'_> {
     }
 }
 
-/// The text's headings, and those of its other lines that pass every filter.
+/// The text's headings, and those of its other lines that pass every filter. Names in it are others': none of it is an order
+/// to the terminal.
 fn filtered(show: &dyn Show, filters: &[Filter]) -> String {
     let text = show.text();
+    let text = match plain::lines(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(safe) => safe,
+    };
     if filters.is_empty() {
         return text;
     }

@@ -12,6 +12,7 @@ use super::grammar::{self, GrammarError, Matched};
 use super::line::{self, Filter};
 use super::server::SocketState;
 use super::wire::{Format, Reply};
+use crate::plain;
 
 /// What every client's commands are run with.
 pub(crate) struct Context<'c> {
@@ -79,7 +80,11 @@ pub(crate) fn execute(
             }
         }
     }
-    Ok(if errors.is_empty() { Reply::Ok(last) } else { Reply::Error(errors.join("\n")) })
+    Ok(if errors.is_empty() {
+        Reply::Ok(last)
+    } else {
+        Reply::Error(plain::lines(&errors.join("\n")).into_owned())
+    })
 }
 
 /// Understands all commands of a line, and holds them against what the client may do.

@@ -6,12 +6,19 @@ use hoststack::{Answer, Leaks};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::plain;
 use crate::table::{Column, Table, grouped, pairs, span_us};
 
 /// Any value as indented JSON, with a line feed at its end.
 pub(crate) fn to_json(value: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(value);
-    text.expect("cannot fail because every key is a string and no write can fail") + "\n"
+    let text = text.expect("cannot fail because every key is a string and no write can fail");
+    format!("{}\n", plain::json(&text))
+}
+
+/// Any value as JSON on a line of its own.
+pub(crate) fn to_json_line(value: &Value) -> String {
+    format!("{}\n", plain::json(&value.to_string()))
 }
 
 /// Says so when a list was asked for and is shorter than what there is.
@@ -54,41 +61,44 @@ pub(crate) fn listeners(answer: &Answer) -> String {
     text
 }
 
+/// Columns of how connects ended: heading and count. What connects ended as comes first, [`ENDS`] of them.
+#[allow(clippy::type_complexity, reason = "a list of headings and how to get their figures")]
+const OUTCOMES: [(&str, fn(&Outcomes) -> u64); 11] = [
+    ("requested", |out| out.requested),
+    ("established", |out| out.established),
+    ("refused", |out| out.refused),
+    ("timed out", |out| out.timed_out),
+    ("unreachable", |out| out.unreachable),
+    ("cancelled", |out| out.cancelled),
+    ("detached", |out| out.detached),
+    ("failed", |out| out.failed),
+    ("undelivered", |out| out.undelivered),
+    ("cleaned", |out| out.cleaned),
+    ("late", |out| out.late_segments),
+];
+
+/// How many of [`OUTCOMES`] are requests and how they ended.
+const ENDS: usize = 8;
+
 /// `show app`.
 pub(crate) fn apps(apps: &[AppInfo]) -> String {
-    let mut table = Table::new(&[
+    let outcomes = &OUTCOMES[..ENDS];
+    let mut columns = vec![
         Column::Left("app"),
         Column::Left("name"),
         Column::Right("app worker"),
         Column::Left("state"),
         Column::Right("half-open"),
-        Column::Right("requested"),
-        Column::Right("established"),
-        Column::Right("refused"),
-        Column::Right("timed out"),
-        Column::Right("unreachable"),
-        Column::Right("cancelled"),
-        Column::Right("detached"),
-        Column::Right("failed"),
-        Column::Left("listeners"),
-    ]);
+    ];
+    columns.extend(outcomes.iter().map(|(heading, _)| Column::Right(heading)));
+    columns.push(Column::Left("listeners"));
+    let mut table = Table::new(&columns);
     for app in apps {
         let name = if app.detaching { format!("{} (detaching)", app.name) } else { app.name.clone() };
         if app.app_workers.is_empty() {
             table.row([app.app.clone(), name.clone()]);
         }
         for worker in &app.app_workers {
-            let out = worker.outcomes;
-            let figures = [
-                out.requested,
-                out.established,
-                out.refused,
-                out.timed_out,
-                out.unreachable,
-                out.cancelled,
-                out.detached,
-                out.failed,
-            ];
             let head = [
                 app.app.clone(),
                 name.clone(),
@@ -96,9 +106,10 @@ pub(crate) fn apps(apps: &[AppInfo]) -> String {
                 worker.state.clone(),
                 worker.half_opens.to_string(),
             ];
+            let figures = outcomes.iter().map(|(_, count)| count(&worker.outcomes).to_string());
             let listeners =
                 if worker.listeners.is_empty() { "-".to_owned() } else { worker.listeners.join(", ") };
-            table.row(head.into_iter().chain(figures.map(|figure| figure.to_string())).chain([listeners]));
+            table.row(head.into_iter().chain(figures).chain([listeners]));
         }
     }
     if table.is_empty() { "no application is attached\n".to_owned() } else { table.to_string() }
@@ -106,26 +117,16 @@ pub(crate) fn apps(apps: &[AppInfo]) -> String {
 
 /// `show app-worker`.
 pub(crate) fn app_workers(apps: &[AppInfo]) -> String {
-    let mut table = Table::new(&[
+    let mut columns = vec![
         Column::Left("app worker"),
         Column::Left("state"),
         Column::Left("sessions"),
         Column::Right("listeners"),
         Column::Right("half-open"),
-        Column::Right("requested"),
-        Column::Right("established"),
-        Column::Right("refused"),
-        Column::Right("timed out"),
-        Column::Right("unreachable"),
-        Column::Right("cancelled"),
-        Column::Right("detached"),
-        Column::Right("failed"),
-        Column::Right("undelivered"),
-        Column::Right("cleaned"),
-        Column::Right("late"),
-    ]);
+    ];
+    columns.extend(OUTCOMES.map(|(heading, _)| Column::Right(heading)));
+    let mut table = Table::new(&columns);
     for (app, worker) in apps.iter().flat_map(|app| app.app_workers.iter().map(move |worker| (app, worker))) {
-        let out = worker.outcomes;
         let sessions: Vec<String> = worker.sessions.iter().map(ToString::to_string).collect();
         let head = [
             format!("{}/{}", app.name, worker.unit),
@@ -134,20 +135,7 @@ pub(crate) fn app_workers(apps: &[AppInfo]) -> String {
             worker.listeners.len().to_string(),
             worker.half_opens.to_string(),
         ];
-        let figures = [
-            out.requested,
-            out.established,
-            out.refused,
-            out.timed_out,
-            out.unreachable,
-            out.cancelled,
-            out.detached,
-            out.failed,
-            out.undelivered,
-            out.cleaned,
-            out.late_segments,
-        ];
-        table.row(head.into_iter().chain(figures.map(|figure| figure.to_string())));
+        table.row(head.into_iter().chain(OUTCOMES.map(|(_, count)| count(&worker.outcomes).to_string())));
     }
     if table.is_empty() { "no application is attached\n".to_owned() } else { table.to_string() }
 }

@@ -144,7 +144,7 @@ pub(crate) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "SPAN",
-        meaning: "a span of time with its unit: us, ms, s or m",
+        meaning: "a span of time with its unit: us, ms, s, m, h or d",
         example: "10s",
         parse: |text| parse::duration(text).ok().map(Value::Span),
         source: Source::None,
@@ -227,8 +227,6 @@ pub(crate) const KINDS: &[Kind] = &[
         parse: some,
         source: Source::Words(&["off", "error", "warn", "info", "debug", "trace"]),
     },
-    Kind { name: "WORD", meaning: "a word", example: "word", parse: some, source: Source::None },
-    Kind { name: "TEXT", meaning: "some text", example: "info", parse: some, source: Source::None },
     Kind {
         name: "COMMAND",
         meaning: "a command, or the beginning of one",
@@ -308,6 +306,8 @@ fn connect(text: &str) -> Option<ConnectId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ctl::commands::commands;
+    use crate::ctl::pattern::GROUPS;
 
     fn reads(name: &str, text: &str) -> Option<Value> {
         (kind(name).expect(name).parse)(text)
@@ -319,6 +319,18 @@ mod tests {
             assert!((one.parse)(one.example).is_some(), "{}", one.name);
             assert!((one.parse)("").is_none(), "{} reads nothing", one.name);
             assert!(KINDS[..index].iter().all(|other| other.name != one.name), "{} twice", one.name);
+        }
+    }
+
+    #[test]
+    fn every_kind_is_an_argument_of_a_command() {
+        let groups = GROUPS.iter().flat_map(|group| group.options.iter().map(|(option, _)| *option));
+        let patterns: Vec<&str> = commands().map(|spec| spec.pattern).chain(groups).collect();
+        for one in KINDS {
+            let is_named = |pattern: &&str| {
+                pattern.split(|c: char| !c.is_ascii_uppercase() && c != '-').any(|name| name == one.name)
+            };
+            assert!(patterns.iter().any(is_named), "{}", one.name);
         }
     }
 

@@ -53,6 +53,9 @@ impl Filter {
 /// Bytes that a compiled pattern may have: 256 clients may each have one.
 const REGEX_SIZE_MAX: usize = 1 << 20;
 
+/// Asks for JSON, anywhere in a command.
+pub(crate) const JSON: &str = "--json";
+
 /// What may stand behind `|`.
 pub(crate) const FILTERS: &[(&str, &str)] = &[
     ("include", "only lines that contain PATTERN, or match it as a regular expression; headings stay"),
@@ -137,7 +140,7 @@ pub(crate) fn statements(line: &str) -> Result<Vec<Statement>, LineError> {
         let mut sections = part.split(|piece| *piece == Piece::Bar).map(words);
         let mut statement = Statement::default();
         for word in sections.next().into_iter().flatten() {
-            if word.text == "--json" && !word.quoted {
+            if word.text == JSON && !word.quoted {
                 statement.json = true;
             } else {
                 statement.words.push(word.clone());

@@ -19,6 +19,7 @@ use std::time::Duration;
 use hoststack::StackHandle;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::net::Shutdown;
 
 use super::console::{Level, Services, Sink, Wait};
@@ -36,6 +37,8 @@ const UNREAD: Duration = Duration::from_secs(60);
 const ANSWERING_NICE: i32 = 10;
 /// The stack of a client's thread, in bytes: commands gather on the heap.
 const THREAD_STACK: usize = 256 * 1024;
+/// After how long it is tried again to accept a client for whom there was no room. Below a second.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How long clients that are being answered are waited for at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -265,10 +268,25 @@ impl Drop for CtlServer {
 }
 
 fn accept(listener: &UnixListener, state: &Arc<SocketState>, shared: &Arc<Shared>) {
+    // Nor the clients' threads, which it starts.
+    shared.stack.keep_off_workers();
+    // Said once, not each time that it is tried again.
+    let mut is_short = false;
     loop {
         let stream = match listener.accept() {
-            Ok((stream, _)) => stream,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Ok((stream, _)) => {
+                is_short = false;
+                stream
+            }
+            Err(error) if will_pass(&error) => {
+                if !std::mem::replace(&mut is_short, true) {
+                    tracing::warn!(%error, "a control client waits until it can be accepted");
+                }
+                match pause(listener) {
+                    Pause::Over => continue,
+                    Pause::ShutDown => return,
+                }
+            }
             // EINVAL: it was shut down. Anything else will not pass by trying again either.
             Err(error) => {
                 if error.kind() != io::ErrorKind::InvalidInput {
@@ -291,8 +309,8 @@ fn accept(listener: &UnixListener, state: &Arc<SocketState>, shared: &Arc<Shared
         let shared = Arc::clone(shared);
         let spawned =
             Builder::new().name("ctl-client".to_owned()).stack_size(THREAD_STACK).spawn(move || {
-                // Writing a million rows must not take a worker's core: on Linux this is the thread's own priority. Refused, it
-                // answers all the same.
+                // Writing a million rows must not take what workers could use: on Linux this is the thread's own priority.
+                // Refused, it answers all the same.
                 let _ = rustix::process::setpriority_process(None, ANSWERING_NICE);
                 // One that left, in the middle of an answer or not, had the right to.
                 if let Err(error) = answer_client(&client, &shared)
@@ -306,6 +324,31 @@ fn accept(listener: &UnixListener, state: &Arc<SocketState>, shared: &Arc<Shared
             // The closure was dropped without running, and the client's place with it.
             tracing::warn!(%error, "no thread for a control client");
         }
+    }
+}
+
+/// Whether a client may be accepted later: descriptors or memory ran out (just when somebody wants to look at what has
+/// them), or this client left first.
+fn will_pass(error: &io::Error) -> bool {
+    let passing = [Errno::INTR, Errno::CONNABORTED, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
+}
+
+/// How a pause before the next try ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+enum Pause {
+    Over,
+    ShutDown,
+}
+
+/// Waits for so long, but no longer than the listening socket is open: a client that waits there would wake it at once.
+fn pause(listener: &UnixListener) -> Pause {
+    let span = Timespec { tv_sec: 0, tv_nsec: ACCEPT_AGAIN.subsec_nanos().into() };
+    // No event is asked for; that it was shut down is told all the same.
+    match poll(&mut [PollFd::new(listener, PollFlags::empty())], Some(&span)) {
+        Ok(0) | Err(_) => Pause::Over,
+        Ok(_) => Pause::ShutDown,
     }
 }
 
@@ -379,7 +422,7 @@ impl Sink for Talk<'_> {
             };
             let mut ready = [PollFd::new(self.stream, PollFlags::IN)];
             match poll(&mut ready, Some(&timeout)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Wait::Elapsed),
+                Ok(0) | Err(Errno::INTR) => return Ok(Wait::Elapsed),
                 Ok(_) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -445,6 +488,20 @@ mod tests {
         assert!(enter().is_err());
         clients.pop();
         assert!(enter().is_ok());
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_passes_and_the_end_does_not() {
+        assert!([Errno::MFILE, Errno::INTR].map(io::Error::from).iter().all(will_pass));
+        assert!(![Errno::INVAL, Errno::BADF].map(io::Error::from).iter().any(will_pass));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ctl.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        // One who waits to be accepted does not end the pause.
+        let _waits = UnixStream::connect(&path).unwrap();
+        assert_eq!(pause(&listener), Pause::Over);
+        rustix::net::shutdown(&listener, Shutdown::Both).unwrap();
+        assert_eq!(pause(&listener), Pause::ShutDown);
     }
 
     #[test]

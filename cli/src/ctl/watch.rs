@@ -47,23 +47,28 @@ impl Watch {
         // Cannot fail because: the pattern has taken these words, and one more.
         let at = words.get(if count.is_some() { 4 } else { 2 }).map_or(line.len(), |word| word.start);
         let interval = matched.span("INTERVAL").unwrap_or(Duration::from_secs(1));
-        let inner = line.get(at..).unwrap_or_default();
-        if Watch::read(inner).is_ok_and(|inner| inner.is_some()) {
+        let inner = match &pieces[..] {
+            // A whole line in quotes, as a shell's user types it.
+            [.., Piece::Word(last)] if last.quoted && last.start == at => last.text.clone(),
+            _ => line.get(at..).unwrap_or_default().to_owned(),
+        };
+        if inner.split_whitespace().next() == Some("watch") {
             return Err("`watch` cannot be watched: type it once".to_owned());
         }
-        Ok(Some(Watch { interval, count, line: inner.to_owned() }))
+        Ok(Some(Watch { interval, count, line: inner }))
     }
 
-    /// Asks and prints, until it was so often or the user has had enough.
+    /// Asks and prints, until it was so often or the user has had enough; whether somebody still reads. What fails is said, and
+    /// done again: it may be there the next time.
     ///
     /// # Errors
-    /// The stack does not answer, or does not understand the line.
+    /// The stack does not answer, or does not understand the line; it failed the last time.
     pub(crate) fn run(
         &self,
         connection: &mut Connection,
         format: Format,
         interrupt: &Interrupt,
-    ) -> Result<(), CliError> {
+    ) -> Result<bool, CliError> {
         let mut times = 0;
         loop {
             // Printed at once: a screen that is cleared before the answer is there flickers.
@@ -72,16 +77,24 @@ impl Watch {
                 text.push_str(part);
                 Ok(())
             })?;
-            match reply {
-                Reply::Ok(last) => text.push_str(&last),
-                Reply::Error(last) => text.push_str(&format!("error: {last}")),
+            let error = match reply {
+                Reply::Ok(last) => {
+                    text.push_str(&last);
+                    None
+                }
+                Reply::Error(why) => Some(CliError::failed(why.trim_end())),
                 Reply::Usage(why) => return Err(CliError::usage(why.trim_end())),
-            }
+            };
             clear_screen()?;
-            let is_read = print_on(&text)?;
+            if !print_on(&text)? {
+                return Ok(false);
+            }
+            if let Some(error) = &error {
+                let _ = error.report();
+            }
             times += 1;
-            if !is_read || self.count.is_some_and(|count| times >= count) || interrupt.wait(self.interval) {
-                return Ok(());
+            if self.count.is_some_and(|count| times >= count) || interrupt.wait(self.interval) {
+                return error.map_or(Ok(true), |_| Err(CliError::Silent));
             }
         }
     }
@@ -106,6 +119,11 @@ mod tests {
         assert_eq!((watch.interval, watch.count), (Duration::from_millis(250), Some(3)));
         assert_eq!(watch.line, "show app");
         assert_eq!(Watch::read("show app"), Ok(None));
+        // As the words of a shell become it: `ctl watch 1 'show app; show worker'`.
+        let watch = Watch::read("watch 1 \"show app; show 'a b'\"").unwrap().unwrap();
+        assert_eq!(watch.line, "show app; show 'a b'");
+        let watch = Watch::read("watch 1 show app 'a b'").unwrap().unwrap();
+        assert_eq!(watch.line, "show app 'a b'");
     }
 
     #[test]
@@ -115,6 +133,9 @@ mod tests {
         assert!(Watch::read("watch 0 show app").unwrap_err().contains("a number of seconds"));
         assert!(Watch::read("watch 1 count 0 show app").unwrap_err().contains("1 or more"));
         assert!(Watch::read("watch 1 watch 1 show app").unwrap_err().contains("once"));
+        assert!(Watch::read("watch 1 'watch 1 show app'").unwrap_err().contains("once"));
+        // A pipe's line may be of any length: it takes no more of the stack.
+        assert!(Watch::read(&"watch 1 ".repeat(100_000)).unwrap_err().contains("once"));
         assert!(Watch::read("watch 1 'show").is_err());
     }
 }

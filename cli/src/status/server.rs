@@ -65,10 +65,13 @@ impl StatusServer {
     ) -> Result<StatusServer, Box<dyn std::error::Error>> {
         let (requests, asked) = bounded(WAITING_MAX);
         let (stop, stopped) = bounded(0);
-        let source = Source::new(stack.clone());
+        let (source, cores) = (Source::new(stack.clone()), stack.clone());
         let thread = Builder::new()
             .name(APP.to_owned())
-            .spawn(move || serve(Site::new(source, is_public), &asked, &stopped))
+            .spawn(move || {
+                cores.keep_off_workers();
+                serve(Site::new(source, is_public), &asked, &stopped);
+            })
             .map_err(|error: io::Error| format!("no thread for it: {error}"))?;
         let server = StatusServer { thread: Some(thread), stop: Some(stop) };
         let answering = stack.clone();

@@ -202,6 +202,18 @@ impl AppRow {
     }
 }
 
+/// A column that is a figure of the row: title, spare, and where it stands in the answer.
+macro_rules! figure {
+    ($title:literal, $spare:literal, $path:literal) => {
+        Column {
+            title: $title,
+            spare: $spare,
+            key: |row| number(row.figure($path)),
+            text: |row| optional(row.figure($path), count),
+        }
+    };
+}
+
 impl Row for AppRow {
     const COLUMNS: &'static [Column<AppRow>] = &[
         Column { title: "app worker", spare: 0, key: |row| text_key(&row.id()), text: Row::id },
@@ -217,60 +229,20 @@ impl Row for AppRow {
             key: |row| number(row.worker.sessions),
             text: |row| optional(row.worker.sessions, count),
         },
-        Column {
-            title: "half-open",
-            spare: 0,
-            key: |row| number(row.figure("half_opens")),
-            text: |row| optional(row.figure("half_opens"), count),
-        },
+        figure!("half-open", 0, "half_opens"),
         Column {
             title: "connects/s",
             spare: 2,
             key: |row| number(row.established_rate),
             text: |row| optional(row.established_rate, rate),
         },
-        Column {
-            title: "requested",
-            spare: 3,
-            key: |row| number(row.figure("outcomes.requested")),
-            text: |row| optional(row.figure("outcomes.requested"), count),
-        },
-        Column {
-            title: "established",
-            spare: 0,
-            key: |row| number(row.figure("outcomes.established")),
-            text: |row| optional(row.figure("outcomes.established"), count),
-        },
-        Column {
-            title: "refused",
-            spare: 0,
-            key: |row| number(row.figure("outcomes.refused")),
-            text: |row| optional(row.figure("outcomes.refused"), count),
-        },
-        Column {
-            title: "timed out",
-            spare: 1,
-            key: |row| number(row.figure("outcomes.timed_out")),
-            text: |row| optional(row.figure("outcomes.timed_out"), count),
-        },
-        Column {
-            title: "unreachable",
-            spare: 4,
-            key: |row| number(row.figure("outcomes.unreachable")),
-            text: |row| optional(row.figure("outcomes.unreachable"), count),
-        },
-        Column {
-            title: "cancelled",
-            spare: 4,
-            key: |row| number(row.figure("outcomes.cancelled")),
-            text: |row| optional(row.figure("outcomes.cancelled"), count),
-        },
-        Column {
-            title: "failed",
-            spare: 3,
-            key: |row| number(row.figure("outcomes.failed")),
-            text: |row| optional(row.figure("outcomes.failed"), count),
-        },
+        figure!("requested", 3, "outcomes.requested"),
+        figure!("established", 0, "outcomes.established"),
+        figure!("refused", 0, "outcomes.refused"),
+        figure!("timed out", 1, "outcomes.timed_out"),
+        figure!("unreachable", 4, "outcomes.unreachable"),
+        figure!("cancelled", 4, "outcomes.cancelled"),
+        figure!("failed", 3, "outcomes.failed"),
         Column {
             title: "listens at",
             spare: 0,

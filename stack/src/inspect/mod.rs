@@ -43,11 +43,12 @@ pub use trace::{
 };
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use hoststack_app::HalfOpenCounters;
 use hoststack_transport::{AppId, AppWorkerId, ConnectId, ListenerId, SessionHandle};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 pub use events::{EVENTS_PER_ANSWER, EventCursor, EventInfo, EventsAnswer, EventsQuery};
 pub use filter::{AppName, Filter};
@@ -383,51 +384,27 @@ pub struct AppWorkerInfo {
     pub id: AppWorkerId,
 }
 
-/// [`HalfOpenCounters`] for readers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Outcomes {
-    /// Connect requests.
-    pub requested: u64,
-    /// Came up.
-    pub established: u64,
-    /// Refused.
-    pub refused: u64,
-    /// No answer in time.
-    pub timed_out: u64,
-    /// No way there.
-    pub unreachable: u64,
-    /// Cancelled.
-    pub cancelled: u64,
-    /// Ended by detach.
-    pub detached: u64,
-    /// No port, address or room.
-    pub failed: u64,
-    /// Not told: the object was gone.
-    pub undelivered: u64,
-    /// Half-opens freed.
-    pub cleaned: u64,
-    /// Half-opens not freed yet.
-    pub alive: u64,
-    /// Acceptable answers of the peer that came after the outcome was decided.
-    pub late_segments: u64,
+/// How an app worker's connects ended, for readers: as JSON the counters and `alive`, those that are not freed yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes(pub HalfOpenCounters);
+
+impl Deref for Outcomes {
+    type Target = HalfOpenCounters;
+
+    fn deref(&self) -> &HalfOpenCounters {
+        &self.0
+    }
 }
 
 impl From<&HalfOpenCounters> for Outcomes {
     fn from(from: &HalfOpenCounters) -> Outcomes {
-        Outcomes {
-            requested: from.requested,
-            established: from.established,
-            refused: from.refused,
-            timed_out: from.timed_out,
-            unreachable: from.unreachable,
-            cancelled: from.cancelled,
-            detached: from.detached,
-            failed: from.failed,
-            undelivered: from.undelivered,
-            cleaned: from.cleaned,
-            alive: from.alive(),
-            late_segments: from.late_segments,
-        }
+        Outcomes(*from)
+    }
+}
+
+impl Serialize for Outcomes {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.named().into_iter().chain([("alive", self.alive())]))
     }
 }
 

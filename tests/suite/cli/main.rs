@@ -6,6 +6,7 @@ mod console;
 mod echo;
 mod log;
 mod run;
+mod scripting;
 mod shows;
 mod snapshots;
 mod status;

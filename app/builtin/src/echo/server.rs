@@ -2,13 +2,9 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
-use hoststack_app::{
-    Address, AppWorker, Application, CloseReason, Context, ListenError, ListenOptions, ListenerId,
-    MainContext, SessionHandle, WorkerId,
-};
+use hoststack_app::{AppWorker, Application, CloseReason, Context, ListenOptions, SessionHandle, WorkerId};
 
-use crate::server::{Listeners, Listening, ServerCell, ServerStats};
+use crate::server::{Listeners, ServerCell, listens_when_attached, tells_listening};
 
 /// Sends back what it gets; closes when the peer has closed and everything was sent back.
 ///
@@ -24,15 +20,7 @@ impl EchoServer {
         EchoServer { listeners: Listeners::new(endpoints) }
     }
 
-    /// What the server does, while and after it runs.
-    pub fn stats(&self) -> Arc<ServerStats> {
-        self.listeners.stats().clone()
-    }
-
-    /// Hears once, when every endpoint is up or has failed.
-    pub fn listening(&self) -> Receiver<Listening> {
-        self.listeners.receiver()
-    }
+    tells_listening!();
 }
 
 impl Application for EchoServer {
@@ -40,18 +28,7 @@ impl Application for EchoServer {
         Box::new(EchoServerWorker { cell: self.listeners.stats().new_cell() })
     }
 
-    fn attached(&mut self, ctx: &mut MainContext<'_>) {
-        self.listeners.attached(ctx);
-    }
-
-    fn listening(
-        &mut self,
-        _ctx: &mut MainContext<'_>,
-        opaque: u64,
-        result: Result<(ListenerId, Address), ListenError>,
-    ) {
-        self.listeners.listening(opaque, result);
-    }
+    listens_when_attached!();
 }
 
 /// The session's opaque value: the peer may still send.

@@ -10,16 +10,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
 use hoststack_app::{
-    Address, AppWorker, AppWorkerId, Application, CloseReason, Context, Duration, Instant, ListenError,
-    ListenOptions, ListenerId, MainContext, SessionHandle, WorkerId,
+    AppWorker, AppWorkerId, Application, CloseReason, Context, Duration, Instant, ListenOptions,
+    SessionHandle, WorkerId,
 };
 
 use super::reply::{Answered, Post, Reply, Responder};
 use super::request::{self, HEAD_MAX, Method};
 use super::response::Response;
-use crate::server::{Listeners, Listening, ServerCell, ServerStats};
+use crate::server::{Listeners, ServerCell, listens_when_attached, tells_listening};
 
 /// Limits of a server.
 #[derive(Clone, Copy, Debug)]
@@ -73,15 +72,7 @@ impl HttpServer {
         HttpServer { listeners: Listeners::new(endpoints), options, responder, post }
     }
 
-    /// What the server does, while and after it runs: its bytes are those of answers.
-    pub fn stats(&self) -> Arc<ServerStats> {
-        self.listeners.stats().clone()
-    }
-
-    /// Hears once, when every endpoint is up or has failed.
-    pub fn listening(&self) -> Receiver<Listening> {
-        self.listeners.receiver()
-    }
+    tells_listening!();
 }
 
 impl Application for HttpServer {
@@ -96,18 +87,7 @@ impl Application for HttpServer {
         })
     }
 
-    fn attached(&mut self, ctx: &mut MainContext<'_>) {
-        self.listeners.attached(ctx);
-    }
-
-    fn listening(
-        &mut self,
-        _ctx: &mut MainContext<'_>,
-        opaque: u64,
-        result: Result<(ListenerId, Address), ListenError>,
-    ) {
-        self.listeners.listening(opaque, result);
-    }
+    listens_when_attached!();
 }
 
 /// Where a session is.

@@ -249,7 +249,12 @@ pub(super) fn sample_app() -> AppInfo {
         half_opens: 1,
         listeners: vec!["d0 10.9.0.2:7".to_owned()],
         sessions: vec![2, 1],
-        outcomes: Outcomes { requested: 3, established: 2, alive: 1, ..Outcomes::default() },
+        outcomes: Outcomes(HalfOpenCounters {
+            requested: 3,
+            established: 2,
+            cleaned: 2,
+            ..HalfOpenCounters::default()
+        }),
         id: AppWorkerId(Key { slot: 0, generation: 0 }),
     };
     AppInfo {

@@ -3,34 +3,39 @@
 //! It is asked with a line as far as it was typed, its last blank included, and answers with words that could stand in the
 //! place of its last one.
 
+use hoststack::app::WorkerId;
+use hoststack::inspect::{Filter, SessionQuery};
 use hoststack::{Query, StackHandle};
 use serde_json::json;
 
 use crate::ctl::format;
 use crate::ctl::grammar::{self, Next};
 use crate::ctl::kinds::Source;
-use crate::ctl::line::{FILTERS, Piece, Word, pieces, quoted};
+use crate::ctl::line::{FILTERS, JSON, Piece, Word, pieces, quoted};
 use crate::ctl::wire::Format;
+use crate::plain;
 
 /// Most candidates of one kind: a person reads them.
 const CANDIDATES_MAX: usize = 100;
 
 /// The answer: a candidate a line; in JSON with where the word begins that they would replace.
 pub(crate) fn answer(stack: &StackHandle, line: &str, format: Format) -> String {
-    let (start, candidates) = candidates(line, &|source| things(stack, source));
+    let (start, candidates) = candidates(line, &|source, typed| things(stack, source, typed));
     match format {
         Format::Text => candidates.iter().map(|candidate| format!("{candidate}\n")).collect(),
         Format::Json => format::to_json(&json!({ "start": start, "candidates": candidates })),
     }
 }
 
-/// Names of what there is.
-fn things(stack: &StackHandle, source: Source) -> Vec<String> {
+/// Names of what there is; `typed` is how they begin, of which only what narrows the question is heeded.
+fn things(stack: &StackHandle, source: Source, typed: &str) -> Vec<String> {
     let ask = |query| stack.inspect(query).unwrap_or_default();
     match source {
         Source::None | Source::Words(_) => Vec::new(),
         Source::Sessions => {
-            let sessions = ask(Query::sessions(CANDIDATES_MAX, false)).sessions;
+            let filter = Filter { worker: worker_of(typed), ..Filter::default() };
+            let query = SessionQuery { filter, limit: CANDIDATES_MAX, ..SessionQuery::default() };
+            let sessions = ask(Query::Sessions(Box::new(query))).sessions;
             sessions.into_iter().map(|session| session.session.to_string()).collect()
         }
         Source::Connects => {
@@ -42,8 +47,13 @@ fn things(stack: &StackHandle, source: Source) -> Vec<String> {
     }
 }
 
+/// The worker that the beginning of a handle names, `3:`: else the first hundred sessions may all be of others.
+fn worker_of(typed: &str) -> Option<WorkerId> {
+    typed.split_once(':').and_then(|(worker, _)| worker.parse().ok()).map(WorkerId)
+}
+
 /// Where the last word begins, and what could stand there.
-fn candidates(line: &str, things: &dyn Fn(Source) -> Vec<String>) -> (usize, Vec<String>) {
+fn candidates(line: &str, things: &dyn Fn(Source, &str) -> Vec<String>) -> (usize, Vec<String>) {
     let (mut pieces, grows, _) = pieces(line);
     let last = match pieces.last() {
         Some(Piece::Word(_)) if grows => pieces.pop(),
@@ -57,6 +67,8 @@ fn candidates(line: &str, things: &dyn Fn(Source) -> Vec<String>) -> (usize, Vec
     let words: Vec<Word> = pieces[cut.map_or(0, |cut| cut + 1)..]
         .iter()
         .filter_map(|piece| match piece {
+            // It may stand anywhere and belongs to no pattern.
+            Piece::Word(word) if word.text == JSON && !word.quoted => None,
             Piece::Word(word) => Some(word.clone()),
             Piece::Semicolon | Piece::Bar => None,
         })
@@ -69,6 +81,8 @@ fn candidates(line: &str, things: &dyn Fn(Source) -> Vec<String>) -> (usize, Vec
         }
     };
     let begins = |candidate: &str| candidate.starts_with(&typed);
+    // An option may be typed with two dashes.
+    let dashed = typed.strip_prefix("--").map(str::to_owned);
     if cut.is_some_and(|cut| pieces[cut] == Piece::Bar) {
         let filters = FILTERS.iter().map(|(name, _)| *name).filter(|name| words.is_empty() && begins(name));
         filters.for_each(offer);
@@ -76,8 +90,11 @@ fn candidates(line: &str, things: &dyn Fn(Source) -> Vec<String>) -> (usize, Vec
     }
     for next in grammar::next(inner(&words)) {
         match next {
-            Next::Word(word) if begins(word) => offer(word),
-            Next::Word(_) => {}
+            Next::Word(word) => match &dashed {
+                Some(bare) if word.starts_with(bare) => offer(&format!("--{word}")),
+                _ if begins(word) => offer(word),
+                _ => {}
+            },
             Next::Argument(argument) => {
                 let (words, source) = argument.candidates();
                 // States of TCP are typed in any case.
@@ -86,7 +103,9 @@ fn candidates(line: &str, things: &dyn Fn(Source) -> Vec<String>) -> (usize, Vec
                 };
                 words.into_iter().filter(fits).for_each(&mut offer);
                 if source != Source::None {
-                    things(source).iter().filter(|thing| begins(thing)).for_each(|thing| offer(thing));
+                    // What no line can hold cannot be typed.
+                    let typeable = |thing: &&String| begins(thing) && plain::line(thing) == **thing;
+                    things(source, &typed).iter().filter(typeable).for_each(|thing| offer(thing));
                 }
             }
         }
@@ -113,8 +132,8 @@ mod tests {
     use super::*;
 
     fn complete(line: &str) -> (usize, Vec<String>) {
-        let things = |source| match source {
-            Source::Apps => vec!["echo".to_owned(), "two words".to_owned()],
+        let things = |source, _: &str| match source {
+            Source::Apps => vec!["echo".to_owned(), "two words".to_owned(), "\u{1b}[2J".to_owned()],
             Source::Workers => vec!["0".to_owned(), "1".to_owned()],
             _ => Vec::new(),
         };
@@ -138,6 +157,8 @@ mod tests {
         assert_eq!(words("show session tcp-state fin"), ["FIN-WAIT-1", "FIN-WAIT-2"]);
         assert_eq!(words("session reset tcp-state CLOSE-"), ["CLOSE-WAIT"]);
         assert_eq!(words("half-open cancel tcp-state syn-s"), ["SYN-SENT"]);
+        assert_eq!(words("show events --fo"), ["--follow"]);
+        assert_eq!(words("show --json app e"), ["echo"]);
     }
 
     #[test]
@@ -150,6 +171,12 @@ mod tests {
         assert_eq!(words("watch 2 show le"), ["leaks"]);
         assert_eq!(words("watch 2 count 3 show le"), ["leaks"]);
         assert!(words("watch 2 ").contains(&"show".to_owned()));
+    }
+
+    #[test]
+    fn the_beginning_of_a_handle_names_its_worker() {
+        assert_eq!(["3:", "3:17."].map(worker_of), [Some(WorkerId(3)); 2]);
+        assert!(["3", "", "x:1", "300:"].iter().all(|typed| worker_of(typed).is_none()));
     }
 
     #[test]

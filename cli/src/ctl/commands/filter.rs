@@ -3,6 +3,7 @@
 use hoststack::app::{Protocol, WorkerId};
 use hoststack::inspect::{AppName, Filter, SessionState, TcpState};
 
+use crate::ctl::console::CommandError;
 use crate::ctl::grammar::Matched;
 use crate::ctl::pattern::Group;
 
@@ -57,5 +58,32 @@ pub(crate) fn filter(matched: &Matched) -> Filter {
         younger_us: span("younger"),
         queued: matched.count("queued"),
         stuck: matched.has("stuck"),
+    }
+}
+
+/// For a command that was given one by its name (`name`): whoever gives conditions besides may have meant those.
+///
+/// # Errors
+/// There are conditions, or `all`.
+pub(crate) fn without(matched: &Matched, name: &str) -> Result<(), CommandError> {
+    if filter(matched) == Filter::default() && !matched.has("all") {
+        return Ok(());
+    }
+    Err(CommandError::failed(format!(
+        "`{name}` means one, a filter or `all` several: give one or the other; nothing was done"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::execute::check;
+
+    #[test]
+    fn one_and_a_filter_are_not_given_together() {
+        let refused = |line: &str| without(&check(line).expect(line)[0], "HANDLE").is_err();
+        assert!(!refused("session reset 0:1.1") && !refused("show session 0:1.1 verbose 3"));
+        assert!(refused("session reset 0:1.1 app echo") && refused("session reset all 0:1.1"));
+        assert!(refused("half-open cancel 1#2 remote 10.0.0.0/8"));
     }
 }

@@ -5,7 +5,7 @@ use hoststack::inspect::{Filter, HalfOpenInfo, HalfOpenQuery, MainInfo};
 use hoststack::{Answer, Query};
 use serde_json::{Value, json};
 
-use super::filter::filter;
+use super::filter::{filter, without};
 use super::{LIMIT, PAGE, Spec};
 use crate::ctl::console::{CommandError, Console, Level, Output, Show};
 use crate::ctl::grammar::Matched;
@@ -45,6 +45,7 @@ fn query(filter: Filter, limit: usize, count: bool) -> HalfOpenQuery {
 
 fn show_half_opens(console: &mut Console<'_>, matched: &Matched) -> Result<Output, CommandError> {
     if let Some(connect) = matched.connect("CONNECT") {
+        without(matched, "CONNECT")?;
         return Output::one(One(Box::new(find(console, connect)?)));
     }
     let all = matched.has("all");
@@ -77,6 +78,7 @@ fn find(console: &Console<'_>, connect: ConnectId) -> Result<HalfOpenInfo, Comma
 
 fn cancel(console: &mut Console<'_>, matched: &Matched) -> Result<Output, CommandError> {
     if let Some(connect) = matched.connect("CONNECT") {
+        without(matched, "CONNECT")?;
         find(console, connect)?;
         return match console.stack.cancel(connect) {
             Ok(()) => Output::one(Cancelled { cancelled: 1, too_late: 0 }),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Spec, commands};
 use crate::ctl::console::{CommandError, Level, Output, Show};
+use crate::ctl::grammar::Matched;
 use crate::ctl::line::FILTERS;
 use crate::ctl::pattern::{group, key, options};
 use crate::table::pairs;
@@ -14,15 +15,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         pattern: "help [COMMAND...]",
         help: "this list, or all about the commands that begin like COMMAND",
         options: &[("COMMAND...", "the beginning of one or several, like `help show`")],
-        run: |_, matched| {
-            let prefix = matched.text("COMMAND").unwrap_or_default();
-            match about(prefix) {
-                Some(help) => Output::one(help),
-                None => Err(CommandError::failed(format!(
-                    "no command begins like `{prefix}`: `help` lists what there is"
-                ))),
-            }
-        },
+        run: |_, matched| Output::one(of(matched).map_err(CommandError::failed)?),
         sample: || {
             Box::new(Help {
                 specs: commands().filter(|spec| spec.pattern.starts_with("app detach")).collect(),
@@ -51,8 +44,17 @@ pub(crate) struct Help {
     is_list: bool,
 }
 
+/// What `help` was asked for.
+///
+/// # Errors
+/// No command begins like that.
+pub(crate) fn of(matched: &Matched) -> Result<Help, String> {
+    let prefix = matched.text("COMMAND").unwrap_or_default();
+    about(prefix).ok_or_else(|| format!("no command begins like `{prefix}`: `help` lists what there is"))
+}
+
 /// All about the commands that begin like this, word by word; without a word, the list. `None`: none does.
-pub(crate) fn about(prefix: &str) -> Option<Help> {
+fn about(prefix: &str) -> Option<Help> {
     let typed: Vec<&str> = prefix.split_whitespace().collect();
     let fits = |spec: &&Spec| {
         let key = key(spec.pattern);

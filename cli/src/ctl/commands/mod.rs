@@ -139,3 +139,16 @@ impl Show for Text {
         0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_more_than_tell_wants_an_operator() {
+        let tells = |spec: &Spec| matches!(spec.pattern.split(' ').next(), Some("show" | "help" | "watch"));
+        for spec in commands() {
+            assert_eq!(spec.level == Level::User, tells(spec), "{}", spec.pattern);
+        }
+    }
+}

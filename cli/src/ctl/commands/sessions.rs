@@ -8,7 +8,7 @@ use hoststack::inspect::{
 use hoststack::{Answer, EndHow, Query};
 use serde_json::{Value, json};
 
-use super::filter::filter;
+use super::filter::{filter, without};
 use super::{LIMIT, PAGE, Spec, WALK, events};
 use crate::ctl::console::{CommandError, Console, Level, Output, Show};
 use crate::ctl::grammar::Matched;
@@ -59,6 +59,7 @@ pub(super) const COMMANDS: &[Spec] = &[
 
 fn show_sessions(console: &mut Console<'_>, matched: &Matched) -> Result<Output, CommandError> {
     if let Some(handle) = matched.session("HANDLE") {
+        without(matched, "HANDLE")?;
         let session = Box::new(find(console, handle)?);
         return Output::one(One { session, events: events::of_session(console, handle)? });
     }
@@ -128,6 +129,7 @@ fn end_sessions(console: &mut Console<'_>, matched: &Matched) -> Result<Output, 
     let (how, word) = if matched.has("close") { (EndHow::Close, "close") } else { (EndHow::Reset, "reset") };
     let end = |handle: SessionHandle| console.stack.end_session(handle, how).map_err(CommandError::failed);
     if let Some(handle) = matched.session("HANDLE") {
+        without(matched, "HANDLE")?;
         find(console, handle)?;
         end(handle)?;
         return Output::one(Ended { how: word, sessions: 1 });

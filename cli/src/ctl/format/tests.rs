@@ -1,5 +1,5 @@
 use super::*;
-use hoststack::app::{AppId, AppWorkerId, Key, ListenerId};
+use hoststack::app::{AppId, AppWorkerId, HalfOpenCounters, Key, ListenerId};
 use hoststack::inspect::{AppWorkerInfo, ListenerInfo};
 
 #[test]
@@ -23,13 +23,13 @@ fn an_app_shows_how_each_of_its_connects_ended() {
         half_opens: 0,
         sessions: vec![1],
         listeners: Vec::new(),
-        outcomes: Outcomes {
+        outcomes: Outcomes(HalfOpenCounters {
             requested: 28,
             established: 1,
             detached: 7,
             cancelled: 20,
-            ..Outcomes::default()
-        },
+            ..HalfOpenCounters::default()
+        }),
         id: AppWorkerId(key),
     };
     let app = AppInfo {

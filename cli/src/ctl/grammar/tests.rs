@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use hoststack::app::WorkerId;
 use hoststack::inspect::{AppName, Filter, SessionState, TcpState};
 
@@ -5,6 +7,7 @@ use super::*;
 use crate::ctl::commands::filter::filter;
 use crate::ctl::line::statements;
 use crate::ctl::pattern;
+use crate::ctl::pattern::Part;
 
 fn read(text: &str) -> Result<Matched, GrammarError> {
     let mut statements = statements(text).expect("a line");
@@ -151,13 +154,6 @@ fn every_pattern_is_sound_and_understood_when_it_is_filled() {
             assert_eq!(means(&line).spec.pattern, spec.pattern, "{line}");
         }
     }
-}
-
-#[test]
-fn distance_counts_edits() {
-    assert_eq!(distance("", "abc"), 3);
-    assert_eq!(distance("kitten", "sitting"), 3);
-    assert_eq!(distance("same", "same"), 0);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use hoststack::inspect::{EventInfo, EventsAnswer};
 
+use crate::plain;
+
 /// Widths of the columns: fixed, so that the pages of a follower stand under each other.
 const TIME: usize = 13;
 const THREAD: usize = 5;
@@ -40,7 +42,10 @@ fn row(event: &EventInfo) -> String {
 }
 
 /// Columns beside each other; what is too long for its own moves the rest of its line.
-fn line([time, thread, event, session, connect, app_worker, detail, cause]: [String; 8]) -> String {
+fn line(cells: [String; 8]) -> String {
+    // Names in it are others': an event stays a line.
+    let [time, thread, event, session, connect, app_worker, detail, cause] =
+        cells.map(|cell| plain::line(&cell).into_owned());
     let line = format!(
         "{time:>TIME$}  {thread:<THREAD$} {event:<EVENT$} {session:<SUBJECT$} {connect:<SUBJECT$} {app_worker:<SUBJECT$} \
          {detail:<SUBJECT$} {cause}"
@@ -90,6 +95,15 @@ mod tests {
     75.000001  w1    closed               1:12.3           -                load/0           -                reset by the peer
 ";
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_name_with_a_line_feed_begins_no_line() {
+        let mut named = answer();
+        named.events[0].detail = Some("local://a\nb\u{1b}[2J".into());
+        let shown = text(&named);
+        assert_eq!(shown.lines().count(), 2, "{shown}");
+        assert!(shown.contains(r"local://a\u{a}b\u{1b}[2J"), "{shown}");
     }
 
     #[test]

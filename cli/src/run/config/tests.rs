@@ -1,3 +1,9 @@
+use std::path::Path;
+use std::time::Duration;
+
+use hoststack::app::{Algorithm, DomainId, EcnMode, Keepalive, ListenOptions, SessionOptions, SocketOptions};
+
+use super::mistake::line_of;
 use super::*;
 
 const GOOD: &str = r#"workers = 3
