@@ -114,8 +114,8 @@ pub(crate) struct Main {
     connects_orphaned: u64,
     steps: u64,
     pace: Pace<{ inspect::STAGES.len() }>,
-    /// The steps that there were when counters were last cleared, and when that was.
-    steps_cleared: u64,
+    /// Figures as of the last clearing of counters, and when that was.
+    cleared: crate::inspect::MainInfo,
     since: crate::inspect::Since,
     stopped: bool,
 }
@@ -166,7 +166,7 @@ impl Main {
             connects_orphaned: 0,
             steps: 0,
             pace: Pace::new(),
-            steps_cleared: 0,
+            cleared: crate::inspect::MainInfo::default(),
             since: crate::inspect::Since::default(),
             stopped: false,
             config: seed.config,

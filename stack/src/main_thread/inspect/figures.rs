@@ -80,7 +80,7 @@ impl Main {
             };
         }
         match what {
-            Query::Histograms => {
+            Query::Histograms | Query::Totals => {
                 let mut infos = HistogramInfo::all(&gathered.histograms);
                 infos.push(HistogramInfo::of(HistogramKind::MainStep, None, &self.pace.steps));
                 // In the order of the kinds; those of a kind stay in theirs.

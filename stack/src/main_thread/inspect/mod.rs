@@ -47,7 +47,7 @@ impl Main {
             Clear::Errors => self.since.errors_us = self.now.as_micros(),
             Clear::Counters => {
                 self.since.counters_us = self.now.as_micros();
-                self.steps_cleared = self.steps;
+                self.cleared = self.info();
             }
         }
         self.broadcast(|| Command::Clear(what));
@@ -197,6 +197,9 @@ impl Main {
         answer.workers.sort_by_key(|worker| worker.worker);
         answer.time_wait = answer.workers.iter().map(|worker| worker.time_wait).sum();
         answer.main = self.info();
+        if what != Query::Totals {
+            answer.main.count_since(&self.cleared);
+        }
         answer.since = Since { now_us: self.now.as_micros(), ..self.since };
         answer.apps = self.app_infos();
         answer.leaks = self.leaks(&answer);
@@ -237,7 +240,7 @@ impl Main {
 
     fn info(&self) -> MainInfo {
         MainInfo {
-            steps: self.steps.saturating_sub(self.steps_cleared),
+            steps: self.steps,
             busy_steps: self.pace.stages.busy_steps(),
             sleeps: self.pace.sleeps,
             pace: self.pace_info(),
