@@ -26,6 +26,14 @@ impl CliError {
         CliError::Failed(text.to_string())
     }
 
+    /// What is to be said; nothing if all was said already.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            CliError::Usage(text) | CliError::Failed(text) => text,
+            CliError::Silent => "",
+        }
+    }
+
     /// Prints what is to be said to standard error, and gives the exit status.
     pub(crate) fn report(&self) -> ExitCode {
         match self {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::error::CliError;
@@ -35,24 +35,41 @@ impl Interrupt {
     }
 }
 
-/// Both signals, for a program that waits for them and does nothing else.
-pub(crate) struct EndSignals(Signals);
+/// Signals for a program that waits for them and does nothing else.
+pub(crate) struct EndSignals {
+    signals: Signals,
+    /// Whether the end was asked for.
+    asked: Arc<AtomicBool>,
+}
 
 impl EndSignals {
-    /// Catches both signals from now on.
+    /// Catches SIGINT and SIGTERM from now on; SIGHUP as well if `with_hangup`.
     ///
     /// # Errors
     /// When the handlers cannot be set.
-    pub(crate) fn catch() -> Result<EndSignals, CliError> {
-        Signals::new([SIGINT, SIGTERM]).map(EndSignals).map_err(failed)
+    pub(crate) fn catch(with_hangup: bool) -> Result<EndSignals, CliError> {
+        let asked = Arc::new(AtomicBool::new(false));
+        // Not SIGTERM: there are programs that send it twice, to the process and to its group.
+        signal_hook::flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&asked)).map_err(failed)?;
+        let caught = [SIGINT, SIGTERM].into_iter().chain(with_hangup.then_some(SIGHUP));
+        let signals = Signals::new(caught).map_err(failed)?;
+        Ok(EndSignals { signals, asked })
     }
 
-    /// Sleeps until one arrives; its name.
-    pub(crate) fn wait(&mut self) -> &'static str {
-        match self.0.forever().next() {
-            Some(SIGINT) => "SIGINT",
-            _ => "SIGTERM",
-        }
+    /// Sleeps until the end is asked for, and says by which signal; `on_hangup` is called for each SIGHUP before. From then on
+    /// a SIGINT, of whoever does not want to wait for a clean end, ends the process at once.
+    pub(crate) fn wait(&mut self, mut on_hangup: impl FnMut()) -> &'static str {
+        let end = self.signals.forever().find_map(|signal| match signal {
+            SIGHUP => {
+                on_hangup();
+                None
+            }
+            SIGINT => Some("SIGINT"),
+            _ => Some("SIGTERM"),
+        });
+        self.asked.store(true, Ordering::Relaxed);
+        // Cannot be missing because: nobody closes the signals.
+        end.unwrap_or("SIGTERM")
     }
 }
 

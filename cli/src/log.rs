@@ -15,6 +15,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -25,6 +26,8 @@ use crate::error::CliError;
 const LINES_MAX: usize = 8192;
 /// How long the end of the program waits for lines that were not written yet.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
+/// The target of what the log says of itself.
+const NOTES: &str = "hoststack::log";
 /// The target of the lines of sessions' ends.
 const SESSIONS: &str = "hoststack::session";
 
@@ -140,8 +143,13 @@ fn with_sessions(text: &str, sessions: bool) -> Result<EnvFilter, String> {
 /// The log of a command that ends by itself: warnings, or what RUST_LOG says, on standard error.
 pub(crate) fn start_plain() {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
-    let ansi = io::stderr().is_terminal();
+    let ansi = is_coloured();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).init();
+}
+
+/// Whether lines on standard error may have colours: on a terminal whose user has not set NO_COLOR.
+fn is_coloured() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// A log that was started; dropped, it waits until what was logged is written.
@@ -154,6 +162,13 @@ impl Log {
     /// What changes it while it runs.
     pub(crate) fn control(&self) -> Arc<LogControl> {
         Arc::clone(&self.control)
+    }
+
+    /// Has the file opened anew, by its name: what was moved away by then is written no more. Lines that came before are
+    /// still written to the old one. One that cannot be opened is told in the old one, which stays.
+    pub(crate) fn reopen(&self) {
+        // The thread ends with the last sender, which is not this one.
+        let _ = self.lines.send(Line::Reopen);
     }
 }
 
@@ -192,10 +207,10 @@ fn build(setup: &LogSetup) -> Result<(Layers, Log), CliError> {
         Some(file) => Box::new(append(file)?),
         None => Box::new(io::stderr()),
     };
-    let ansi = file.is_none() && io::stderr().is_terminal();
+    let ansi = file.is_none() && is_coloured();
     let (lines, waiting) = bounded(LINES_MAX);
     let lost = Arc::new(AtomicU64::new(0));
-    let writer = Writer { waiting, sink, lost: Arc::clone(&lost), format: *format };
+    let writer = Writer { waiting, sink, file: file.clone(), lost: Arc::clone(&lost), format: *format };
     thread::Builder::new()
         .name("log".into())
         .spawn(move || writer.run())
@@ -220,6 +235,8 @@ enum Line {
     Text(Vec<u8>),
     /// Answered when all that came before is written.
     Flush(Sender<()>),
+    /// The file was moved away.
+    Reopen,
 }
 
 /// Where the events of all threads go: to the thread that writes.
@@ -267,6 +284,7 @@ impl Drop for OneLine<'_> {
 struct Writer {
     waiting: Receiver<Line>,
     sink: Box<dyn Write + Send>,
+    file: Option<PathBuf>,
     lost: Arc<AtomicU64>,
     format: LogFormat,
 }
@@ -281,6 +299,7 @@ impl Writer {
                     let _ = self.sink.flush();
                     let _ = done.send(());
                 }
+                Line::Reopen => self.reopen(),
             }
         }
     }
@@ -292,25 +311,39 @@ impl Writer {
             return;
         }
         let lost = self.lost.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            let note = match self.format {
-                LogFormat::Human => {
-                    format!("WARN {lost} lines of the log were lost: they could not be written in time\n")
-                }
-                LogFormat::Json => format!(
-                    "{}\n",
-                    serde_json::json!({
-                        "level": "WARN",
-                        "target": "hoststack::log",
-                        "message": "lines of the log were lost: they could not be written in time",
-                        "lost": lost,
-                    })
-                ),
-            };
-            if self.sink.write_all(note.as_bytes()).is_err() {
-                self.lost.fetch_add(lost, Ordering::Relaxed);
+        let told = "lines of the log were lost: they could not be written in time";
+        if lost > 0 && self.note(told, ("lost", lost.into())).is_err() {
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+    }
+
+    fn reopen(&mut self) {
+        let Some(file) = &self.file else { return };
+        match append(file) {
+            Ok(file) => self.sink = Box::new(file),
+            Err(error) => {
+                // A full disk as well: nobody else is to be told.
+                let _ = self.note("the log goes on in its old file", ("error", error.text().into()));
             }
         }
+    }
+
+    /// A line of the log's own, in the form of all others.
+    fn note(&mut self, message: &str, (name, value): (&str, serde_json::Value)) -> io::Result<()> {
+        let mut timestamp = String::new();
+        // Without the time, should it not be told, there is still the message.
+        let _ = fmt::time::SystemTime.format_time(&mut fmt::format::Writer::new(&mut timestamp));
+        let line = match self.format {
+            LogFormat::Human => format!("{timestamp}  WARN {NOTES}: {message} {name}={value}\n"),
+            LogFormat::Json => {
+                let mut line = serde_json::json!({
+                    "timestamp": timestamp, "level": "WARN", "target": NOTES, "message": message,
+                });
+                line[name] = value;
+                format!("{line}\n")
+            }
+        };
+        self.sink.write_all(line.as_bytes())
     }
 }
 

@@ -294,6 +294,8 @@ fn cleared_counters_count_anew_and_what_is_held_stays() {
     };
     let packets = |answer: &Answer| answer.workers.iter().map(|worker| worker.rx_packets).sum::<u64>();
     assert!(drops(&before) > 0 && packets(&before) > 20);
+    let totals = ask(&mut stack, Query::Totals);
+    assert_eq!((drops(&totals), packets(&totals)), (drops(&before), packets(&before)));
 
     stack.clear(Clear::Errors).expect("running");
     let after = summary(&mut stack);
@@ -311,6 +313,14 @@ fn cleared_counters_count_anew_and_what_is_held_stays() {
     let sessions: usize = after.workers.iter().map(|worker| worker.sessions).sum();
     assert_eq!((sessions, after.apps.len()), (20, 2), "what is held is no counter");
     assert_eq!(after.apps[0].app_workers[0].outcomes, before.apps[0].app_workers[0].outcomes);
+    let main = &after.main;
+    assert!(main.busy_steps <= main.steps && main.steps < before.main.steps, "{main:?}");
+    // Those who keep books see nothing of it.
+    let after = ask(&mut stack, Query::Totals);
+    assert!(drops(&after) >= drops(&totals) && packets(&after) >= packets(&totals));
+    assert!(after.main.steps >= totals.main.steps && after.main.busy_steps >= totals.main.busy_steps);
+    let tcp = |answer: &Answer| answer.workers.iter().flat_map(|one| &one.tcp).map(|(_, n)| *n).sum::<u64>();
+    assert!(tcp(&totals) > 0 && tcp(&after) >= tcp(&totals));
     let info = network(&mut stack);
     assert_eq!(info.interfaces.iter().map(|i| i.total().rx_packets).sum::<u64>(), 0);
     assert!(info.ip.iter().all(|ip| ip.counters.is_empty()), "{:?}", info.ip);

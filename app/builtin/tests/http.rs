@@ -21,7 +21,10 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 enum Act {
     Send(Vec<u8>),
     HalfClose,
+    /// From now on all.
     Read,
+    /// So many bytes, once.
+    Sip(usize),
     Reset,
 }
 
@@ -125,6 +128,11 @@ impl AppWorker for ClientWorker {
             Act::Read => {
                 self.client.reads = true;
                 self.read(ctx, session);
+            }
+            Act::Sip(most) => {
+                let mut bytes = vec![0; most.min(ctx.rx_len(session))];
+                ctx.read(session, &mut bytes);
+                self.client.seen.lock().unwrap().bytes.extend(bytes);
             }
             Act::Reset => ctx.reset(session),
         }
@@ -296,6 +304,25 @@ fn a_slow_reader_gets_all_and_one_that_never_reads_is_cut_off() {
     assert_eq!(slow.text(), answer(&body, "Connection: close\r\n"));
     assert!(slow.ended().unwrap().is_graceful());
     assert_eq!((stats.totals().closed, never.text()), (1, String::new()));
+    house.end();
+}
+
+#[test]
+fn one_that_sips_is_cut_off_in_the_end() {
+    let body = "0123456789abcdef".repeat(1_000_000);
+    let big = |_: Request, reply: Reply| reply.send(Response::plain(200, &body));
+    let options = HttpOptions { answer_timeout: Duration::from_secs(60), ..HttpOptions::default() };
+    let mut house = House::new(options);
+    let mut script = send(GET);
+    script.extend((0..100).map(|_| (10_000, Act::Sip(20_000))));
+    let sips = Client { reads: false, ..Client::new(script) };
+    house.client(&sips);
+    let (stats, start) = (Arc::clone(&house.stats), house.stack.now());
+    house.serve(big, || stats.totals().reset == 1);
+    let took = house.stack.now().since(start);
+    assert!((Duration::from_secs(60)..Duration::from_secs(62)).contains(&took), "{took:?}");
+    assert!(sips.text().len() >= 80_000, "it was never idle: {}", sips.text().len());
+    house.serve(big, || sips.ended().is_some());
     house.end();
 }
 

@@ -138,9 +138,52 @@ fn lines_that_are_lost_are_counted_and_said() {
     assert_eq!(lost.load(Ordering::Relaxed), 2);
     drop((to, lines));
     // Two more find a full disk.
-    Writer { waiting, sink: Box::new(Full(Arc::clone(&state))), lost, format: LogFormat::Human }.run();
+    let sink = Box::new(Full(Arc::clone(&state)));
+    Writer { waiting, sink, file: None, lost, format: LogFormat::Human }.run();
     let text = String::from_utf8(state.lock().unwrap().1.clone()).unwrap();
-    assert_eq!(text, "3\nWARN 4 lines of the log were lost: they could not be written in time\n");
+    let note = text.strip_prefix("3\n").unwrap();
+    let told =
+        "Z  WARN hoststack::log: lines of the log were lost: they could not be written in time lost=4\n";
+    assert!(note.ends_with(told) && note.as_bytes()[4] == b'-', "with the time as all lines: {note}");
+}
+
+#[test]
+fn a_file_that_was_moved_away_is_opened_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let (layers, log) = build(&setup("info", &at("log"))).unwrap();
+    let subscriber = tracing_subscriber::registry().with(layers.filter).with(layers.lines);
+    let guard = subscriber.set_default();
+    tracing::info!("first");
+    std::fs::rename(at("log"), at("log.1")).unwrap();
+    tracing::info!("second");
+    log.reopen();
+    tracing::info!("third");
+    // Written when it is answered.
+    let flush = || {
+        let (done, wait) = bounded(1);
+        log.lines.send(Line::Flush(done)).unwrap();
+        wait.recv().unwrap();
+    };
+    flush();
+    std::fs::rename(at("log"), at("log.2")).unwrap();
+    std::fs::create_dir(at("log")).unwrap();
+    log.reopen();
+    tracing::info!("fourth");
+    drop(guard);
+    drop(log);
+    let messages = |name: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(at(name)).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let whole =
+            |line: &serde_json::Value| line["timestamp"].as_str().is_some_and(|time| time.ends_with('Z'));
+        lines
+            .inspect(|line| assert!(whole(line), "{line}"))
+            .map(|line| line["message"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(messages("log.1"), ["first", "second"]);
+    assert_eq!(messages("log.2"), ["third", "the log goes on in its old file", "fourth"]);
 }
 
 #[test]

@@ -32,6 +32,8 @@ use crate::parse::DeviceName;
 use crate::status::StatusServer;
 
 /// Run a stack from a configuration file until SIGTERM or SIGINT.
+///
+/// The first detaches every app and says what is left; a SIGINT after it ends at once. SIGHUP opens the `file` of [log] anew.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
     /// The configuration file (TOML).
@@ -54,9 +56,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
     if args.check {
         return print(&format!("{}: good\n", file.display()));
     }
-    let log = log::start(&config.log())?;
+    let setup = config.log();
+    let log = log::start(&setup)?;
     // Caught and bound before there is anything that an end or a second stack would leave behind.
-    let mut signals = EndSignals::catch()?;
+    let mut signals = EndSignals::catch(setup.file.is_some())?;
     let bind = |cli: &CliConfig| BoundSocket::bind(&cli.path(), cli.level());
     let sockets = config.cli.iter().map(bind).collect::<Result<Vec<_>, CliError>>()?;
     devices::allow_many_sockets();
@@ -78,9 +81,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
     let endpoints = config.app.iter().map(|app| app.listen.len()).sum::<usize>();
     let control: String =
         served.iter().map(|served| format!(", control socket {}", served.path().display())).collect();
-    print(&format!("ready: workers {workers}, endpoints {endpoints}{control}\n"))?;
+    let pages = running.status.iter().flat_map(StatusServer::addresses);
+    let pages: String = pages.map(|page| format!(", status page {page}")).collect();
+    print(&format!("ready: workers {workers}, endpoints {endpoints}{control}{pages}\n"))?;
     // Outside the event: what an event is made of is not looked at when nobody listens.
-    let signal = signals.wait();
+    let signal = signals.wait(|| log.reopen());
     tracing::info!(signal, "detaching every app");
     // First no more commands, then no more apps.
     drop((served, shared));

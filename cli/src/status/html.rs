@@ -65,7 +65,8 @@ pub(super) fn page(view: &View, frame: &Frame<'_>) -> String {
         for tile in &view.tiles {
             let _ = write!(
                 body,
-                "<div class=\"tile\"><span class=\"label\">{}</span><b>{}</b></div>",
+                "<div class=\"tile{}\"><span class=\"label\">{}</span><b>{}</b></div>",
+                if tile.is_alarming { " alarm" } else { "" },
                 escaped(tile.label),
                 escaped(&tile.value)
             );

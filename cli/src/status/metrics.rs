@@ -15,12 +15,63 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, t
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::overview::session_states;
 
-/// The media type of the text.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// In which form the text is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// Prometheus' own text format, for scrapers that know no other, and for people: a browser shows it.
+    Text,
+}
+
+impl Format {
+    /// What a client that accepts this gets: OpenMetrics, unless it names only other text.
+    pub(super) fn accepted(accept: &str) -> Format {
+        let names = |media: &str| accept.contains(media);
+        let is_text = !names("application/openmetrics-text") && (names("text/plain") || names("text/html"));
+        if is_text { Format::Text } else { Format::OpenMetrics }
+    }
+
+    /// The media type.
+    pub(super) const fn content_type(self) -> &'static str {
+        match self {
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// OpenMetrics in Prometheus' own text format: there a family has the name of its samples, and no unit, and the text no end.
+pub(super) fn in_text_format(openmetrics: &str) -> String {
+    let mut text = String::with_capacity(openmetrics.len());
+    let mut help = "";
+    for line in openmetrics.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            // Its name is known with the type, which is the next line.
+            (Some("#"), Some("HELP"), Some(_), words) => help = words.unwrap_or_default(),
+            (Some("#"), Some("TYPE"), Some(name), Some(of_type)) => {
+                let (suffix, of_type) = match of_type {
+                    "counter" => ("_total", "counter"),
+                    "info" => ("_info", "gauge"),
+                    of_type => ("", of_type),
+                };
+                text.push_str(&format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {of_type}\n"));
+            }
+            (Some("#"), ..) => {}
+            _ => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    text
+}
 
 /// The text of an answer with histograms, and of the channels.
 pub(super) fn openmetrics(answer: Answer, channels: Vec<ChannelInfo>) -> String {
@@ -57,7 +108,11 @@ impl Collector for Snapshot {
 impl Snapshot {
     fn build(&self, out: &mut Out<'_>) -> fmt::Result {
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-        out.gauges("build", "The program", None, [(version, 1)])
+        let family = out.encoder.encode_descriptor("build", "The program", None, MetricType::Info)?;
+        Info::new(version).encode(family)?;
+        let up = self.answer.since.now_us as f64 / 1e6;
+        let help = "The stack's time since it began";
+        out.family("uptime", help, Some("seconds"), MetricType::Gauge, [(none(), up)], ConstGauge::new)
     }
 
     fn main(&self, out: &mut Out<'_>) -> fmt::Result {
@@ -462,6 +517,7 @@ mod tests {
         ];
         let mut answer = Answer { workers: vec![worker(0), worker(1)], histograms, ..Answer::default() };
         answer.session_summary.open = 5;
+        answer.since.now_us = 90_500_000;
         answer.workers[1].pace.busy_us = 1_500_000;
         answer.workers[1].pace.stages = vec![StageInfo { stage: "timers", total_ns: 250, share_permille: 9 }];
         let key = Key { slot: 0, generation: 0 };
@@ -495,7 +551,9 @@ mod tests {
     fn families_have_their_units_and_labels_and_the_text_its_end() {
         let text = sample_text();
         for line in [
-            "hoststack_build{version=\"0.1.0\"} 1",
+            "hoststack_build_info{version=\"0.1.0\"} 1",
+            "# TYPE hoststack_build info",
+            "hoststack_uptime_seconds 90.5",
             "# TYPE hoststack_worker_steps counter",
             "hoststack_worker_steps_total{worker=\"1\"} 7",
             "# UNIT hoststack_tcp_received_bytes bytes",
@@ -533,6 +591,38 @@ mod tests {
             assert!(text.lines().any(|has| has == line), "no {line} in\n{text}");
         }
         assert!(!text.contains("} 99"), "the sum of all workers is no series of its own\n{text}");
+    }
+
+    #[test]
+    fn who_knows_no_openmetrics_gets_the_older_format() {
+        for (accept, format) in [
+            ("", Format::OpenMetrics),
+            ("*/*", Format::OpenMetrics),
+            (
+                "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
+                Format::OpenMetrics,
+            ),
+            ("text/plain;version=0.0.4;q=1,*/*;q=0.1", Format::Text),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", Format::Text),
+        ] {
+            assert_eq!(Format::accepted(accept), format, "{accept}");
+        }
+        let openmetrics = sample_text();
+        let text = in_text_format(&openmetrics);
+        let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(samples(&text), samples(&openmetrics));
+        for line in [
+            "# HELP hoststack_worker_steps_total Steps taken",
+            "# TYPE hoststack_worker_steps_total counter",
+            "hoststack_worker_steps_total{worker=\"1\"} 7",
+            "# TYPE hoststack_tcp_received_bytes_total counter",
+            "# TYPE hoststack_build_info gauge",
+            "# TYPE hoststack_sessions gauge",
+            "# TYPE hoststack_connect_latency_seconds histogram",
+        ] {
+            assert!(text.lines().any(|has| has == line), "no {line} in\n{text}");
+        }
+        assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
     }
 
     #[test]

@@ -16,9 +16,9 @@ pub(super) fn view(answer: &Answer, before: Option<&(f64, Answer)>, at: f64, sam
     let tables = vec![
         threads(answer, before, at),
         apps(answer),
+        drops(answer),
         latencies(answer),
         session_table("sessions", "Slowest sessions", &answer.sessions),
-        drops(answer),
         states(answer),
         tcp(answer),
     ];
@@ -52,25 +52,31 @@ fn tiles(answer: &Answer, samples: &Samples) -> Vec<Tile> {
         Some(value) => format!("{}/s", bytes(value as u64)),
         None => "-".to_owned(),
     };
-    let latency = histogram(answer, "connect-latency");
-    let within = |value: fn(&HistogramInfo) -> u64| latency.map_or("-".to_owned(), |one| span_us(value(one)));
-    [
-        ("Sessions", total(|worker| worker.sessions)),
-        ("Half-open", grouped(answer.main.half_open_sessions as u64)),
-        ("Connects/s", per_second(|sample| sample.connected)),
-        ("Accepts/s", per_second(|sample| sample.accepted)),
-        ("Ends/s", per_second(|sample| sample.ended)),
-        ("In", throughput(|sample| sample.rx_bytes)),
-        ("Out", throughput(|sample| sample.tx_bytes)),
-        ("Connect latency p50", within(|latency| latency.p50)),
-        ("Connect latency p99", within(|latency| latency.p99)),
-        ("Retransmits/s", per_second(|sample| sample.retransmitted)),
-        ("Drops/s", per_second(|sample| sample.dropped)),
-        // Whole seconds.
-        ("Up", span_us(answer.since.now_us / 1_000_000 * 1_000_000)),
+    let strikes = |value: fn(&Sample) -> u64| last(&samples.rate(value)).is_some_and(|rate| rate > 0.0);
+    let latency = histogram(answer, "connect-latency")
+        .map_or("-".to_owned(), |one| format!("{} / {}", span_us(one.p50), span_us(one.p99)));
+    // Whole seconds.
+    let up_us = answer.since.now_us / 1_000_000 * 1_000_000;
+    let calm = |label, value| Tile { label, value, is_alarming: false };
+    let alarm = |label, value: fn(&Sample) -> u64| Tile {
+        label,
+        value: per_second(value),
+        is_alarming: strikes(value),
+    };
+    vec![
+        calm("Sessions", total(|worker| worker.sessions)),
+        calm("Half-open", grouped(answer.main.half_open_sessions as u64)),
+        calm("Connects/s", per_second(|sample| sample.connected)),
+        alarm("Failed connects/s", |sample| sample.failed),
+        calm("Accepts/s", per_second(|sample| sample.accepted)),
+        calm("Ends/s", per_second(|sample| sample.ended)),
+        calm("In", throughput(|sample| sample.rx_bytes)),
+        calm("Out", throughput(|sample| sample.tx_bytes)),
+        calm("Connect p50 / p99", latency),
+        calm("Retransmits/s", per_second(|sample| sample.retransmitted)),
+        alarm("Drops/s", |sample| sample.dropped),
+        calm("Up", span_us(up_us).replace(".00 s", " s")),
     ]
-    .map(|(label, value)| Tile { label, value })
-    .into()
 }
 
 fn plots(samples: &Samples) -> Vec<Plot> {
@@ -395,6 +401,7 @@ mod tests {
             rx_packets: 30 * steps,
             rx_vectors: 10 * steps,
             bytes_in: steps,
+            connect_failures: steps,
             sessions: 4,
             tcp: vec![("bytes_in".to_owned(), steps)],
             drops: vec![drop],
@@ -419,6 +426,7 @@ mod tests {
             count: 3,
             sum: 600,
             p50: 150,
+            p99: 400,
             ..HistogramInfo::default()
         };
         let histograms = vec![histogram(None), histogram(Some(1))];
@@ -442,8 +450,10 @@ mod tests {
         assert_eq!(find(&view, "drops").rows[0][3].text, "A sum.");
         assert_eq!(find(&view, "sessions").rows[0][0].href.as_deref(), Some("/session/0:2.1"));
         let tile = |label| &view.tiles.iter().find(|tile| tile.label == label).unwrap().value;
-        assert_eq!([tile("Sessions"), tile("In"), tile("Up")], ["4", "200 B/s", "12.00 s"]);
-        assert_eq!([tile("Connect latency p50"), tile("Accepts/s")], ["150 us", "0"]);
+        assert_eq!([tile("Sessions"), tile("In"), tile("Up")], ["4", "200 B/s", "12 s"]);
+        assert_eq!([tile("Connect p50 / p99"), tile("Accepts/s")], ["150 us / 400 us", "0"]);
+        let alarms = view.tiles.iter().filter(|tile| tile.is_alarming).map(|tile| tile.label);
+        assert!(alarms.eq(["Failed connects/s"]), "drops are those of before");
         for table in &view.tables {
             assert!(table.rows.iter().all(|row| row.len() == table.columns.len()), "{}", table.id);
         }

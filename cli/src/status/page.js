@@ -63,8 +63,16 @@
   }
 
   const show = view => {
-    document.querySelectorAll(".tile b").forEach((b, index) => {
-      if (view.tiles[index]) b.textContent = view.tiles[index].value;
+    const sections = [...document.querySelectorAll("section.table")];
+    if (sections.map(section => section.id).join() !== view.tables.map(table => table.id).join()) {
+      // A layer came or went: another page.
+      location.reload();
+      return;
+    }
+    document.querySelectorAll(".tile").forEach((tile, index) => {
+      const { value, is_alarming } = view.tiles[index];
+      tile.querySelector("b").textContent = value;
+      tile.classList.toggle("alarm", is_alarming === true);
     });
     document.querySelectorAll("figure").forEach((figure, index) => {
       const plot = view.plots[index];
@@ -75,7 +83,7 @@
     });
     for (const table of view.tables) {
       const section = document.getElementById(table.id);
-      if (!section) continue;
+      const focused = section.querySelector("tbody a:focus");
       section.querySelector("h2").textContent = table.title;
       section.querySelector(".empty").hidden = table.rows.length > 0;
       section.querySelector(".scroll").hidden = table.rows.length === 0;
@@ -85,16 +93,36 @@
         return tr;
       }));
       sort(section);
+      if (focused) {
+        const again = [...section.querySelectorAll("tbody a")].find(a => a.href === focused.href);
+        if (again) again.focus({ preventScroll: true });
+      }
     }
+  };
+
+  // Somebody is about to copy something.
+  const isSelecting = () => {
+    const selection = getSelection();
+    return !selection.isCollapsed && main.contains(selection.anchorNode);
   };
 
   const refresh = async () => {
     try {
       const answer = await fetch(main.dataset.json, { cache: "no-store", signal: AbortSignal.timeout(5000) });
-      if (!answer.ok) throw new Error(answer.status === 404 ? "it is gone" : "status " + answer.status);
-      show((await answer.json()).view);
+      if (answer.status === 404) {
+        freshness.className = "stale";
+        freshness.textContent = "it has ended: this is what it was";
+        return;
+      }
+      if (!answer.ok) throw new Error((await answer.text()).trim());
+      const { view } = await answer.json();
       freshness.className = "";
-      freshness.textContent = "live, " + new Date().toLocaleTimeString();
+      if (isSelecting()) {
+        freshness.textContent = "held while text is selected";
+      } else {
+        show(view);
+        freshness.textContent = "live, " + new Date().toLocaleTimeString();
+      }
     } catch (error) {
       freshness.className = "stale";
       freshness.textContent = "not refreshed: " + error.message;

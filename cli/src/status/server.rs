@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, tick};
 use hoststack::app::{AppWorkerId, AttachOptions, ListenOptions, Protocol, WorkerId};
-use hoststack::{Answer, StackHandle};
+use hoststack::{Answer, Query, StackHandle};
 use hoststack_builtin::http::{HttpOptions, HttpServer, Reply, Request, Responder, Response};
 use serde::Serialize;
 
 use super::html::{self, Frame};
-use super::metrics;
+use super::metrics::{self, Format};
 use super::overview::{self, FIRST_SESSIONS};
 use super::samples::{Sample, Samples};
 use super::sessions;
@@ -37,7 +37,9 @@ const SAMPLED: Duration = Duration::from_secs(1);
 const FIELDS: &[(&str, &str)] = &[
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
+    ("Vary", "Accept"),
     ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
     (
         "Content-Security-Policy",
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
@@ -48,6 +50,8 @@ const FIELDS: &[(&str, &str)] = &[
 /// The status server of a running stack. Dropped once its app is detached, it waits for its thread.
 #[derive(Debug)]
 pub(crate) struct StatusServer {
+    /// Where it listens, as a browser wants it where one can get there.
+    addresses: Vec<String>,
     thread: Option<JoinHandle<()>>,
     /// Dropped, it ends the thread even while the app is attached.
     stop: Option<Sender<()>>,
@@ -73,7 +77,7 @@ impl StatusServer {
                 serve(Site::new(source, is_public), &asked, &stopped);
             })
             .map_err(|error: io::Error| format!("no thread for it: {error}"))?;
-        let server = StatusServer { thread: Some(thread), stop: Some(stop) };
+        let mut server = StatusServer { addresses: Vec::new(), thread: Some(thread), stop: Some(stop) };
         let answering = stack.clone();
         let post = move |app_worker: AppWorkerId, worker: WorkerId, message| {
             // A stack that has stopped has no session to answer on.
@@ -86,7 +90,24 @@ impl StatusServer {
             let place = options.local.clone();
             stack.listen(app_worker, options).map_err(|error| format!("{place}: {error}"))?;
         }
+        // Of port 0 the host has made another.
+        let apps = stack.inspect(Query::Status)?.apps;
+        let own = apps.iter().filter(|app| app.id == attached.app).flat_map(|app| &app.app_workers);
+        server.addresses = own.flat_map(|worker| &worker.listeners).map(|place| browsable(place)).collect();
         Ok(server)
+    }
+
+    /// Where it listens, as a browser wants it where one can get there.
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+}
+
+/// A listener's place; of a socket of the host what to type into a browser there.
+fn browsable(place: &str) -> String {
+    match place.strip_prefix("kernel+tcp://") {
+        Some(at) => format!("http://{at}/"),
+        None => place.to_owned(),
     }
 }
 
@@ -140,7 +161,7 @@ struct Site {
     /// The last samples' answers, for the workers' rates: the one before the last, and the last.
     before: Option<(f64, Answer)>,
     last: Option<(f64, Answer)>,
-    /// Answers by path and query, with the second of their making.
+    /// Answers by form, path and query, with the second of their making.
     kept: BTreeMap<String, (f64, Response)>,
 }
 
@@ -202,7 +223,7 @@ impl Site {
                 "call it by its address or as localhost; with `public = true` in [status] any name will do\n";
             return plain(421, why);
         }
-        let key = format!("{}?{}", request.path, request.query);
+        let key = format!("{:?} {}?{}", Format::accepted(&request.accept), request.path, request.query);
         if let Some((at, response)) = self.kept.get(&key)
             && self.watch.seconds() - at < FRESH
         {
@@ -248,8 +269,16 @@ impl Site {
                 of(HTML, html::page(&sorted(view), &Frame { lead: &lead, ..frame }))
             }
             "/metrics" => {
-                let (answer, channels) = (self.source.histograms()?, self.source.channels()?);
-                of(metrics::CONTENT_TYPE, metrics::openmetrics(answer, channels))
+                let (answer, channels) = (self.source.totals()?, self.source.channels()?);
+                let text = metrics::openmetrics(answer, channels);
+                let format = Format::accepted(&request.accept);
+                of(
+                    format.content_type(),
+                    match format {
+                        Format::OpenMetrics => text,
+                        Format::Text => metrics::in_text_format(&text),
+                    },
+                )
             }
             "/healthz" => {
                 self.source.figures()?;

@@ -81,6 +81,14 @@ impl Source {
         Ok(Answer { sessions, ..self.histograms()? })
     }
 
+    /// The same, counted since the stack began: what a console cleared is nothing to who keeps books on it.
+    ///
+    /// # Errors
+    /// The stack does not answer.
+    pub(super) fn totals(&mut self) -> Result<Answer, Trouble> {
+        self.ask(Query::Totals, FIGURES_LIMIT)
+    }
+
     /// The channels between threads.
     ///
     /// # Errors

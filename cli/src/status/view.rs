@@ -22,6 +22,9 @@ pub(super) struct View {
 pub(super) struct Tile {
     pub(super) label: &'static str,
     pub(super) value: String,
+    /// Whether it should draw the eye: something goes wrong now.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_alarming: bool,
 }
 
 /// A plot of the last five minutes.

@@ -11,6 +11,7 @@ mod source;
 mod text;
 mod view;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,10 +21,13 @@ use std::time::Duration;
 use clap::Args;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
 use ratatui::{DefaultTerminal, Terminal};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use rustix::process::{Signal, kill_current_process_group};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 
 use self::model::{Effect, Link, Model, View};
 use self::source::{Lookout, Source};
@@ -40,7 +44,8 @@ const PAPER: (u16, u16) = (120, 48);
 
 /// Watch a running `hoststack run` on a full screen.
 ///
-/// `?` lists the keys. Without a terminal, `--once` prints one look as text.
+/// `?` lists the keys. Without a terminal, `--once` prints one look as text. Where LC_ALL, LC_CTYPE or LANG do not say UTF-8,
+/// all is drawn in ASCII.
 #[derive(Args, Debug)]
 pub(crate) struct TopArgs {
     /// The control socket that the running stack listens on.
@@ -69,7 +74,8 @@ pub(crate) fn top(args: &TopArgs) -> Result<(), CliError> {
     if args.view == View::Overview && !args.filter.is_empty() {
         return Err(CliError::usage("--filter wants a list: add --view sessions, apps or errors"));
     }
-    let model = Model::new(args.view, interval_ms, &args.filter);
+    let mut model = Model::new(args.view, interval_ms, &args.filter);
+    model.is_ascii = !is_utf8(["LC_ALL", "LC_CTYPE", "LANG"].map(std::env::var_os));
     if args.once {
         return once(model, Source::open(args.socket.clone())?, args.interval);
     }
@@ -77,9 +83,16 @@ pub(crate) fn top(args: &TopArgs) -> Result<(), CliError> {
         return Err(CliError::usage("top wants a terminal: `hoststack top --once` prints one look as text"));
     }
     let source = Source::open(args.socket.clone())?;
-    let ended = end_signals()?;
+    let signals = Caught::catch()?;
     let mut screen = Screen::open()?;
-    watch(&mut screen.terminal, model, Lookout::start(source)?, &ended)
+    watch(&mut screen, model, Lookout::start(source)?, &signals)
+}
+
+/// Whether the first of these locales that is set has UTF-8; without one it is POSIX, which has not.
+fn is_utf8(locales: [Option<OsString>; 3]) -> bool {
+    let locale = locales.into_iter().flatten().find(|locale| !locale.is_empty()).unwrap_or_default();
+    let locale = locale.to_string_lossy().to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
 }
 
 /// The terminal, ours while this lives. A panic gives it back before it prints.
@@ -94,6 +107,24 @@ impl Screen {
             give_back();
             broken(error)
         })
+    }
+
+    /// Gives the terminal back and stops, until the shell has this process go on.
+    fn stop(&mut self) -> Result<(), CliError> {
+        self.terminal.show_cursor().map_err(broken)?;
+        give_back();
+        signal_hook::low_level::emulate_default_handler(SIGTSTP).map_err(broken)?;
+        self.take_again()
+    }
+
+    /// Takes the terminal as at first, whatever became of it: the shell had it, or something wrote on it.
+    fn take_again(&mut self) -> Result<(), CliError> {
+        // What was taken and not given back would not be taken anew.
+        give_back();
+        enable_raw_mode().map_err(broken)?;
+        execute!(io::stdout(), EnterAlternateScreen).map_err(broken)?;
+        self.terminal.hide_cursor().map_err(broken)?;
+        self.terminal.clear().map_err(broken)
     }
 }
 
@@ -113,27 +144,54 @@ fn broken(error: io::Error) -> CliError {
     CliError::failed(format!("the terminal does not do what it should: {error}"))
 }
 
-/// Set by each signal that asks for the end. None ends the process before the terminal is given back.
-fn end_signals() -> Result<Arc<AtomicBool>, CliError> {
-    let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&ended))
-            .map_err(|error| CliError::failed(format!("cannot catch signals: {error}")))?;
+/// Signals that came. None ends or stops the process before the terminal is given back.
+#[derive(Default)]
+struct Caught {
+    /// The end is asked for.
+    ended: Arc<AtomicBool>,
+    /// A stop is asked for.
+    stopped: Arc<AtomicBool>,
+    /// It goes on after a stop that nobody can catch.
+    continued: Arc<AtomicBool>,
+}
+
+impl Caught {
+    fn catch() -> Result<Caught, CliError> {
+        let caught = Caught::default();
+        for (signal, flag) in [
+            (SIGINT, &caught.ended),
+            (SIGTERM, &caught.ended),
+            (SIGHUP, &caught.ended),
+            (SIGTSTP, &caught.stopped),
+            (SIGCONT, &caught.continued),
+        ] {
+            signal_hook::flag::register(signal, Arc::clone(flag))
+                .map_err(|error| CliError::failed(format!("cannot catch signals: {error}")))?;
+        }
+        Ok(caught)
     }
-    Ok(ended)
 }
 
 fn watch(
-    terminal: &mut DefaultTerminal,
+    screen: &mut Screen,
     mut model: Model,
     mut lookout: Lookout,
-    ended: &AtomicBool,
+    signals: &Caught,
 ) -> Result<(), CliError> {
     let clock = Stopwatch::start();
     let mut next_look = 0.0;
     let mut must_draw = true;
     let mut drawn_at = 0.0;
-    while !ended.load(Ordering::Relaxed) {
+    while !signals.ended.load(Ordering::Relaxed) {
+        if signals.stopped.swap(false, Ordering::Relaxed) {
+            screen.stop()?;
+            signals.continued.store(false, Ordering::Relaxed);
+            must_draw = true;
+        }
+        if signals.continued.swap(false, Ordering::Relaxed) {
+            screen.take_again()?;
+            must_draw = true;
+        }
         let now = clock.seconds();
         if let Some(look) = lookout.take()? {
             model.on_look(look, now);
@@ -145,7 +203,7 @@ fn watch(
         }
         // Once a second at least: how long the stack has been away, and notices, go with time.
         if must_draw || now - drawn_at >= 1.0 {
-            terminal.draw(|frame| view::draw(frame, &model, now)).map_err(broken)?;
+            screen.terminal.draw(|frame| view::draw(frame, &model, now)).map_err(broken)?;
             (must_draw, drawn_at) = (false, now);
         }
         if !has_event()? {
@@ -156,6 +214,11 @@ fn watch(
                 Effect::Quit => return Ok(()),
                 Effect::Look => next_look = 0.0,
                 Effect::Draw => {}
+                Effect::Redraw => screen.terminal.clear().map_err(broken)?,
+                // All of the job, as the terminal would do it: a shell waits for each of its processes.
+                Effect::Stop => {
+                    kill_current_process_group(Signal::TSTP).map_err(|error| broken(error.into()))?
+                }
             },
             _ => {}
         }
@@ -215,4 +278,19 @@ fn as_text(model: &Model, width: u16, height: u16) -> String {
     };
     let text: String = (0..height - 1).map(line).collect();
     text.trim_end().to_owned() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_locale_that_is_set_says_whether_there_is_more_than_ascii() {
+        let is =
+            |locales: [&str; 3]| is_utf8(locales.map(|text| (text != "-").then(|| OsString::from(text))));
+        assert!(is(["-", "-", "en_GB.UTF-8"]) && is(["-", "C.utf8", "C"]) && is(["", "", "de_DE.UTF-8"]));
+        assert!(
+            !is(["-", "-", "-"]) && !is(["C", "-", "en_GB.UTF-8"]) && !is(["-", "de_DE.ISO-8859-1", "-"])
+        );
+    }
 }

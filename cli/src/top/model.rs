@@ -1,5 +1,7 @@
 //! What is on the screen and what keys do to it: pure, without terminal, socket or clock.
 
+use std::cell::Cell;
+
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Value, json};
 
@@ -56,6 +58,10 @@ pub(super) enum Effect {
     Draw,
     /// Look at the stack at once: something is wanted that is not there.
     Look,
+    /// Draw everything anew: something else wrote on the screen.
+    Redraw,
+    /// Stop, as the shell's job.
+    Stop,
     /// End.
     Quit,
 }
@@ -95,6 +101,8 @@ pub(super) struct Detail {
     pub(super) note: Option<String>,
     /// The first line shown.
     pub(super) scroll: usize,
+    /// The most that it can be on the screen, which is known when it is drawn.
+    pub(super) last_scroll: Cell<Option<usize>>,
 }
 
 impl Detail {
@@ -152,6 +160,8 @@ pub(super) struct Model {
     pub(super) history: History,
     /// The first worker of the overview's list.
     pub(super) first_worker: usize,
+    /// The most that it can be on the screen, which is known when it is drawn.
+    pub(super) last_first_worker: Cell<Option<usize>>,
     /// The list of sessions.
     pub(super) sessions: ListState,
     /// The list of app workers.
@@ -160,6 +170,8 @@ pub(super) struct Model {
     pub(super) errors: ListState,
     /// What is drilled into.
     pub(super) detail: Option<Detail>,
+    /// The terminal can show nothing but ASCII.
+    pub(super) is_ascii: bool,
     /// No looks are taken.
     pub(super) is_paused: bool,
     /// Milliseconds between looks.
@@ -183,10 +195,12 @@ impl Model {
             rates: None,
             history: History::default(),
             first_worker: 0,
+            last_first_worker: Cell::new(None),
             sessions: ListState::sorted_by(BY_QUEUED),
             apps: ListState::default(),
             errors: ListState::sorted_by(BY_COUNT),
             detail: None,
+            is_ascii: false,
             is_paused: false,
             interval_ms,
             link: Link::Up,
@@ -376,19 +390,40 @@ impl Model {
 
     /// A key was pressed.
     pub(super) fn on_key(&mut self, key: KeyEvent) -> Effect {
-        if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
-            return Effect::Quit;
+        let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Char('c') if is_control => return Effect::Quit,
+            KeyCode::Char('z') if is_control => return Effect::Stop,
+            KeyCode::Char('l') if is_control => return Effect::Redraw,
+            _ => {}
         }
+        // Together with these a letter is another key.
+        let is_other = key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
+            && matches!(key.code, KeyCode::Char(_));
         match std::mem::replace(&mut self.over, Over::Nothing) {
             Over::Help => Effect::Draw,
-            Over::Filter(before) => self.on_filter_key(key.code, before),
+            Over::Filter(before) => self.on_filter_key(key.code, is_control, is_other, before),
+            Over::Nothing if is_other => Effect::Draw,
             Over::Nothing => self.on_plain_key(key.code),
         }
     }
 
-    fn on_filter_key(&mut self, key: KeyCode, before: String) -> Effect {
+    fn on_filter_key(&mut self, key: KeyCode, is_control: bool, is_other: bool, before: String) -> Effect {
         let Some(list) = self.list_mut() else { return Effect::Draw };
         match key {
+            // As in a shell: the whole line, the last word.
+            KeyCode::Char('u') if is_control => list.filter.clear(),
+            KeyCode::Char('w') if is_control => {
+                let mut before = list.filter.trim_end().char_indices();
+                let blank = before.rfind(|(_, character)| character.is_whitespace());
+                let kept = blank.map_or(0, |(at, character)| at + character.len_utf8());
+                list.filter.truncate(kept);
+            }
+            // What some terminals send for Backspace.
+            KeyCode::Char('h') if is_control => {
+                list.filter.pop();
+            }
+            KeyCode::Char(_) if is_other => {}
             KeyCode::Enter => return Effect::Look,
             KeyCode::Esc => {
                 list.filter = before;
@@ -480,15 +515,16 @@ impl Model {
 
     fn step(&mut self, lines: isize) {
         if let Some(detail) = &mut self.detail {
-            detail.scroll =
-                detail.scroll.saturating_add_signed(lines).min(detail.pairs.len().saturating_sub(1));
+            let last = detail.last_scroll.get().unwrap_or(detail.pairs.len().saturating_sub(1));
+            // What it was may be too much for a screen that has grown.
+            detail.scroll = detail.scroll.min(last).saturating_add_signed(lines).min(last);
             return;
         }
         match self.view {
             View::Overview => {
                 let workers = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.workers.len());
-                let first = self.first_worker.saturating_add_signed(lines);
-                self.first_worker = first.min(workers.saturating_sub(1));
+                let last = self.last_first_worker.get().unwrap_or(workers.saturating_sub(1));
+                self.first_worker = self.first_worker.min(last).saturating_add_signed(lines).min(last);
             }
             View::Sessions => {
                 let rows = self.session_rows();
@@ -516,8 +552,14 @@ impl Model {
                 self.error_rows().get(self.errors.cursor).map(|row| Subject::Error(row.reason.clone()))
             }
         };
-        let detail =
-            |subject| Detail { subject, pairs: Vec::new(), changed: Vec::new(), note: None, scroll: 0 };
+        let detail = |subject| Detail {
+            subject,
+            pairs: Vec::new(),
+            changed: Vec::new(),
+            note: None,
+            scroll: 0,
+            last_scroll: Cell::new(None),
+        };
         self.detail = subject.map(detail);
         self.fill_detail(None);
         Effect::Look

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::data::{AppWorker, Snapshot, Worker};
+use super::data::{AppWorker, Figures, Snapshot, Worker};
 
 /// What is drawn over time, in the order of the screen.
 pub(super) const RATES: [&str; 7] =
@@ -19,6 +19,8 @@ pub(super) struct Rates {
     pub(super) totals: [Option<f64>; RATES.len()],
     /// One per worker, in order.
     pub(super) workers: Vec<WorkerRates>,
+    /// Main's, which has no packets; its number means nothing.
+    pub(super) main: WorkerRates,
     /// Drops by reason.
     pub(super) drops: BTreeMap<String, f64>,
     /// Connects that came up, by app worker.
@@ -72,7 +74,13 @@ pub(super) fn between(before: &Snapshot, after: &Snapshot) -> Between {
     let (was, is) = (totals(before), totals(after));
     let totals = std::array::from_fn(|index| per_second(was[index], is[index]));
     let mut rates = Rates { span_us, totals, ..Rates::default() };
-    rates.workers = before.workers.iter().zip(&after.workers).map(|(a, b)| worker(a, b, span_us)).collect();
+    rates.workers = before
+        .workers
+        .iter()
+        .zip(&after.workers)
+        .map(|(before, after)| thread(after.number, &before.figures, &after.figures, span_us))
+        .collect();
+    rates.main = thread(0, &before.main, &after.main, span_us);
     let (dropped_before, dropped) = (drops(before), drops(after));
     for (reason, count) in dropped {
         let was = dropped_before.get(&reason).copied().unwrap_or(0.0);
@@ -129,8 +137,8 @@ fn totals(snapshot: &Snapshot) -> [Option<f64>; RATES.len()] {
     ]
 }
 
-fn worker(before: &Worker, after: &Worker, span_us: f64) -> WorkerRates {
-    let risen = |name: &str| rise(before.figures.get(name), after.figures.get(name));
+fn thread(number: u64, before: &Figures, after: &Figures, span_us: f64) -> WorkerRates {
+    let risen = |name: &str| rise(before.get(name), after.get(name));
     let per_second = |name: &str| risen(name).map(|rise| rise * 1e6 / span_us);
     let share = |part: Option<f64>, whole: Option<f64>| match (part?, whole?) {
         (_, 0.0) => Some(0.0),
@@ -138,7 +146,7 @@ fn worker(before: &Worker, after: &Worker, span_us: f64) -> WorkerRates {
     };
     let busy = risen("busy_steps");
     WorkerRates {
-        number: after.number,
+        number,
         load: risen("pace.busy_us")
             .map(|busy_us| (busy_us / span_us).min(1.0))
             .or_else(|| share(busy, risen("steps"))),
@@ -242,6 +250,18 @@ mod tests {
         let before = look(0, json!({ "pace": { "busy_us": 0 }, "steps": 0, "busy_steps": 0 }));
         let after = look(1_000_000, json!({ "pace": { "busy_us": 400_000 }, "steps": 9, "busy_steps": 9 }));
         assert_eq!(rates(&before, &after).workers[0].load, Some(0.4));
+    }
+
+    #[test]
+    fn main_is_a_thread_like_the_workers() {
+        let look = |at_us: u64| {
+            let main =
+                json!({ "steps": at_us / 1000, "sleeps": at_us / 10_000, "pace": { "busy_us": at_us / 2 } });
+            Snapshot::read(&json!({ "at_us": at_us, "workers": [], "main": main }))
+        };
+        let main = rates(&look(1_000_000), &look(2_000_000)).main;
+        assert_eq!((main.load, main.steps, main.sleeps), (Some(0.5), Some(1000.0), Some(100.0)));
+        assert_eq!((main.rx, main.vectors), (None, None));
     }
 
     #[test]

@@ -83,6 +83,9 @@ pub enum Query {
     },
     /// Histograms of latencies, steps and vectors.
     Histograms,
+    /// The same, and what counts events counts them since the stack began, whatever was cleared meanwhile: for who keeps
+    /// books on it.
+    Totals,
     /// How TCP's connections stand with congestion.
     Congestion,
     /// What each transport holds and did.
@@ -346,6 +349,19 @@ pub struct MainInfo {
     pub tickets_dropped: u64,
     /// Connects whose app worker was gone when they reached main.
     pub connects_orphaned: u64,
+}
+
+impl MainInfo {
+    /// Takes off what was counted before `then`. What is held now is as it is, and so is what tells of a bug.
+    pub(crate) fn count_since(&mut self, then: &MainInfo) {
+        for (count, then) in [
+            (&mut self.steps, then.steps),
+            (&mut self.busy_steps, then.busy_steps),
+            (&mut self.sleeps, then.sleeps),
+        ] {
+            *count = count.saturating_sub(then);
+        }
+    }
 }
 
 /// An application.

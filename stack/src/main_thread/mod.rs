@@ -118,7 +118,7 @@ pub(crate) struct Main {
     connects_orphaned: u64,
     steps: u64,
     pace: Pace<{ inspect::STAGES.len() }>,
-    /// What was counted when counters were last cleared, and when that was.
+    /// Figures as of the last clearing of counters, and when that was.
     cleared: crate::inspect::MainInfo,
     since: crate::inspect::Since,
     stopped: bool,

@@ -185,3 +185,23 @@ fn a_bad_log_section_is_told_with_what_to_type() {
     assert_eq!(done.status.code(), Some(1));
     assert!(done.stderr.contains("/nonexistent/dir/log"), "{}", done.stderr);
 }
+
+#[test]
+fn a_hangup_opens_the_file_anew_and_ends_nothing() {
+    let dir = TempDir::new().unwrap();
+    let (file, old) = (dir.path().join("log"), dir.path().join("log.1"));
+    let section = "[log]\nfilter = \"info\"\nformat = \"json\"\nsessions = true\nfile = ";
+    let mut server = Server::start(&format!("{section}\"{}\"", text(&file)));
+    let first = server.echo(b"one").to_string();
+    let read = |file: &Path| lines(&std::fs::read_to_string(file).unwrap_or_default());
+    let is_told = |file: &Path, peer: &str| read(file).iter().any(|line| line.to_string().contains(peer));
+    wait::until("the first line", wait::READY, || is_told(&file, &first).then_some(()));
+    // As logrotate does.
+    std::fs::rename(&file, &old).unwrap();
+    server.process.signal(Signal::HUP);
+    wait::until("another file", wait::READY, || file.exists().then_some(()));
+    let second = server.echo(b"two").to_string();
+    let (_, _kept) = server.end();
+    assert!(is_told(&old, &first) && !is_told(&old, &second), "{:?}", read(&old));
+    assert!(is_told(&file, &second) && !is_told(&file, &first), "{:?}", read(&file));
+}

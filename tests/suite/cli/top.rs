@@ -61,6 +61,11 @@ impl Desk {
         format!("sh -c 'echo $$ > {}; exec \"$@\"' sh {}", file.display(), self.top(options))
     }
 
+    fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id().as_raw_nonzero())).unwrap();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+
     fn id(&self) -> Pid {
         let text = std::fs::read_to_string(self.path("pid")).unwrap();
         Pid::from_raw(text.trim().parse().unwrap()).unwrap()
@@ -85,6 +90,7 @@ impl Terminal {
         let mut command = Command::new("tmux");
         // `-u`: the screen is UTF-8, whatever the locale of the one who runs the tests.
         command.args(["-u", "-f", "/dev/null", "-S"]).arg(&self.socket).args(arguments);
+        command.env("LC_ALL", "C.UTF-8");
         command.stdin(Stdio::null()).env_remove("TMUX").env_remove("RUST_LOG").env_remove("NO_COLOR");
         run_to_end(&format!("tmux {}", arguments.join(" ")), command)
     }
@@ -165,7 +171,7 @@ fn a_stack_is_watched_view_by_view() {
 
     let screen =
         terminal.shows(&["1 overview", "worker", "connects/s", "sessions 2", "connect latency", "%"]);
-    assert!(screen.lines().filter(|line| line.contains('%')).count() == 2, "two workers\n{screen}");
+    assert!(screen.lines().filter(|line| line.contains('%')).count() == 3, "two workers and main\n{screen}");
     assert!(screen.lines().last().is_some_and(|line| line.contains("q quit")), "{screen}");
 
     terminal.press(&["2"]);
@@ -269,6 +275,46 @@ fn a_signal_gives_the_terminal_back() {
         terminal.types("clear");
         terminal.loses("isig");
     }
+}
+
+#[test]
+fn a_stop_gives_the_terminal_to_the_shell_until_it_goes_on() {
+    let desk = Desk::new();
+    let _stack = desk.start();
+    let terminal = Terminal::open(&desk.path("tmux.sock"), 80, 24);
+    // By its key, and by the signal.
+    for signal in [None, Some(Signal::TSTP)] {
+        terminal.types(&desk.started_with_its_id(""));
+        terminal.shows(&["1 overview", "q quit"]);
+        match signal {
+            None => terminal.press(&["C-z"]),
+            Some(signal) => kill_process(desk.id(), signal).unwrap(),
+        }
+        terminal.shows(&["Stopped"]);
+        terminal.is_given_back();
+        wait::until("the stop", wait::READY, || desk.is_stopped().then_some(()));
+        terminal.types("fg");
+        let screen = terminal.shows(&["1 overview", "q quit"]);
+        assert!(!screen.contains("Stopped"), "all is drawn anew\n{screen}");
+        terminal.press(&["2"]);
+        terminal.shows(&["0 sessions"]);
+        terminal.press(&["q"]);
+        terminal.is_given_back();
+        terminal.types("clear");
+        terminal.loses("isig");
+    }
+}
+
+#[test]
+fn where_the_locale_is_not_utf_8_all_is_ascii() {
+    let desk = Desk::new();
+    let _stack = desk.start();
+    let terminal = Terminal::open(&desk.path("tmux.sock"), 80, 24);
+    terminal.types(&format!("LC_ALL=C {}", desk.top("--interval 200ms")));
+    let screen = terminal.shows(&["1 overview", "- sessions 0 ---", "q quit", "%"]);
+    assert!(screen.is_ascii(), "{screen}");
+    terminal.press(&["q"]);
+    terminal.is_given_back();
 }
 
 #[test]

@@ -29,8 +29,10 @@ pub struct Request {
     pub path: String,
     /// What follows the `?`, as it came; empty without one.
     pub query: String,
-    /// The `Host` field: empty in HTTP/1.0 without one.
+    /// What the server was called: the target's authority, or else the `Host` field; empty in HTTP/1.0 without one.
     pub host: String,
+    /// The media types that the client accepts: its `Accept` fields, with commas between (RFC 9110 §5.3).
+    pub accept: String,
     /// The transport that it came over.
     pub protocol: Protocol,
 }
@@ -117,28 +119,46 @@ pub(super) fn read(bytes: &[u8], protocol: Protocol) -> Result<Option<(usize, He
         // RFC 9112 §3.2: none or several in HTTP/1.1 MUST be answered with a 400.
         _ => return Err(refusal(400, "a request has one Host field\n")),
     };
-    let (path, query) = target(parsed.path.unwrap_or_default())?;
+    let Target { authority, path, query } = target(parsed.path.unwrap_or_default())?;
+    // RFC 9112 §3.2.2: a target with an authority decides, and the Host field, which must be there, MUST be ignored.
+    let host = authority.unwrap_or(host);
+    let accept: Vec<_> = values("accept").map(String::from_utf8_lossy).collect();
+    let accept = accept.join(",");
     let mut options = values("connection").flat_map(members);
     // RFC 9112 §9.3: HTTP/1.1 goes on unless told otherwise. HTTP/1.0 would have to ask for it and be told; it is not kept.
     let keeps_open = !is_http_1_0 && !options.any(|option| option.eq_ignore_ascii_case(b"close"));
-    Ok(Some((taken, Head { request: Request { method, path, query, host, protocol }, keeps_open })))
+    Ok(Some((taken, Head { request: Request { method, path, query, host, accept, protocol }, keeps_open })))
 }
 
-/// Path and query of a target (RFC 9112 §3.2): `/path?query`, or a whole URI, which every server must understand.
-fn target(target: &str) -> Result<(String, String), Refusal> {
+/// A request's target.
+struct Target {
+    /// Whom it is asked of, if it is a whole URI.
+    authority: Option<String>,
+    path: String,
+    query: String,
+}
+
+/// Reads a target (RFC 9112 §3.2): `/path?query`, or a whole URI, which every server must understand.
+fn target(target: &str) -> Result<Target, Refusal> {
     let bad = refusal(400, "the target is no path\n");
-    let origin = match target.split_once("://") {
+    let (authority, origin) = match target.split_once("://") {
         Some((scheme, rest))
             if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
         {
-            rest.find(['/', '?']).map_or("/", |at| &rest[at..])
+            let (authority, origin) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            // RFC 9110 §4.2.1: one without a host MUST be rejected.
+            if host.is_empty() || host.starts_with(':') {
+                return Err(bad);
+            }
+            (Some(host.to_owned()), origin)
         }
-        _ if target.starts_with('/') => target,
+        _ if target.starts_with('/') => (None, target),
         _ => return Err(bad),
     };
     let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
     let path = if path.is_empty() { "/" } else { path };
-    Ok((percent_decoded(path).ok_or(bad)?, query.to_owned()))
+    Ok(Target { authority, path: percent_decoded(path).ok_or(bad)?, query: query.to_owned() })
 }
 
 /// `%2F` as `/`; `None` where that is no text, or `%` has no two digits after it.
@@ -181,12 +201,13 @@ mod tests {
 
     #[test]
     fn a_request_is_read_up_to_the_next_one() {
-        let text = "\r\nGET /a%20b?page=2&filter=a+%3Cb HTTP/1.1\r\nHost: here:9900\r\n\r\nGET /next";
+        let text = "\r\nGET /a%20b?page=2&filter=a+%3Cb HTTP/1.1\r\nHost: here:9900\r\nAccept: a/b\r\nACCEPT: */*\r\n\r\nGET /next";
         let (taken, head) = head(text).unwrap().unwrap();
         assert_eq!((&text[taken..], head.keeps_open), ("GET /next", true));
-        let Request { method, path, query, host, protocol } = &head.request;
+        let Request { method, path, query, host, accept, protocol } = &head.request;
         assert_eq!((*method, path.as_str(), host.as_str()), (Method::Get, "/a b", "here:9900"));
         assert_eq!((query.as_str(), *protocol), ("page=2&filter=a+%3Cb", Protocol::Local));
+        assert_eq!(accept, "a/b,*/*");
         let value = |name| head.request.query_value(name);
         assert_eq!(
             [value("page"), value("filter"), value("x")],
@@ -200,9 +221,26 @@ mod tests {
             let (_, head) = head(&format!("HEAD {written} HTTP/1.1\r\nHost: x\r\n\r\n")).unwrap().unwrap();
             assert_eq!((head.request.path.as_str(), head.request.method), (path, Method::Head), "{written}");
         }
-        for bad in ["a", "*", "x:80", "ftp://x/", "/%", "/%4", "/%zz", "/%ff"] {
+        for bad in
+            ["a", "*", "x:80", "ftp://x/", "http://", "http:///a", "http://:80/", "/%", "/%4", "/%zz", "/%ff"]
+        {
             assert_eq!(status(&format!("GET {bad} HTTP/1.1\r\nHost: x\r\n\r\n")), 400, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_whole_uri_says_who_is_meant_whatever_the_host_field_says() {
+        let host = |target: &str| {
+            head(&format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+                .unwrap()
+                .unwrap()
+                .1
+                .request
+                .host
+        };
+        assert_eq!(host("/"), "localhost");
+        assert_eq!(host("http://evil.example:80?a"), "evil.example:80");
+        assert_eq!(host("http://localhost@evil.example/@localhost"), "evil.example");
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct HttpOptions {
     /// A session ends on which nothing happened for so long: no complete request came, no byte of an answer was taken, or
     /// nobody answered. Default 30 s.
     pub idle_timeout: Duration,
+    /// How long a client may take for a whole answer, however steadily it sips. Default 5 min.
+    pub answer_timeout: Duration,
     /// How long a client may take to close after the last answer. Default 2 s.
     pub linger: Duration,
     /// Most sessions per worker; one more is reset. Default 256.
@@ -36,6 +38,7 @@ impl Default for HttpOptions {
     fn default() -> HttpOptions {
         HttpOptions {
             idle_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(300),
             linger: Duration::from_secs(2),
             sessions_max: 256,
         }
@@ -97,8 +100,8 @@ enum State {
     Reading,
     /// The responder has the request.
     Waiting { is_head: bool, keeps_open: bool },
-    /// The answer is being written.
-    Writing { answer: Answer, keeps_open: bool },
+    /// The answer is being written; by then it must have been taken.
+    Writing { answer: Answer, keeps_open: bool, until: Instant },
     /// All is said; what still comes is dropped until the client closes.
     Lingering,
     /// Closed by us; the transport is finishing.
@@ -196,22 +199,24 @@ impl HttpWorker {
                             talk.deadline = now + options.idle_timeout;
                             let response = Response::plain(refusal.status, refusal.why);
                             let answer = Answer::new(response, false, false);
-                            talk.state = State::Writing { answer, keeps_open: false };
+                            let until = now + options.answer_timeout;
+                            talk.state = State::Writing { answer, keeps_open: false, until };
                         }
                     }
                 }
                 State::Waiting { .. } => break,
-                State::Writing { answer, keeps_open } => {
+                State::Writing { answer, keeps_open, until } => {
                     let written = answer.write(ctx, session);
                     if written > 0 {
                         self.cell.bytes.add(written as u64);
-                        talk.deadline = now + options.idle_timeout;
+                        talk.deadline = (now + options.idle_timeout).min(*until);
                     }
                     if !answer.is_complete() {
                         break;
                     }
                     if *keeps_open {
                         talk.state = State::Reading;
+                        talk.deadline = now + options.idle_timeout;
                     } else {
                         ctx.half_close(session);
                         talk.state = State::Lingering;
@@ -327,8 +332,9 @@ impl AppWorker for HttpWorker {
         let Some(talk) = self.talks.get_mut(&session.as_u64()) else { return };
         if let State::Waiting { is_head, keeps_open } = talk.state {
             let answer = Answer::new(response, is_head, keeps_open);
-            talk.state = State::Writing { answer, keeps_open };
-            talk.deadline = ctx.now() + self.options.idle_timeout;
+            let now = ctx.now();
+            talk.state = State::Writing { answer, keeps_open, until: now + self.options.answer_timeout };
+            talk.deadline = now + self.options.idle_timeout;
             self.go_on(ctx, session);
         }
     }

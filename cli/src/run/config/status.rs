@@ -12,7 +12,7 @@ use super::{Config, Mistake, Place, mistake, place_uri};
 #[serde(deny_unknown_fields)]
 pub(crate) struct StatusConfig {
     /// Where it listens, as an app's `listen`, without TLS.
-    listen: Vec<Spanned<String>>,
+    listen: Spanned<Vec<Spanned<String>>>,
     /// Its routing domain. Default 0.
     #[serde(default)]
     domain: Option<Spanned<u16>>,
@@ -30,7 +30,7 @@ impl StatusConfig {
     }
 
     fn uris(&self, config: &Config) -> Result<Vec<Uri>, Mistake> {
-        self.listen.iter().map(|text| place_uri(text, config.default_transport())).collect()
+        self.listen.get_ref().iter().map(|text| place_uri(text, config.default_transport())).collect()
     }
 
     /// How it listens.
@@ -55,7 +55,12 @@ impl StatusConfig {
         if let Some(app) = config.app.iter().find(|app| app.name.get_ref() == NAME) {
             return mistake(&app.name, "[status] is an app of that name: expected another name");
         }
-        for (text, uri) in self.listen.iter().zip(self.uris(config)?) {
+        if self.listen.get_ref().is_empty() {
+            let what =
+                "nobody could get there: expected a place to listen on, like \"kernel+tcp://127.0.0.1:9900\"";
+            return mistake(&self.listen, what);
+        }
+        for (text, uri) in self.listen.get_ref().iter().zip(self.uris(config)?) {
             if uri.tls {
                 return mistake(text, "the status page speaks no TLS: expected a URI without tls+");
             }

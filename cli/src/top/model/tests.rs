@@ -99,6 +99,28 @@ fn typing_a_filter_narrows_as_it_is_typed_and_escape_undoes_it() {
 }
 
 #[test]
+fn control_and_a_letter_is_no_letter() {
+    let mut model = model(View::Sessions);
+    let control = |model: &mut Model, letter: char| {
+        model.on_key(KeyEvent::new(KeyCode::Char(letter), KeyModifiers::CONTROL))
+    };
+    assert_eq!(control(&mut model, 'q'), Effect::Draw, "only q ends it");
+    control(&mut model, 'p');
+    assert!(!model.is_paused);
+    press(&mut model, "/one two  three ");
+    control(&mut model, 'w');
+    assert_eq!(model.sessions.filter, "one two  ");
+    control(&mut model, 'w');
+    control(&mut model, 'h');
+    control(&mut model, 'x');
+    model.on_key(KeyEvent::new(KeyCode::Char('b'), KeyModifiers::ALT));
+    assert_eq!(model.sessions.filter, "one");
+    control(&mut model, 'u');
+    assert_eq!((model.sessions.filter.as_str(), &model.over), ("", &Over::Filter(String::new())));
+    assert_eq!((control(&mut model, 'z'), control(&mut model, 'l')), (Effect::Stop, Effect::Redraw));
+}
+
+#[test]
 fn a_filter_of_the_stacks_words_is_given_to_the_stack_once_it_is_complete() {
     let mut model = model(View::Sessions);
     press(&mut model, "/queued 15");

@@ -37,6 +37,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, detail: &Detail) {
     let columns = columns.unwrap_or(most);
     let lines = lines(detail, width / columns);
     let last = lines.len().saturating_sub(columns * height);
+    detail.last_scroll.set(Some(last));
     let shown = &lines[detail.scroll.min(last)..];
     for (index, part) in shown.chunks(height.max(1)).take(columns).enumerate() {
         // Cannot truncate because: within the screen.

@@ -20,7 +20,7 @@ const KEYS: &[(&str, &str)] = &[
     ("", "  queued 1000, app echo, stuck"),
     ("p", "pause, and go on"),
     ("+ -", "more time between looks, or less"),
-    ("q", "quit"),
+    ("q  Ctrl-Z", "quit; stop, and go on with the shell's fg"),
 ];
 
 /// What the figures mean.

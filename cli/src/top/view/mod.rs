@@ -1,5 +1,6 @@
 //! The screen: a line of views and what the stack is, the view, and a line of keys or of what is wrong.
 
+mod ascii;
 mod detail;
 mod help;
 mod list;
@@ -29,6 +30,13 @@ const BAD: Style = Style::new().fg(Color::Red);
 
 /// Draws everything. `now` is in seconds, of the clock that the model was told.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, now: f64) {
+    draw_all(frame, model, now);
+    if model.is_ascii {
+        ascii::translate(frame.buffer_mut());
+    }
+}
+
+fn draw_all(frame: &mut Frame<'_>, model: &Model, now: f64) {
     let area = frame.area();
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         let text = format!(

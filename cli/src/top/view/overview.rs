@@ -9,7 +9,7 @@ use ratatui::widgets::Paragraph;
 use super::{BAD, BOLD, DIM, GOOD, HEADING, PLAIN, WARN, list, rule};
 use crate::top::lists::{self, BY_COUNT, ErrorRow, ListState};
 use crate::top::model::Model;
-use crate::top::rates::{RATES, WorkerRates};
+use crate::top::rates::{RATES, Rates, WorkerRates};
 use crate::top::text::{bar, count, cut, optional, plot, rate, span};
 
 /// Lines of the panels below the rates, their headings left out.
@@ -23,14 +23,15 @@ const SESSIONS_MANY: usize = 12;
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let height = usize::from(area.height);
     let workers = model.snapshot.as_ref().map_or(0, |snapshot| snapshot.workers.len()).max(1);
-    let fixed = 1 + 1 + RATES.len() + 1 + PANEL;
+    // Headings, main, the rates and the panels.
+    let fixed = 1 + 1 + 1 + RATES.len() + 1 + PANEL;
     let worker_lines = workers.min(height.saturating_sub(fixed).max(1));
     let spare = height.saturating_sub(fixed + worker_lines);
     let rate_height = if spare >= RATES.len() + SESSIONS_MANY { 2 } else { 1 };
     let spare = spare - (rate_height - 1) * RATES.len();
     let length = |lines: usize| Constraint::Length(u16::try_from(lines).unwrap_or(u16::MAX));
     let [top, middle, panels, rest] = Layout::vertical([
-        length(1 + worker_lines),
+        length(1 + worker_lines + 1),
         length(1 + RATES.len() * rate_height),
         length(1 + PANEL),
         Constraint::Fill(1),
@@ -55,7 +56,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
 
 fn worker_table(model: &Model, area: Rect, lines: usize) -> Vec<Line<'static>> {
     let workers = model.snapshot.as_ref().map(|snapshot| snapshot.workers.as_slice()).unwrap_or_default();
-    let first = model.first_worker.min(workers.len().saturating_sub(lines));
+    let last = workers.len().saturating_sub(lines);
+    model.last_first_worker.set(Some(last));
+    let first = model.first_worker.min(last);
     // What the columns beside it leave, up to a width at which it still is a bar.
     let wide = usize::from(area.width).saturating_sub(66).clamp(10, 40);
     let name = if workers.len() > lines {
@@ -75,41 +78,45 @@ fn worker_table(model: &Model, area: Rect, lines: usize) -> Vec<Line<'static>> {
         bar = wide + 7,
     );
     let mut table = vec![Line::styled(cut(&heading, area.width.into()), HEADING)];
+    let rates = model.rates.as_ref();
     for worker in workers.iter().skip(first).take(lines) {
-        let rates = model
-            .rates
-            .as_ref()
-            .and_then(|rates| rates.workers.iter().find(|rates| rates.number == worker.number).copied());
-        let WorkerRates { load, steps, vectors, rx, tx, sleeps, .. } = rates.unwrap_or_default();
-        let filled = bar(load.unwrap_or(0.0), wide);
-        let rest = "·".repeat(wide.saturating_sub(filled.chars().count()));
-        let style = match load.unwrap_or(0.0) {
-            0.9.. => BAD,
-            0.7.. => WARN,
-            _ => GOOD,
-        };
+        let of_it = |rates: &Rates| rates.workers.iter().find(|rates| rates.number == worker.number).copied();
         let sessions = worker.figures.get("sessions");
-        let vectors = vectors.map_or_else(|| "-".to_owned(), |vectors| format!("{vectors:.1}"));
-        table.push(Line::from(vec![
-            Span::raw(format!(" {:>6}  ", worker.number)),
-            Span::styled(filled, style),
-            Span::styled(rest, DIM),
-            Span::styled(
-                format!("{:>5} ", optional(load, |load| format!("{:.0}%", load * 100.0))),
-                style.patch(BOLD),
-            ),
-            Span::raw(format!(
-                "{:>9}{:>6}{:>9}{:>9}{:>9}{:>9}",
-                optional(steps, rate),
-                vectors,
-                optional(rx, rate),
-                optional(tx, rate),
-                optional(sleeps, rate),
-                optional(sessions, count),
-            )),
-        ]));
+        table.push(thread_line(&worker.number.to_string(), rates.and_then(of_it), sessions, wide));
     }
+    table.push(thread_line("main", rates.map(|rates| rates.main), None, wide));
     table
+}
+
+/// A worker's line, or main's, whose packets and sessions are those of the workers.
+fn thread_line(name: &str, rates: Option<WorkerRates>, sessions: Option<f64>, wide: usize) -> Line<'static> {
+    let WorkerRates { load, steps, vectors, rx, tx, sleeps, .. } = rates.unwrap_or_default();
+    let filled = bar(load.unwrap_or(0.0), wide);
+    let rest = "·".repeat(wide.saturating_sub(filled.chars().count()));
+    let style = match load.unwrap_or(0.0) {
+        0.9.. => BAD,
+        0.7.. => WARN,
+        _ => GOOD,
+    };
+    let vectors = vectors.map_or_else(|| "-".to_owned(), |vectors| format!("{vectors:.1}"));
+    Line::from(vec![
+        Span::raw(format!(" {name:>6}  ")),
+        Span::styled(filled, style),
+        Span::styled(rest, DIM),
+        Span::styled(
+            format!("{:>5} ", optional(load, |load| format!("{:.0}%", load * 100.0))),
+            style.patch(BOLD),
+        ),
+        Span::raw(format!(
+            "{:>9}{:>6}{:>9}{:>9}{:>9}{:>9}",
+            optional(steps, rate),
+            vectors,
+            optional(rx, rate),
+            optional(tx, rate),
+            optional(sleeps, rate),
+            optional(sessions, count),
+        )),
+    ])
 }
 
 fn rate_lines(model: &Model, area: Rect, height: usize) -> Vec<Line<'static>> {

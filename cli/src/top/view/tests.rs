@@ -40,7 +40,10 @@ fn status(second: u64) -> Value {
     json!({
         "version": "0.1.0", "at_us": 1_000_000 * second,
         "workers": [worker(0, 620), worker(1, 945)],
-        "main": { "half_open_sessions": 24, "listeners": 3 },
+        "main": {
+            "half_open_sessions": 24, "listeners": 3, "steps": 12_000 * second, "sleeps": 40 * second,
+            "pace": { "busy_us": 150_000 * second },
+        },
         "apps": [
             { "name": "echo", "app_workers": [
                 { "unit": 0, "state": "attached", "half_opens": 24, "sessions": [610, 0], "listeners": ["tcp://0.0.0.0:7", "tcp://[::]:7"],
@@ -106,6 +109,46 @@ fn assert_snapshot(name: &str, screen: &str) {
 fn overview_on_a_small_and_on_a_large_screen() {
     assert_snapshot("overview-80x24", &screen(&model(View::Overview), 80, 24, 0.0));
     assert_snapshot("overview-132x50", &screen(&model(View::Overview), 132, 50, 0.0));
+}
+
+#[test]
+fn in_ascii_everything_stands_where_it_stood() {
+    for (view, keys) in [
+        (View::Overview, &[][..]),
+        (View::Overview, &[KeyCode::Char('?')]),
+        (View::Sessions, &[]),
+        (View::Apps, &[KeyCode::Enter]),
+    ] {
+        let mut model = model(view);
+        press(&mut model, keys);
+        let drawn = screen(&model, 80, 24, 0.0);
+        model.is_ascii = true;
+        let ascii = screen(&model, 80, 24, 0.0);
+        assert!(!drawn.is_ascii() && ascii.is_ascii(), "{ascii}");
+        assert_eq!(drawn.matches('?').count(), ascii.matches('?').count(), "each has its like\n{ascii}");
+        for (drawn, ascii) in drawn.lines().zip(ascii.lines()) {
+            assert_eq!(drawn.chars().count(), ascii.chars().count());
+            let mut pairs = drawn.chars().zip(ascii.chars());
+            assert!(pairs.all(|(one, other)| one == other || !one.is_ascii()), "{drawn}\n{ascii}");
+        }
+    }
+}
+
+#[test]
+fn scrolling_beyond_the_end_is_not_remembered() {
+    let mut model = model(View::Sessions);
+    press(&mut model, &[KeyCode::Enter]);
+    let pairs = (0..60).map(|n| (format!("name{n:02}"), json!(n))).collect::<serde_json::Map<_, _>>();
+    model.on_look(Look { session: Some(Ok(Value::Object(pairs))), ..look(&status(41)) }, 0.0);
+    let first = screen(&model, 80, 24, 0.0);
+    assert!(first.contains("name00") && !first.contains("name59"), "{first}");
+    for _ in 0..20 {
+        press(&mut model, &[KeyCode::PageDown]);
+    }
+    let last = screen(&model, 80, 24, 0.0);
+    assert!(last.contains("name59"), "{last}");
+    press(&mut model, &[KeyCode::Up]);
+    assert!(!screen(&model, 80, 24, 0.0).contains("name59"), "one line up");
 }
 
 #[test]
@@ -192,13 +235,15 @@ fn more_workers_than_lines_are_scrolled_through() {
     let mut model = Model::new(View::Overview, 1000, "");
     model.on_look(look(&many(1)), 0.0);
     model.on_look(look(&many(2)), 0.0);
-    assert!(screen(&model, 80, 24, 0.0).contains("0-3 of 64"));
+    assert!(screen(&model, 80, 24, 0.0).contains("0-2 of 64"));
     press(&mut model, &[KeyCode::End]);
     let text = screen(&model, 80, 24, 0.0);
     assert!(
-        text.contains("60-63 of 64") && text.lines().any(|line| line.trim_start().starts_with("63 ")),
+        text.contains("61-63 of 64") && text.lines().any(|line| line.trim_start().starts_with("63 ")),
         "{text}"
     );
+    press(&mut model, &[KeyCode::Up]);
+    assert!(screen(&model, 80, 24, 0.0).contains("60-62 of 64"), "one line up");
 }
 
 #[test]

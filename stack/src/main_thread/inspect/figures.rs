@@ -80,7 +80,7 @@ impl Main {
             };
         }
         match what {
-            Query::Histograms => {
+            Query::Histograms | Query::Totals => {
                 let mut infos = HistogramInfo::all(&gathered.histograms);
                 infos.push(HistogramInfo::of(HistogramKind::MainStep, None, &self.pace.steps));
                 // Of each kind that of all workers comes first, whichever worker answered first.

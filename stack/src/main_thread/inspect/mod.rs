@@ -48,7 +48,6 @@ impl Main {
             Clear::Errors => self.since.errors_us = self.now.as_micros(),
             Clear::Counters => {
                 self.since.counters_us = self.now.as_micros();
-                self.cleared = MainInfo::default();
                 self.cleared = self.info();
             }
         }
@@ -216,6 +215,9 @@ impl Main {
         answer.workers.sort_by_key(|worker| worker.worker);
         answer.time_wait = answer.workers.iter().map(|worker| worker.time_wait).sum();
         answer.main = self.info();
+        if what != Query::Totals {
+            answer.main.count_since(&self.cleared);
+        }
         answer.since = Since { now_us: self.now.as_micros(), ..self.since };
         answer.apps = self.app_infos();
         answer.leaks = self.leaks(&answer);
@@ -265,9 +267,9 @@ impl Main {
 
     fn info(&self) -> MainInfo {
         MainInfo {
-            steps: self.steps.saturating_sub(self.cleared.steps),
-            busy_steps: self.pace.stages.busy_steps().saturating_sub(self.cleared.busy_steps),
-            sleeps: self.pace.sleeps.saturating_sub(self.cleared.sleeps),
+            steps: self.steps,
+            busy_steps: self.pace.stages.busy_steps(),
+            sleeps: self.pace.sleeps,
             pace: self.pace_info(),
             half_open_sessions: self.connects.len(),
             half_open_connections: self.half_opens.len(),

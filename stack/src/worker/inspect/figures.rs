@@ -159,7 +159,7 @@ impl Worker {
             self.apps.iter().flatten().map(|slot| (slot.id, self.sessions.app_worker_sessions(slot.id)));
         figures.app_sessions = sessions.filter(|(_, count)| *count > 0).collect();
         match what {
-            Query::Histograms => {
+            Query::Histograms | Query::Totals => {
                 let of = |kind, histogram: &Histogram| (kind, histogram.clone());
                 figures.histograms = vec![
                     of(HistogramKind::ConnectLatency, &self.measured.connect_latency),

@@ -92,6 +92,7 @@ impl Worker {
             | Query::HalfOpen(_)
             | Query::Listeners { .. }
             | Query::Histograms
+            | Query::Totals
             | Query::Transports
             | Query::Network { .. }
             | Query::Channels
@@ -100,7 +101,8 @@ impl Worker {
             Query::Ports { .. } => self.count_flows(&mut run),
         };
         if last {
-            part.info = self.baseline.shown(self.info(run.timers));
+            let info = self.info(run.timers);
+            part.info = if run.what == Query::Totals { info } else { self.baseline.shown(info) };
             part.topic = self.topic(&mut run);
             part.summary = SessionSummary::from(self.sessions.states());
             part.matched = run.matched;
