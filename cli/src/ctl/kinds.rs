@@ -227,6 +227,7 @@ pub(crate) const KINDS: &[Kind] = &[
         parse: some,
         source: Source::Words(&["off", "error", "warn", "info", "debug", "trace"]),
     },
+    Kind { name: "WORD", meaning: "a word", example: "example.org", parse: some, source: Source::None },
     Kind {
         name: "COMMAND",
         meaning: "a command, or the beginning of one",

@@ -147,6 +147,8 @@ pub(super) struct Session {
     pub(super) rx: Option<f64>,
     /// Bytes not acknowledged or not sent.
     pub(super) tx: Option<f64>,
+    /// Smoothed round-trip time.
+    pub(super) srtt_us: Option<f64>,
     /// Since it was allocated.
     pub(super) age_us: Option<f64>,
     /// All that was said of it.
@@ -285,6 +287,7 @@ impl Session {
             is_stuck: fault.is_some(),
             rx: value["rx_bytes"].as_f64(),
             tx: value["tx_bytes"].as_f64(),
+            srtt_us: value["srtt_us"].as_f64(),
             age_us: value["age_us"].as_f64(),
             all: value.clone(),
         }

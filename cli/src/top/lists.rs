@@ -168,6 +168,12 @@ impl Row for Session {
             text: |row| bytes(row.queued()),
         },
         Column {
+            title: "rtt",
+            spare: 0,
+            key: |row| number(row.srtt_us),
+            text: |row| optional(row.srtt_us, span),
+        },
+        Column {
             title: "age",
             spare: 0,
             key: |row| number(row.age_us),
@@ -184,8 +190,8 @@ impl Row for Session {
     }
 }
 
-/// Index of `queued` among the columns of sessions.
-pub(super) const BY_QUEUED: usize = 8;
+/// Index of `rtt` among the columns of sessions.
+pub(super) const BY_RTT: usize = 9;
 
 /// An app worker and what it does.
 #[derive(Clone, Debug)]
@@ -352,11 +358,12 @@ mod tests {
     #[test]
     fn numbers_sort_largest_first_and_handles_by_their_numbers() {
         let by = |sort| ListState::sorted_by(sort);
-        assert_eq!(Session::COLUMNS[BY_QUEUED].title, "queued");
+        const BY_QUEUED: usize = 8;
+        assert_eq!([BY_QUEUED, BY_RTT].map(|index| Session::COLUMNS[index].title), ["queued", "rtt"]);
         assert_eq!(ErrorRow::COLUMNS[BY_COUNT].title, "count");
         assert_eq!(handles(&by(BY_QUEUED).arranged(sessions(), false)), ["0:2.0", "0:10.0", "1:1.0"]);
         assert_eq!(handles(&by(0).arranged(sessions(), false)), ["0:2.0", "0:10.0", "1:1.0"]);
-        let reversed = ListState { reversed: true, ..by(9) };
+        let reversed = ListState { reversed: true, ..by(10) };
         assert_eq!(handles(&reversed.arranged(sessions(), false)), ["0:2.0", "0:10.0", "1:1.0"]);
     }
 

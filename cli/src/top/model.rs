@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Value, json};
 
 use super::data::{Pair, Session, Snapshot, pairs};
-use super::lists::{self, AppRow, BY_COUNT, BY_QUEUED, ErrorRow, ListState};
+use super::lists::{self, AppRow, BY_COUNT, BY_RTT, ErrorRow, ListState};
 use super::rates::{Between, History, Rates, between};
 use super::source::{Look, Wants};
 use crate::ctl::is_filter_word;
@@ -196,7 +196,7 @@ impl Model {
             history: History::default(),
             first_worker: 0,
             last_first_worker: Cell::new(None),
-            sessions: ListState::sorted_by(BY_QUEUED),
+            sessions: ListState::sorted_by(BY_RTT),
             apps: ListState::default(),
             errors: ListState::sorted_by(BY_COUNT),
             detail: None,

@@ -15,8 +15,8 @@ use crate::ctl::client::Connection;
 use crate::ctl::wire::Format;
 use crate::error::CliError;
 
-/// Sessions that are listed, beyond the slowest that the status names.
-const SESSIONS: usize = 200;
+/// Of the slowest sessions, those that are listed.
+const SESSIONS: usize = 100;
 /// Sessions that are listed while nobody looks at the list.
 const SESSIONS_FEW: usize = 20;
 /// A question on an old connection that fails sooner than this is asked once more on a new one.
@@ -102,7 +102,7 @@ impl Source {
             None => (None, SESSIONS_FEW),
         };
         if let Some(filter) = filter {
-            match self.ask(&format!("show session {filter} limit {limit}")) {
+            match self.ask(&format!("show session {filter} slowest limit {limit}")) {
                 Ok(answer) => {
                     // Those that the filter does not let through are not of this list.
                     snapshot.sessions.clear();
@@ -116,7 +116,7 @@ impl Source {
             || look.filter_refused.is_some()
             || snapshot.sessions.is_empty() && filter.is_none()
         {
-            snapshot.add_sessions(&self.ask(&format!("show session limit {limit}"))?);
+            snapshot.add_sessions(&self.ask(&format!("show session slowest limit {limit}"))?);
         }
         if let Some(handle) = &wants.session {
             look.session = Some(match self.ask(&format!("show session {handle}")) {
@@ -255,7 +255,7 @@ mod tests {
         let snapshot = source.look(&Wants::default()).snapshot.unwrap();
         assert_eq!((snapshot.summary.get("total"), snapshot.time_wait), (Some(1.0), Some(3.0)));
         assert_eq!((snapshot.workers.len(), snapshot.sessions.len()), (1, 1));
-        assert_eq!(told.try_iter().collect::<Vec<_>>(), ["show status", "show session limit 20"]);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), ["show status", "show session slowest limit 20"]);
         // It hung up, and listens no more.
         let gone = source.look(&Wants::default()).snapshot.unwrap_err();
         assert!(gone.contains("the stack ended") || gone.contains("no stack answers"), "{gone}");
@@ -292,9 +292,13 @@ mod tests {
         let told: Vec<String> = told.try_iter().collect();
         assert_eq!(
             told[1..4],
-            ["show session colour red limit 200", "show session limit 200", "show session 0:1.0"]
+            [
+                "show session colour red slowest limit 100",
+                "show session slowest limit 100",
+                "show session 0:1.0"
+            ]
         );
-        assert_eq!(told[5], "show session worker 0 limit 200");
+        assert_eq!(told[5], "show session worker 0 slowest limit 100");
     }
 
     #[test]

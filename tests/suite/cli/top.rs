@@ -175,7 +175,7 @@ fn a_stack_is_watched_view_by_view() {
     assert!(screen.lines().last().is_some_and(|line| line.contains("q quit")), "{screen}");
 
     terminal.press(&["2"]);
-    terminal.shows(&["2 sessions", &ends[0], &ends[1], "queued▼", "echo/"]);
+    terminal.shows(&["2 sessions", &ends[0], &ends[1], "rtt▼", "echo/"]);
     // Sorted by another column, the other way round.
     terminal.press(&["s"]);
     terminal.shows(&["age▼"]);
@@ -236,7 +236,7 @@ fn a_stack_is_watched_view_by_view() {
     terminal.shows(&["this terminal is 70x20"]);
     terminal.tmux(&["resize-window", "-x", "140", "-y", "50"]);
     terminal.press(&["1"]);
-    terminal.shows(&["sessions with most queued", &ends[0]]);
+    terminal.shows(&["slowest sessions", &ends[0]]);
     terminal.press(&["q"]);
     terminal.is_given_back();
 }

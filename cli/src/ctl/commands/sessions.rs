@@ -1,6 +1,6 @@
 //! Commands about sessions: lists, one with every layer, and their end.
 
-use hoststack::app::{ConnectionStats, SessionHandle};
+use hoststack::app::{ConnectionStats, Known, SessionHandle};
 use hoststack::inspect::{
     Detail, EventsAnswer, FifoInfo, LayerInfo, Order, SLOWEST_MAX, SessionDetail, SessionInfo, SessionQuery,
     SessionSummary, TransportState, Variables,
@@ -278,7 +278,7 @@ pub(super) fn sample() -> Answer {
         tx_fifo: fifo,
         layer: Some(LayerInfo { name: "TLS", state, wire_rx: fifo, wire_tx: fifo }),
         transport: TransportState::Other("state=ESTABLISHED snd.una=1".to_owned()),
-        measured: Some(ConnectionStats { srtt_us: 850, ..ConnectionStats::default() }),
+        measured: Some(ConnectionStats { known: Known::All, srtt_us: 850, ..ConnectionStats::default() }),
     };
     let mut session = show::a_session(17);
     session.declared = "192.0.2.7:1234->198.51.100.1:443".to_owned();

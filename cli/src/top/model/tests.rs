@@ -16,8 +16,8 @@ fn status(at_us: u64) -> Value {
         "workers": [{ "worker": 0, "steps": at_us, "drops": [{ "reason": "checksum", "count": 2, "help": "bad" }] }],
         "apps": [{ "name": "echo", "app_workers": [{ "unit": 0, "state": "attached", "half_opens": 1 }] }],
         "slowest": [
-            { "session": "0:1.0", "remote": "10.0.0.1:5", "tx_bytes": 10 },
-            { "session": "0:2.0", "remote": "10.0.0.2:5", "tx_bytes": 20 },
+            { "session": "0:1.0", "remote": "10.0.0.1:5", "tx_bytes": 10, "srtt_us": 100 },
+            { "session": "0:2.0", "remote": "10.0.0.2:5", "tx_bytes": 20, "srtt_us": 200 },
         ],
     })
 }
@@ -87,7 +87,7 @@ fn a_stack_that_is_away_leaves_its_last_figures_until_it_answers_again() {
 #[test]
 fn typing_a_filter_narrows_as_it_is_typed_and_escape_undoes_it() {
     let mut model = model(View::Sessions);
-    assert_eq!(model.session_rows()[0].handle, "0:2.0", "the fullest first");
+    assert_eq!(model.session_rows()[0].handle, "0:2.0", "the slowest first");
     press(&mut model, "/0.1:x\u{8}");
     assert_eq!(model.session_rows().len(), 1);
     assert_eq!(press(&mut model, "\n"), Effect::Look);
@@ -212,7 +212,7 @@ fn sorting_by_keys() {
     assert_eq!(model.session_rows()[0].handle, "0:1.0");
     press(&mut model, "s<<");
     assert!(!model.sessions.reversed);
-    assert_eq!(model.sessions.sort, BY_QUEUED - 1);
+    assert_eq!(model.sessions.sort, BY_RTT - 1);
     press(&mut model, "/");
     assert!(matches!(model.over, Over::Filter(_)));
     let mut overview = super::tests::model(View::Overview);

@@ -41,14 +41,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     frame.render_widget(Paragraph::new(rate_lines(model, middle, rate_height)), middle);
     draw_panels(frame, panels, model);
     if spare >= SESSIONS {
-        let mut lines = vec![rule("sessions with most queued", rest.width)];
-        let fullest = ListState::sorted_by(lists::BY_QUEUED);
+        let mut lines = vec![rule("slowest sessions", rest.width)];
+        let slowest = ListState::sorted_by(lists::BY_RTT);
         let rows = model.snapshot.as_ref().map(|snapshot| snapshot.sessions.clone()).unwrap_or_default();
-        let rows = fullest.arranged(rows, true);
+        let rows = slowest.arranged(rows, true);
         if rows.is_empty() {
             lines.push(Line::styled(" none", DIM));
         } else {
-            lines.extend(list::table(usize::from(rest.width), spare - 2, &fullest, &rows, None));
+            lines.extend(list::table(usize::from(rest.width), spare - 2, &slowest, &rows, None));
         }
         frame.render_widget(Paragraph::new(lines), rest);
     }

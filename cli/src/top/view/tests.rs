@@ -31,7 +31,7 @@ fn status(second: u64) -> Value {
         json!({
             "session": format!("{}:{slot}.3", slot % 2), "app_worker": format!("echo/{}", slot % 2), "protocol": "tcp",
             "local": "10.9.0.2:7", "remote": format!("192.0.2.{slot}:4{slot:04}"), "state": state,
-            "rx_bytes": 0, "tx_bytes": queued, "age_us": 1_000_000 * second + 7777 * slot,
+            "rx_bytes": 0, "tx_bytes": queued, "srtt_us": 150 * slot, "age_us": 1_000_000 * second + 7777 * slot,
         })
     };
     let mut slowest: Vec<Value> =
