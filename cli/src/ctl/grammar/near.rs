@@ -52,18 +52,6 @@ pub(super) fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distance_counts_edits() {
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("same", "same"), 0);
-    }
-}
-
 /// What a word that a command does not take may have been meant for: an argument that stands alone, if it is one of numbers.
 pub(super) fn resembled(pattern: &'static str, found: &str) -> Option<&'static Kind> {
     let kinds = parts(pattern).into_iter().filter_map(|part| match part {
@@ -74,4 +62,16 @@ pub(super) fn resembled(pattern: &'static str, found: &str) -> Option<&'static K
     let mut kinds = kinds.filter_map(|argument| kind(argument.name)).filter(is_handle);
     let has_digits = found.bytes().any(|byte| byte.is_ascii_digit());
     kinds.find(|kind| has_digits && (kind.parse)(found).is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_edits() {
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("same", "same"), 0);
+    }
 }

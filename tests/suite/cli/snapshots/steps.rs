@@ -125,6 +125,8 @@ pub(super) const STEPS: &[Step] = &[
     step(SESSION, "show session remote 10.0.0.2 port 443").text(),
     step(SESSION, "show session app nobody"),
     step(SESSION, "show session stuck"),
+    step(SESSION, "show session slowest app secure"),
+    step(SESSION, "show session slowest all").text(),
     step(SESSION, "show session app proxied verbose 2").kept(PAGE),
     step(SESSION, "show session transport kernel+tcp verbose 3").kept(PAGE),
     step(SESSION, "show session {client}").kept(PAGE),
