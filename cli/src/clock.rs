@@ -1,4 +1,7 @@
-//! What a run cost: wall time and CPU time of the process. The stack keeps its own time; this measures it from outside.
+//! What a run cost: wall time and CPU time of the process. The stack keeps its own time; this measures it from outside, and
+//! rests by it.
+
+use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -32,6 +35,13 @@ pub(crate) fn unix_micros() -> u64 {
     let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
     // A clock before 1970 stamps its captures with 1970.
     u64::try_from(micros).unwrap_or(0)
+}
+
+/// The calling thread leaves its core for about so long. It is for the sake of others: nothing may be waited for in this way.
+pub(crate) fn rest_for(span: Duration) {
+    let tv_nsec = i64::from(span.subsec_nanos());
+    // A rest that a signal cuts short was one.
+    let _ = rustix::thread::nanosleep(&Timespec { tv_sec: span.as_secs().cast_signed(), tv_nsec });
 }
 
 fn seconds(clock: ClockId) -> f64 {

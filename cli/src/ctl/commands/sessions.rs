@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::filter::{filter, without};
 use super::{LIMIT, PAGE, PAUSE, Spec, WALK, events};
+use crate::clock::rest_for;
 use crate::ctl::console::{CommandError, Console, Level, Output, Show};
 use crate::ctl::grammar::Matched;
 use crate::ctl::show::{events as show_events, sessions as show};
@@ -103,13 +104,12 @@ fn show_sessions(console: &mut Console<'_>, matched: &Matched) -> Result<Output,
 }
 
 /// Goes on with a list, question by question, until a page is full.
-#[allow(clippy::disallowed_methods, reason = "a pause for the sake of others' cores: nothing is waited for")]
 fn fill(console: &Console<'_>, answer: &mut Answer, query: &SessionQuery) -> Result<(), CommandError> {
     while let Some(last) = answer.sessions_next
         && answer.sessions.len() < PAGE
     {
         // Workers, main and this thread have nothing to do now; who else wants their cores gets them at once.
-        std::thread::sleep(PAUSE);
+        rest_for(PAUSE);
         let next = SessionQuery { after: Some(last), rows_only: true, ..query.clone() };
         let rest = console.ask(Query::Sessions(Box::new(next)))?;
         answer.sessions.extend(rest.sessions);
