@@ -2,8 +2,8 @@
 
 use hoststack::app::{ConnectionStats, Known, SessionHandle};
 use hoststack::inspect::{
-    Detail, EventsAnswer, FifoInfo, LayerInfo, Order, SLOWEST_MAX, SessionDetail, SessionInfo, SessionQuery,
-    SessionSummary, TransportState, Variables,
+    AppSide, Detail, EventsAnswer, FifoInfo, LayerInfo, Order, SLOWEST_MAX, SessionDetail, SessionInfo,
+    SessionQuery, SessionSummary, TransportState, Variables,
 };
 use hoststack::{Answer, EndHow, Query};
 use serde_json::{Value, json};
@@ -50,11 +50,12 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec {
         pattern: "session close|reset [HANDLE] [FILTER] [all]",
         help: "close sessions once what they have queued is sent, or reset them at once",
-        details: "Their apps are told as if the transport had ended them. Which sessions must be said: a handle, a filter, or `all`.",
+        details: "Their apps are told as if the transport had ended them; sessions that no app was told of yet are left. Which sessions must \
+                  be said: a handle, a filter, or `all`.",
         options: &[("HANDLE", "this one"), ("all", "every session of the stack")],
         level: Level::Operator,
         run: end_sessions,
-        sample: || Box::new(Ended { how: "reset", sessions: 1 }),
+        sample: || Box::new(Ended { how: "reset", sessions: 1, unannounced: 2 }),
     },
 ];
 
@@ -110,7 +111,8 @@ fn fill(console: &Console<'_>, answer: &mut Answer, query: &SessionQuery) -> Res
     {
         // Workers, main and this thread have nothing to do now; who else wants their cores gets them at once.
         rest_for(PAUSE);
-        let next = SessionQuery { after: Some(last), rows_only: true, ..query.clone() };
+        let limit = WALK.min(PAGE - answer.sessions.len());
+        let next = SessionQuery { after: Some(last), limit, rows_only: true, ..query.clone() };
         let rest = console.ask(Query::Sessions(Box::new(next)))?;
         answer.sessions.extend(rest.sessions);
         answer.sessions_next = rest.sessions_next;
@@ -133,9 +135,14 @@ fn end_sessions(console: &mut Console<'_>, matched: &Matched) -> Result<Output, 
     let end = |handle: SessionHandle| console.stack.end_session(handle, how).map_err(CommandError::failed);
     if let Some(handle) = matched.session("HANDLE") {
         without(matched, "HANDLE")?;
-        find(console, handle)?;
+        if find(console, handle)?.app_side == AppSide::Unannounced {
+            return Err(CommandError::failed(format!(
+                "{handle} is not announced to its app yet: `half-open cancel CONNECT` ends a connect, and what came in ends when \
+                 its listener's stage timeout is over"
+            )));
+        }
         end(handle)?;
-        return Output::one(Ended { how: word, sessions: 1 });
+        return Output::one(Ended { how: word, sessions: 1, unannounced: 0 });
     }
     let filter = filter(matched);
     if filter == hoststack::inspect::Filter::default() && !matched.has("all") {
@@ -143,17 +150,21 @@ fn end_sessions(console: &mut Console<'_>, matched: &Matched) -> Result<Output, 
             "say which: `session {word} HANDLE`, `session {word} app NAME`, ... or `session {word} all`"
         )));
     }
-    let mut sessions = 0;
+    let (mut sessions, mut unannounced) = (0, 0);
     let mut query = SessionQuery { filter, limit: PAGE, ..SessionQuery::default() };
     loop {
         let answer = console.ask(Query::Sessions(Box::new(query.clone())))?;
         for session in &answer.sessions {
+            if session.app_side == AppSide::Unannounced {
+                unannounced += 1;
+                continue;
+            }
             end(session.session)?;
             sessions += 1;
         }
         match answer.sessions_next {
             Some(next) => query.after = Some(next),
-            None => return Output::one(Ended { how: word, sessions }),
+            None => return Output::one(Ended { how: word, sessions, unannounced }),
         }
     }
 }
@@ -247,17 +258,25 @@ impl Show for Sample {
 struct Ended {
     how: &'static str,
     sessions: usize,
+    /// Left as they are.
+    unannounced: usize,
 }
 
 impl Show for Ended {
     fn text(&self) -> String {
         let done = if self.how == "close" { "being closed" } else { "reset" };
         let are = if self.sessions == 1 { "is" } else { "are" };
-        format!("{} session{} {are} {done}\n", self.sessions, show::plural(self.sessions))
+        let left = match self.unannounced {
+            0 => String::new(),
+            left => {
+                format!("; {left} that no app was told of yet {} left", if left == 1 { "is" } else { "are" })
+            }
+        };
+        format!("{} session{} {are} {done}{left}\n", self.sessions, show::plural(self.sessions))
     }
 
     fn json(&self) -> Value {
-        json!({ "how": self.how, "sessions": self.sessions })
+        json!({ "how": self.how, "sessions": self.sessions, "unannounced": self.unannounced })
     }
 }
 

@@ -244,6 +244,7 @@ pub(super) const STEPS: &[Step] = &[
     step("session close|reset", "session close 0:77.1").text(),
     step("session close|reset", "session close").text(),
     step("session close|reset", "session reset app nobody").text(),
+    step("session close|reset", "session reset app proxied").text(),
     step("session close|reset", "session reset {client}").json(),
     step("app detach NAME", "app detach sink").text(),
     step("app detach NAME", "app detach sink").text(),
