@@ -46,7 +46,7 @@ fn wake() -> Arc<Wake> {
 
 /// The result of a model's step.
 fn step(worked: bool, stopped: bool) -> Step {
-    Step { worked, next_deadline: None, stopped }
+    Step { worked, lingers: worked, stopped, ..Step::IDLE }
 }
 
 /// A stepper from two closures: what it does, and its second look.
