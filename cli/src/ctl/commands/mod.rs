@@ -93,7 +93,7 @@ pub(crate) const PAGE: usize = 1000;
 pub(crate) const WALK: usize = 32;
 /// How long such a list rests between two questions. Without it p99 of others' round trips was half as much again on a machine
 /// of two cores (`console_cost`).
-pub(crate) const PAUSE: Duration = Duration::from_micros(20);
+pub(crate) const PAUSE: Duration = Duration::from_micros(100);
 
 /// Of one kind of thing of the network, the most that are listed.
 const LISTED_MAX: usize = 1024;
