@@ -267,7 +267,7 @@ pub struct SessionDetail {
     pub stages: Vec<&'static str>,
     /// What the app must still be told, in order.
     pub pending: Vec<&'static str>,
-    /// Where it is queued: `ready` (for its app), `transmit`; and what it waits for: `room`, `memory`.
+    /// Where it is queued: `ready` (for its app), `transmit`; and what it waits for: `waits for room`, `waits for memory`.
     pub queues: Vec<&'static str>,
     /// What the app has not read.
     pub rx_fifo: FifoInfo,
